@@ -1,0 +1,1 @@
+"""From raw observations to figures with intervals and a verdict."""

@@ -1,0 +1,248 @@
+"""The result object of a run: every figure, its interval, and whether it may be believed.
+
+A part that a run does not have is None, never missing and never made up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy
+
+from orchestrator.analysis import intervals, resources, slo, validity
+from orchestrator.analysis.latency import (
+    ALL,
+    LatencyHistogram,
+    Window,
+    histograms,
+    measured_window,
+    merge_histograms,
+    ms,
+    quantile_ns,
+)
+from orchestrator.config.schema import SIM, Config
+from orchestrator.core import levels
+from orchestrator.core.history import COLUMNS, DTYPES
+from orchestrator.core.machine import OUTCOME_NAMES
+from orchestrator.core.record import RunRecord
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict
+
+KEYS: Final = (
+    "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
+    "valid", "invalid_reasons", "host_limited", "digest",
+    "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
+    "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
+    "outcomes", "consistency", "availability", "faults", "cache", "balance", "bottleneck",
+    "latency_breakdown_ms", "generator", "cost", "slo", "results",
+)  # fmt: skip
+"""Every key of the result object, in its order."""
+
+_NODE_COLUMNS: Final = (
+    "operations", "messages", "cpu_busy_ns", "storage_busy_ns", "cache_hits", "cache_misses",
+)  # fmt: skip
+
+
+def summarise(
+    record: RunRecord,
+    config: Config,
+    claims: ClaimsVerdict | None,
+    *,
+    run_id: str,
+    config_hash: str,
+    results: str,
+) -> dict[str, Any]:
+    """The result object of one run, ready for JSON, with all of KEYS.
+
+    ``claims`` is None where nothing was checked. ``results`` is where the run is stored.
+    """
+    window = measured_window(record, config.client.timeout)
+    latencies = histograms(window)
+    reasons = validity.invalid_reasons(window, config, claims)
+    throughput = intervals.throughput_interval_ops(
+        window.completed_ns, window.start_ns, window.end_ns
+    )
+    p99_ns = latencies[ALL].quantile_ns(990)
+    p99 = None if p99_ns is None else intervals.p99_interval_ns(window.latency_ns, p99_ns)
+    return _ordered(
+        _figures([window], latencies, config)
+        | {
+            "run_id": run_id,
+            "experiment": config.experiment,
+            "config_hash": config_hash,
+            "runtime": record.runtime,
+            "clock": record.clock,
+            "seed": config.seed,
+            "valid": not reasons,
+            "invalid_reasons": reasons,
+            "host_limited": validity.host_limited(record, config),
+            "digest": digest(record) if record.runtime == SIM else None,
+            "throughput_ci95_ops": None if throughput is None else list(throughput),
+            "latency_p99_ci95_ms": None if p99 is None else [edge / NS_PER_MS for edge in p99],
+            "consistency": _consistency(claims),
+            "faults": [],
+            "latency_breakdown_ms": None,
+            "results": results,
+        }
+    )
+
+
+def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: parts[key] for key in KEYS}
+
+
+def _figures(
+    windows: Sequence[Window], latencies: Mapping[str, LatencyHistogram], config: Config
+) -> dict[str, Any]:
+    """What one run and several pooled ones compute alike."""
+    records = [window.record for window in windows]
+    total_s = math.fsum(window.length_s for window in windows)
+    completed = sum(len(window.completed_ns) for window in windows)
+    good = sum(
+        int(slo.good(config.slo, window.completed_kind, window.completed_latency_ns).sum())
+        for window in windows
+    )
+    codes = numpy.concatenate([window.outcome for window in windows])
+    counts = numpy.bincount(codes, minlength=len(OUTCOME_NAMES)).tolist()
+    outcomes = dict(zip(OUTCOME_NAMES, counts, strict=True))
+    errors = slo.error_rate(outcomes)
+    uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
+    shares = [resources.utilisations(record, resources.costs(config)) for record in records]
+    return {
+        "offered_ops": _mean([record.offered_ops for record in records]),
+        "throughput_ops": completed / total_s if total_s > 0 else None,
+        "goodput_ops": good / total_s if total_s > 0 else None,
+        "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
+        "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
+        "outcomes": outcomes,
+        "availability": None if errors is None else counts[0] / sum(counts),
+        "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
+        "balance": _mean_by_key([resources.balance(record) for record in records]),
+        "bottleneck": resources.bottleneck(shares),
+        "generator": _generator(records),
+        "cost": _mean([resources.cost_per_hour(record, config) for record in records]),
+        "slo": slo.judge(config.slo, latencies, outcomes),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is there; None where nothing is."""
+    there = [value for value in values if value is not None]
+    return math.fsum(there) / len(there) if there else None
+
+
+def _mean_by_key(parts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    return {key: _mean([part[key] for part in parts]) for key in parts[0]}
+
+
+def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
+    clients = [client for record in records for client in record.clients]
+    shares = [validity.generator_cpu(record) for record in records]
+    return {
+        "lag_p99_ms": ms(quantile_ns(validity.pooled_lag_ns(clients), 990)),
+        "cpu": max((share for share in shares if share is not None), default=None),
+    }
+
+
+def _consistency(claims: ClaimsVerdict | None) -> dict[str, Any]:
+    """``claimed`` names the strongest levels checked, joined by ``+`` where no one implies all."""
+    parts: dict[str, Any] = dict.fromkeys(
+        ("claimed", "verdict", "strongest", "operations_checked", "witness", "staleness_ms")
+    )
+    if claims is not None:
+        broken = [found for found in claims.verdicts if found.verdict == INVALID]
+        parts |= {
+            "claimed": "+".join(levels.strongest(found.level for found in claims.verdicts)),
+            "verdict": claims.verdict,
+            "strongest": list(claims.strongest),
+            "operations_checked": max((found.operations for found in claims.verdicts), default=0),
+            "witness": [dict(operation) for operation in broken[0].witness] if broken else None,
+        }
+    return parts
+
+
+def digest(record: RunRecord) -> str:
+    """SHA-256 in hex over the history's columns and the nodes' series.
+
+    Equal across processes and platforms for equal observations: columns have fixed types and
+    byte order, and nothing of the host enters.
+    """
+    fingerprint = hashlib.sha256()
+
+    def add(name: str, column: Any, dtype: Any) -> None:
+        data = numpy.ascontiguousarray(column, dtype=numpy.dtype(dtype).newbyteorder("<"))
+        fingerprint.update(f"{name}[{len(data)}]".encode())
+        fingerprint.update(data.data)
+
+    for name in COLUMNS:
+        add(name, getattr(record.history, name), DTYPES[name])
+    for node in record.nodes:
+        fingerprint.update(f"node {node.node} {node.role!r} {node.contents_digest!r}".encode())
+        for name in _NODE_COLUMNS:
+            add(name, getattr(node, name), numpy.int64)
+    return fingerprint.hexdigest()
+
+
+def pool(
+    summaries: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], config: Config
+) -> dict[str, Any]:
+    """The result object of repeated runs, in the order of their records, with ``repeats``.
+
+    Counts and histograms are merged, so percentiles are of all operations together; intervals
+    are Student's across repeats, which are independent as batches of one run are not. Names
+    (``run_id``, ``seed``, ``results``) are those of the first repeat; the run is valid when
+    every repeat is. One repeat keeps its own intervals.
+    """
+    windows = [measured_window(record, config.client.timeout) for record in records]
+    latencies = merge_histograms([histograms(window) for window in windows])
+    figures = _figures(windows, latencies, config)
+    first = summaries[0]
+    pooled = dict(first) | figures
+    pooled |= {
+        "valid": all(summary["valid"] for summary in summaries),
+        "invalid_reasons": [
+            f"repeat {number}: {reason}" if len(summaries) > 1 else reason
+            for number, summary in enumerate(summaries, start=1)
+            for reason in summary["invalid_reasons"]
+        ],
+        "host_limited": any(summary["host_limited"] for summary in summaries),
+        "digest": _pooled_digest([summary["digest"] for summary in summaries]),
+        "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
+        "faults": [fault for summary in summaries for fault in summary["faults"]],
+    }
+    if len(summaries) > 1:
+        rates = [summary["throughput_ops"] for summary in summaries]
+        p99s = [summary["latency_ms"][ALL]["p99"] for summary in summaries]
+        pooled["throughput_ci95_ops"] = _across(rates, figures["throughput_ops"])
+        pooled["latency_p99_ci95_ms"] = _across(p99s, figures["latency_ms"][ALL]["p99"])
+    return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
+
+
+def _across(values: Sequence[float | None], centre: float | None) -> list[float] | None:
+    there = [value for value in values if value is not None]
+    if centre is None or len(there) < len(values):
+        return None
+    found = intervals.student_interval(there, centre)
+    return None if found is None else list(found)
+
+
+def _pooled_digest(digests: Sequence[str | None]) -> str | None:
+    if len(digests) == 1 or any(part is None for part in digests):
+        return digests[0] if len(digests) == 1 else None
+    return hashlib.sha256(" ".join(map(str, digests)).encode()).hexdigest()
+
+
+def _pooled_consistency(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst verdict with its witness; ``strongest``: what every repeat passed."""
+    if any(part["verdict"] is None for part in parts):
+        return dict(parts[0]) if len(parts) == 1 else dict.fromkeys(parts[0])
+    said = [part["verdict"] for part in parts]
+    worst = next(verdict for verdict in (INVALID, UNDECIDED, VALID) if verdict in said)
+    held = frozenset.intersection(*(levels.closure(part["strongest"]) for part in parts))
+    return dict(parts[said.index(worst)]) | {
+        "strongest": levels.strongest(held),
+        "operations_checked": sum(part["operations_checked"] for part in parts),
+    }

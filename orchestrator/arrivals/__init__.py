@@ -1,0 +1,1 @@
+"""Arrivals, which decide on start times: one file each."""

@@ -1,0 +1,1 @@
+"""Cache replacement policies: one file each."""

@@ -1,0 +1,1 @@
+"""Consistency checkers: one file a level or family of levels."""

@@ -1,0 +1,143 @@
+"""The root of a configuration. Durations are integers of nanoseconds, sizes of bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.levels import LEVELS
+from orchestrator.core.parameters import (
+    ParameterError,
+    choice,
+    duration,
+    number,
+    slot,
+    text,
+)
+from orchestrator.core.registry import Family, Slot
+
+RAY = "ray"
+SIM = "sim"
+
+INT = "int"
+FLOAT = "float"
+CATEGORICAL = "categorical"
+
+_EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Per hour."""
+
+    core: float = number(0.0, low=0.0)
+    GiB: float = number(0.0, low=0.0)
+
+
+@dataclass(frozen=True)
+class Client:
+    timeout: int = duration("1s", low="1us", help="after which an operation's outcome is UNKNOWN")
+    connections: int = number(16, low=1, high=4096, help="of each client to each node")
+    sticky: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    level: str = choice("auto", options=("auto", "strict", *LEVELS))
+
+
+@dataclass(frozen=True)
+class Record:
+    operations: str = choice("none", options=("none", "sample", "all"))
+
+
+@dataclass(frozen=True)
+class LatencyBounds:
+    """Upper bounds of latency; None where there is none."""
+
+    p50: int | None = duration(None)
+    p90: int | None = duration(None)
+    p99: int | None = duration(None)
+    p999: int | None = duration(None)
+    max: int | None = duration(None)
+
+
+@dataclass(frozen=True)
+class Slo(LatencyBounds):
+    error_rate: float | None = number(None, low=0.0, high=1.0)
+    read: LatencyBounds = field(default_factory=LatencyBounds)
+    write: LatencyBounds = field(default_factory=LatencyBounds)
+
+
+@dataclass(frozen=True)
+class Objective:
+    metric: str = text("throughput_ops", help="dotted path into the result object of a run")
+    direction: str = choice("maximize", options=("maximize", "minimize"))
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """One searched config path; bounds are written in the unit of that path."""
+
+    type: str = choice(options=(INT, FLOAT, CATEGORICAL))
+    low: Any = None
+    high: Any = None
+    step: Any = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        bounds = {"low": self.low, "high": self.high, "step": self.step, "log": self.log or None}
+        given = [name for name, value in bounds.items() if value is not None]
+        if self.type == CATEGORICAL:
+            if not self.choices:
+                raise ParameterError("a categorical range needs choices", key="choices")
+            if given:
+                raise ParameterError("a categorical range has choices, no bounds", key=given[0])
+            return
+        for name in ("low", "high"):
+            if name not in given:
+                raise ParameterError(f"a range of type {self.type} needs low and high", key=name)
+        if self.choices:
+            raise ParameterError("choices belong to type categorical", key="choices")
+        if self.log and self.step is not None:
+            raise ParameterError("a logarithmic range has no step", key="step")
+
+
+@dataclass(frozen=True)
+class Tune:
+    objectives: tuple[Objective, ...] = (Objective(),)
+    trials: int = number(24, low=1)
+    search: dict[str, SearchRange] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ParameterError("a study needs at least one objective", key="objectives")
+
+
+@dataclass(frozen=True)
+class Config:
+    experiment: str = text("experiment", help="names the results; letters, digits, . _ -")
+    seed: int = number(1, low=0, high=2**63 - 1)
+    runtime: str = choice(RAY, options=(RAY, SIM))
+    system: Slot = slot(Family.SYSTEM, {"name": "replicated_store"})
+    prices: Prices = field(default_factory=Prices)
+    workload: Slot = slot(Family.WORKLOAD, {"name": "ycsb"})
+    arrival: Slot = slot(Family.ARRIVAL, {"name": "closed"})
+    clients: int = number(1, low=1, high=500, help="client actors")
+    client: Client = field(default_factory=Client)
+    warmup: int = duration("1s", help="run before the measured window, not counted")
+    duration: int = duration("5s", low="1ms", help="of the measured window")
+    check: Check = field(default_factory=Check)
+    record: Record = field(default_factory=Record)
+    slo: Slo = field(default_factory=Slo)
+    tune: Tune = field(default_factory=Tune)
+
+    def __post_init__(self) -> None:
+        if _EXPERIMENT.fullmatch(self.experiment) is None:
+            raise ParameterError(
+                f"{self.experiment!r} cannot name results; use letters, digits, '.', '_' and '-', "
+                "a letter or digit first",
+                key="experiment",
+            )

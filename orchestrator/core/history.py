@@ -1,0 +1,101 @@
+"""What clients saw, as columns: one row an operation, over preload, warm-up and run.
+
+Values are identified, not stored: a written value carries its session and sequence, and
+``value_id`` is ``session << 32 | sequence``. 0 is the preloaded value of a key, -1 means that
+nothing was there (or that nothing is known of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy
+from numpy.typing import NDArray
+
+PRELOADED: Final = 0
+NOTHING: Final = -1
+NEVER: Final = -1
+
+PHASE_WARMUP: Final = 0
+PHASE_RUN: Final = 1
+PHASE_NAMES: Final = ("warmup", "run")
+
+VALUE_ID_BYTES: Final = 8
+
+
+def value_id(session: int, sequence: int) -> int:
+    """Identity of the value that this operation writes."""
+    return session << 32 | sequence
+
+
+def encode_value(session: int, sequence: int, padding: bytes) -> bytes:
+    """The bytes that a write carries: its identity, then padding."""
+    return (session << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + padding
+
+
+@dataclass(frozen=True)
+class History:
+    """Columns of equal length n.
+
+    Times are nanoseconds of one clock; ``returned_ns`` is -1 where no answer came. ``key``
+    indexes ``key_names``. ``intended_ns`` is when the schedule wanted the operation to start,
+    ``invoked_ns`` when it did. ``previous_return_ns`` is the latest earlier return on the same
+    connection (-1: none), for the uncorrected latency. ``size`` is the weight in bytes.
+    """
+
+    session: NDArray[numpy.int64]
+    sequence: NDArray[numpy.int64]
+    client: NDArray[numpy.int16]
+    node: NDArray[numpy.int16]
+    kind: NDArray[numpy.uint8]
+    key: NDArray[numpy.int64]
+    value_id: NDArray[numpy.int64]
+    version: NDArray[numpy.int64]
+    size: NDArray[numpy.int32]
+    intended_ns: NDArray[numpy.int64]
+    invoked_ns: NDArray[numpy.int64]
+    returned_ns: NDArray[numpy.int64]
+    previous_return_ns: NDArray[numpy.int64]
+    outcome: NDArray[numpy.uint8]
+    phase: NDArray[numpy.uint8]
+    key_names: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def select(self, rows: Any) -> History:
+        """The rows of a mask or an index array, in that order."""
+        return History(**{name: getattr(self, name)[rows] for name in COLUMNS}, key_names=self.key_names)
+
+    def without_names(self) -> History:
+        """The same columns without key names, to travel light."""
+        return replace(self, key_names=())
+
+    @staticmethod
+    def concatenate(parts: Sequence[History]) -> History:
+        """One history of several clients, ordered by invocation (ties: by client, then row)."""
+        columns = {name: numpy.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        merged = History(**columns, key_names=parts[0].key_names)
+        return merged.select(numpy.argsort(merged.invoked_ns, kind="stable"))
+
+
+COLUMNS: Final = tuple(field.name for field in fields(History) if field.name != "key_names")
+DTYPES: Final = {
+    "session": numpy.int64,
+    "sequence": numpy.int64,
+    "client": numpy.int16,
+    "node": numpy.int16,
+    "kind": numpy.uint8,
+    "key": numpy.int64,
+    "value_id": numpy.int64,
+    "version": numpy.int64,
+    "size": numpy.int32,
+    "intended_ns": numpy.int64,
+    "invoked_ns": numpy.int64,
+    "returned_ns": numpy.int64,
+    "previous_return_ns": numpy.int64,
+    "outcome": numpy.uint8,
+    "phase": numpy.uint8,
+}

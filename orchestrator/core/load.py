@@ -1,0 +1,189 @@
+"""What drives a system: operations (workloads), their start times (arrivals), their targets
+(balancers), and the caches that serve them. The contracts of four plug-in families.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy
+from numpy.typing import NDArray
+
+from orchestrator.core.machine import Preload
+from orchestrator.core.parameters import Capacity, capacity
+
+
+@dataclass(frozen=True)
+class OperationBlock:
+    """Columns of n operations of one client, in order.
+
+    ``kind``: READ, WRITE or SCAN of core.machine. ``key`` indexes the workload's
+    ``key_names``. ``size``: bytes of one entry (key and value), its weight in caches; a trace
+    gives its own weights. ``count``: records of a scan, else 1. ``follow_up``: when this read
+    returns, its session writes the same key at once (YCSB's read-modify-write; two operations
+    of the history).
+    ``time_ns``: original times of a trace relative to its first request, else None.
+    """
+
+    kind: NDArray[numpy.uint8]
+    key: NDArray[numpy.int64]
+    size: NDArray[numpy.int32]
+    count: NDArray[numpy.int32]
+    follow_up: NDArray[numpy.bool_]
+    time_ns: NDArray[numpy.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def select(self, rows: Any) -> OperationBlock:
+        """The rows of a slice (without a copy), a mask or an index array, in that order."""
+        return OperationBlock(
+            kind=self.kind[rows],
+            key=self.key[rows],
+            size=self.size[rows],
+            count=self.count[rows],
+            follow_up=self.follow_up[rows],
+            time_ns=None if self.time_ns is None else self.time_ns[rows],
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[OperationBlock]) -> OperationBlock:
+        """One block of several (at least one) of the same stream."""
+        if len(parts) == 1:
+            return parts[0]
+        times = [part.time_ns for part in parts if part.time_ns is not None]
+        return OperationBlock(
+            kind=numpy.concatenate([part.kind for part in parts]),
+            key=numpy.concatenate([part.key for part in parts]),
+            size=numpy.concatenate([part.size for part in parts]),
+            count=numpy.concatenate([part.count for part in parts]),
+            follow_up=numpy.concatenate([part.follow_up for part in parts]),
+            time_ns=numpy.concatenate(times) if times else None,
+        )
+
+
+class Workload(Protocol):
+    """Which operations on which keys.
+
+    ``total`` is the number of operations over all clients, None for an endless stream.
+    ``payload_bytes`` is the number of value bytes that writes really carry, at least the 8 of
+    a value's identity. A stream gives the same operations however it is cut into blocks.
+    """
+
+    total: int | None
+    payload_bytes: int
+
+    def __init__(self, params: Any) -> None:
+        """Raises DataError where a file is missing (path) or malformed (path:line)."""
+
+    @property
+    @abstractmethod
+    def key_names(self) -> Sequence[bytes]:
+        """Key index -> key, indexable for every index that a block can hold."""
+
+    @abstractmethod
+    def preload(self) -> Preload:
+        """What is there before the first operation."""
+
+    @abstractmethod
+    def stream(self, seed: int, client: int, clients: int) -> OperationStream:
+        """The operations of one of ``clients`` clients."""
+
+
+class OperationStream(Protocol):
+    """One client's operations, in blocks."""
+
+    def block(self, count: int) -> OperationBlock:
+        """The next operations: ``count`` of them, fewer only at the end of a finite stream."""
+
+
+class Arrival(Protocol):
+    """When operations start.
+
+    An open arrival has intended start times; a closed one has ``sessions`` that each start
+    their next operation ``think_time`` after the last answer. ``closed`` belongs to the
+    instance, since parameters may decide it.
+    """
+
+    closed: bool
+
+    def __init__(self, params: Any) -> None: ...
+
+    @property
+    @abstractmethod
+    def rate_per_s(self) -> float | None:
+        """Offered operations per second of all clients; None for closed arrivals and replays."""
+
+    @abstractmethod
+    def timetable(self, seed: int, client: int, clients: int) -> Timetable:
+        """The start times of one of ``clients`` clients.
+
+        Raises ParameterError where the parameters cannot serve that many clients.
+        """
+
+
+class Timetable(Protocol):
+    """Start times of one client."""
+
+    sessions: int
+    """Closed: this client's sessions. Open: 0."""
+
+    def starts_ns(self, operations: OperationBlock) -> NDArray[numpy.int64]:
+        """Open: intended starts of the next operations, relative to the start of the load.
+
+        They never fall. Closed: all 0, since a session starts as soon as it may.
+        """
+
+    def think_ns(self) -> int:
+        """Closed: the pause before a session's next operation. Open: 0."""
+
+
+# What a balancer is told of a node.
+SENT: Final = 0
+RETURNED: Final = 1
+LOST: Final = 2
+
+
+class Balancer(Protocol):
+    """Picks the node that serves an operation, seen from one client."""
+
+    def __init__(self, params: Any, nodes: int, chance: random.Random) -> None: ...
+
+    @abstractmethod
+    def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
+        """One of ``candidates`` (never empty)."""
+
+    @abstractmethod
+    def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
+        """An operation was SENT to the node, RETURNED from it, or was LOST on it."""
+
+
+@dataclass(frozen=True)
+class CacheParams:
+    """Every cache has these; a policy with parameters of its own extends them."""
+
+    size: Capacity = capacity(10_000, help="entries, or bytes with a unit")
+    warm: bool = True
+
+
+class CachePolicy(Protocol):
+    """Which entries stay; one instance a node."""
+
+    evictions: int
+
+    def __init__(self, params: Any) -> None: ...
+
+    @abstractmethod
+    def access(self, key: bytes, size: int, now_ns: int) -> bool:
+        """Whether it was there; a missing one is put in, evicting what the policy chooses.
+
+        An entry larger than the whole cache is not put in.
+        """
+
+    @abstractmethod
+    def forget(self, key: bytes) -> None:
+        """Drop an entry if it is there."""

@@ -1,0 +1,265 @@
+"""The contract between a replication protocol and whatever runs it.
+
+A protocol is a pure machine: ``handle(event, now_ns) -> effects``. It owns no socket, clock,
+thread or unseeded chance, so the simulator and the real runtime carry the very same object.
+
+Rules that every runtime keeps (``orchestrator/runtimes/_node.py`` is their one home):
+
+* **Persist barrier.** No effect of the ``handle`` call that asked for a :class:`Persist`, nor
+  of any later call on that node, leaves before the record is durable, but for a
+  :class:`Send` with ``overlap=True``. The machine hears :class:`Persisted` when it is.
+* **Access.** A :class:`Reply` that names a token leaves only when the :class:`Access` of that
+  token has been through cache and storage; nothing else waits for it.
+* **Timers.** Setting a timer again moves it; a cancelled timer never fires.
+* **Batches.** Lists in events carry whatever may be handled together; under modelled costs
+  that is at most ``batch_max`` operations.
+
+Objects in events and effects are shared, not copied: a machine never changes a message or an
+operation that it was given or has sent.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
+
+# Kinds of operation, as small integers because they travel with every operation.
+READ: Final = 0
+WRITE: Final = 1
+SCAN: Final = 2
+KIND_NAMES: Final = ("read", "write", "scan")
+
+# Outcomes. FAIL: it definitely did not happen. UNKNOWN: it may have happened.
+OK: Final = 0
+FAIL: Final = 1
+UNKNOWN: Final = 2
+OUTCOME_NAMES: Final = ("ok", "fail", "unknown")
+
+# Kinds of message on a link, for delays that differ by kind.
+REQUEST: Final = "request"
+RESPONSE: Final = "response"
+REPLICATE: Final = "replicate"
+ACKNOWLEDGE: Final = "acknowledge"
+LINK_KINDS: Final = (REQUEST, RESPONSE, REPLICATE, ACKNOWLEDGE)
+
+
+class Op(msgspec.Struct, array_like=True, gc=False):
+    """One operation; (session, sequence) is its identity and survives retries.
+
+    ``value`` is what a write stores. ``size`` is the weight of the entry in bytes (key and
+    value), which may exceed what is carried. ``context`` is the newest version that the
+    session has seen. ``count`` is the number of records that a scan asks for.
+    """
+
+    session: int
+    sequence: int
+    kind: int
+    key: bytes
+    value: bytes | None = None
+    size: int = 0
+    context: int = 0
+    count: int = 1
+
+
+# --- events -----------------------------------------------------------------------------
+
+
+class Started(msgspec.Struct, gc=False):
+    """The node is up. ``records`` are those persisted before a crash, in order."""
+
+    records: list[Any]
+
+
+class Requested(msgspec.Struct, gc=False):
+    """Operations of clients; ``handles[i]`` belongs to ``ops[i]`` and is opaque."""
+
+    handles: list[Any]
+    ops: list[Op]
+
+
+class Received(msgspec.Struct, gc=False):
+    """A message of the machine on node ``source``."""
+
+    source: int
+    message: Any
+
+
+class TimerFired(msgspec.Struct, gc=False):
+    timer: str
+
+
+class Persisted(msgspec.Struct, gc=False):
+    """Everything up to the Persist with this token is durable."""
+
+    token: int
+
+
+Event = Started | Requested | Received | TimerFired | Persisted
+
+
+# --- effects ----------------------------------------------------------------------------
+
+
+class Send(msgspec.Struct, gc=False):
+    """``overlap``: may leave before the node's own record is durable (a leader's appends)."""
+
+    target: int
+    message: Any
+    overlap: bool = False
+
+
+class Reply(msgspec.Struct, gc=False):
+    """Answer to a client. ``after``: token of the Access that must be done first.
+
+    ``value`` is what a read found (None: nothing there), for a scan the list of (key, value).
+    ``version`` orders the state the answer is from; the session carries it on.
+    """
+
+    handle: Any
+    outcome: int
+    value: Any = None
+    version: int = 0
+    after: int = 0
+
+
+class Redirect(msgspec.Struct, gc=False):
+    """Another node serves this; ``node`` is -1 while nobody is known to."""
+
+    handle: Any
+    op: Op
+    node: int
+
+
+class SetTimer(msgspec.Struct, gc=False):
+    timer: str
+    delay_ns: int
+
+
+class CancelTimer(msgspec.Struct, gc=False):
+    timer: str
+
+
+class Persist(msgspec.Struct, gc=False):
+    """Make ``record`` durable; tokens rise."""
+
+    record: Any
+    token: int
+
+
+class Access(msgspec.Struct, gc=False):
+    """The entry goes through cache and storage: a read fetches it, a write leaves it cached.
+
+    ``token`` 0: nothing waits for it.
+    """
+
+    token: int
+    key: bytes
+    size: int
+    kind: int
+
+
+class Became(msgspec.Struct, gc=False):
+    """The node's role changed (``leader``, ``follower``, ...); it is recorded as an event."""
+
+    role: str
+
+
+Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became
+
+
+# --- machines ---------------------------------------------------------------------------
+
+
+class Preload(Protocol):
+    """The data that is there before the first operation, computed instead of copied."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The preloaded value of a key, None where there is none."""
+
+    def keys_from(self, start: bytes, count: int) -> Sequence[bytes]:
+        """Up to ``count`` preloaded keys at or after ``start`` in key order."""
+
+
+@dataclass(frozen=True)
+class MachineContext:
+    """What a machine is born with.
+
+    ``nodes`` holds the ids of all replicas, 0 to n-1. ``batch_max`` bounds the operations in
+    one message; 0 means that the runtime does not bound it. ``chance`` is this node's own
+    stream.
+    """
+
+    node: int
+    nodes: tuple[int, ...]
+    preload: Preload
+    chance: random.Random
+    batch_max: int = 0
+    accesses: bool = True
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """All other nodes."""
+        return tuple(node for node in self.nodes if node != self.node)
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """What a client knows: the nodes, and who served as leader last (node 0 at first)."""
+
+    nodes: tuple[int, ...]
+    leader: int = 0
+
+
+@dataclass(frozen=True)
+class ClaimContext:
+    """Everything besides its own parameters that a protocol's claims depend on."""
+
+    replicas: int
+    sticky: bool
+    durability: str
+
+
+class Machine(Protocol):
+    """A replication protocol on one node; see the module's rules."""
+
+    Message: ClassVar[Any]
+    """Union of the message classes, from which the codec is built; None without messages."""
+
+    Record: ClassVar[Any]
+    """Type of what it persists, for reading it back."""
+
+    role: str
+
+    def __init__(self, context: MachineContext, params: Any) -> None: ...
+
+    @abstractmethod
+    def handle(self, event: Event, now_ns: int) -> list[Effect]:
+        """The only mutator."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Assert the invariants; called after every event in tests, never while measuring."""
+
+    @abstractmethod
+    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+        """The written state as key -> (value, version), to compare replicas at the end."""
+
+    @staticmethod
+    @abstractmethod
+    def candidates(params: Any, kind: int, view: ClusterView) -> Sequence[int]:
+        """The nodes that may serve an operation of this kind; pure and cheap."""
+
+    @staticmethod
+    @abstractmethod
+    def claims(params: Any, context: ClaimContext) -> frozenset[str]:
+        """Consistency levels that hold for every history of this configuration."""
+
+    @staticmethod
+    @abstractmethod
+    def validate(params: Any, replicas: int) -> str | None:
+        """Why these parameters cannot run on that many replicas; None when they can."""

@@ -1,0 +1,95 @@
+"""What a runtime hands back: raw observations of one run, before any judgement.
+
+All times are nanoseconds on the run's clock, 0 at the start of the load (warm-up begins at 0,
+the measured window is [``warmup_ns``, ``end_ns``)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy
+from numpy.typing import NDArray
+
+from orchestrator.core.history import History
+
+INTERVAL_NS: Final = 100_000_000
+"""Length of the intervals in which nodes count."""
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
+
+    ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed
+    over cores and parallel slots. ``process_cpu_ns`` is the real CPU time of the node's
+    process over the measured window (0 in sim). ``contents_digest`` fingerprints the written
+    state at the end; equal digests mean converged replicas.
+    """
+
+    node: int
+    host: str
+    role: str
+    cores: int
+    storage_parallel: int | None
+    operations: NDArray[numpy.int64]
+    messages: NDArray[numpy.int64]
+    cpu_busy_ns: NDArray[numpy.int64]
+    storage_busy_ns: NDArray[numpy.int64]
+    cache_hits: NDArray[numpy.int64]
+    cache_misses: NDArray[numpy.int64]
+    process_cpu_ns: int
+    contents_digest: str
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """What one load generator knows of itself over the measured window.
+
+    ``lag_ns``: how late each operation was sent after it was due (open: after its intended
+    start; closed: after the think time ended), a sample of at most 100,000.
+    """
+
+    client: int
+    host: str
+    process_cpu_ns: int
+    wall_ns: int
+    lag_ns: NDArray[numpy.int64]
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """Something that happened once: a change of role, a lost process, a restart."""
+
+    at_ns: int
+    node: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything one run observed.
+
+    ``offered_ops``: intended operations per second (None under closed load). ``setup_ns``:
+    real time from asking for the run to its first intended start. ``host_busy``: busiest
+    host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
+    measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
+    error of comparing times of clients on different hosts (0 on one host and in sim).
+    """
+
+    runtime: str
+    clock: str
+    history: History
+    nodes: tuple[NodeRecord, ...]
+    clients: tuple[ClientRecord, ...]
+    events: tuple[EventRecord, ...]
+    warmup_ns: int
+    end_ns: int
+    offered_ops: float | None
+    setup_ns: int = 0
+    clock_uncertainty_ns: int = 0
+    lost_parts: tuple[str, ...] = ()
+    host_busy: float | None = None
+    hosts: tuple[str, ...] = field(default=("localhost",))

@@ -1,0 +1,81 @@
+"""The replicated key-value state: what every protocol applies its operations to.
+
+An operation takes effect once: a session has at most one operation outstanding, so the last
+sequence number of each session is all that deduplication needs (Ongaro's dissertation,
+section 6.3). The table grows with the number of sessions, not of operations.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Op, Preload, Reply
+
+
+class KeyValueState:
+    """Values and versions by key over a preload, with the sessions that wrote them."""
+
+    __slots__ = ("_accesses", "_inserted", "_preload", "_sessions", "_tokens", "values")
+
+    def __init__(self, preload: Preload, *, accesses: bool) -> None:
+        self.values: dict[bytes, tuple[bytes, int]] = {}
+        self._preload = preload
+        self._accesses = accesses
+        self._sessions: dict[int, tuple[int, int]] = {}
+        self._inserted: list[bytes] | None = None
+        self._tokens = 0
+
+    def write(self, op: Op, version: int) -> int:
+        """Apply a write once; returns the version at which it took effect."""
+        session = op.session
+        done = self._sessions.get(session)
+        if done is not None and done[0] >= op.sequence:
+            return done[1]
+        self._sessions[session] = (op.sequence, version)
+        key = op.key
+        if self._inserted is not None and key not in self.values and self._preload.get(key) is None:
+            insort(self._inserted, key)
+        self.values[key] = (op.value or b"", version)
+        return version
+
+    def read(self, key: bytes) -> bytes | None:
+        """The value of a key; None where there is none."""
+        found = self.values.get(key)
+        return self._preload.get(key) if found is None else found[0]
+
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``count`` pairs at or after ``start`` in key order."""
+        if self._inserted is None:
+            preload = self._preload
+            self._inserted = sorted(key for key in self.values if preload.get(key) is None)
+        at = bisect_left(self._inserted, start)
+        keys = sorted([*self._preload.keys_from(start, count), *self._inserted[at : at + count]])
+        return [(key, self.read(key) or b"") for key in keys[:count]]
+
+    def serve(self, handle: Any, op: Op, version: int, effects: list[Effect]) -> None:
+        """Answer a read or scan from the state as it is now, through cache and storage."""
+        if op.kind == READ:
+            value: Any = self.read(op.key)
+            keys = (op.key,)
+        else:
+            value = self.scan(op.key, op.count)
+            keys = tuple(pair[0] for pair in value)
+        if not self._accesses:
+            effects.append(Reply(handle, OK, value, version))
+            return
+        self._tokens += 1
+        token = self._tokens
+        for key in keys:
+            effects.append(Access(token, key, op.size, READ))
+        effects.append(Reply(handle, OK, value, version, token))
+
+    def touch(self, op: Op, effects: list[Effect]) -> None:
+        """A write leaves its entry in the cache of the node that applies it."""
+        if self._accesses:
+            effects.append(Access(0, op.key, op.size, WRITE))
+
+    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+        """The written entries."""
+        return self.values

@@ -1,0 +1,65 @@
+"""What can be put under test: an emulated service, or a real server program."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.core.machine import ClusterView
+from orchestrator.core.registry import Slot
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a node listens for clients."""
+
+    host: str
+    port: int
+
+
+class System(Protocol):
+    """A system under test.
+
+    ``emulated``: its nodes are machines of this project, in either runtime. Otherwise
+    ``program`` gives the server program of each node, for the real runtime alone.
+    """
+
+    emulated: bool
+
+    def __init__(self, params: Any) -> None: ...
+
+    @property
+    @abstractmethod
+    def nodes(self) -> int:
+        """How many nodes it has."""
+
+    @property
+    @abstractmethod
+    def balancer(self) -> Slot:
+        """Which balancer its clients use."""
+
+    @property
+    @abstractmethod
+    def consistency(self) -> str | None:
+        """The level that the user asks for; None: whatever it claims."""
+
+    @abstractmethod
+    def candidates(self, kind: int, view: ClusterView) -> Sequence[int]:
+        """The nodes that may serve an operation of this kind; pure and cheap."""
+
+    @abstractmethod
+    def claims(self, sticky: bool) -> frozenset[str]:
+        """Consistency levels that every history of this configuration keeps."""
+
+    @abstractmethod
+    def validate(self, entry_bytes: int) -> None:
+        """Raise ConfigError or InfeasibleError where it cannot run as configured.
+
+        ``entry_bytes``: key and value of one entry of the workload.
+        """
+
+    @abstractmethod
+    def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
+        """Command line of the server of a node, for systems that are not emulated."""

@@ -1,0 +1,125 @@
+"""What a checker says of a history, and the one place that asks the checkers.
+
+A verdict is ``valid``, ``invalid`` (with a witness: operations that break the level by
+themselves) or ``unknown`` (undecided). Unknown is never success.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from orchestrator.core import levels
+from orchestrator.core.history import NOTHING, PHASE_NAMES, History
+from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
+from orchestrator.core.registry import Family, plugin, plugins
+
+VALID: Final = "valid"
+INVALID: Final = "invalid"
+UNDECIDED: Final = "unknown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One level's verdict.
+
+    ``operations`` and ``keys`` count what the verdict rests on. ``witness`` holds operations
+    as dicts with the field names of the history file, ordered by invocation; empty unless
+    invalid. ``explanation`` is a sentence for people.
+    """
+
+    verdict: str
+    level: str
+    operations: int
+    keys: int
+    witness: tuple[Mapping[str, Any], ...]
+    explanation: str
+
+
+@dataclass(frozen=True)
+class ClaimsVerdict:
+    """All claimed levels together: ``valid`` only if every one of them is.
+
+    ``strongest`` lists the levels found valid that no other one found valid implies, and
+    ``verdicts`` what each checked level said, in the order of ``levels.LEVELS``.
+    """
+
+    verdict: str
+    strongest: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+class Checker(Protocol):
+    """Decides whether a history satisfies one level."""
+
+    def __init__(self, params: Any) -> None: ...
+
+    @abstractmethod
+    def check(self, history: History, *, digests: Sequence[str], uncertainty_ns: int) -> Verdict:
+        """``digests[i]`` fingerprints the contents of replica i at the end ("": not known).
+
+        ``uncertainty_ns`` bounds the error of comparing times of clients on different hosts.
+        """
+
+
+def check(
+    history: History, level: str, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
+) -> Verdict:
+    """The verdict of the checker of ``level`` (aliases are understood).
+
+    Raises ConfigError for a word that is no level. A level without a checker is ``unknown``.
+    """
+    name = levels.canonical(level)
+    if name == levels.NONE:
+        return Verdict(VALID, name, 0, 0, (), "Nothing is asked of the history.")
+    if name not in plugins(Family.CHECKER):
+        return Verdict(UNDECIDED, name, 0, 0, (), f"There is no checker for level {name!r}.")
+    found = plugin(Family.CHECKER, name)
+    checker: Checker = found.implementation(found.params())
+    return checker.check(history, digests=digests, uncertainty_ns=uncertainty_ns)
+
+
+def check_claims(
+    history: History,
+    claimed: Iterable[str],
+    *,
+    digests: Sequence[str] = (),
+    uncertainty_ns: int = 0,
+) -> ClaimsVerdict:
+    """Check every claimed level (nothing claimed is the level ``none``)."""
+    asked = {levels.canonical(level) for level in claimed} or {levels.NONE}
+    verdicts = tuple(
+        check(history, level, digests=digests, uncertainty_ns=uncertainty_ns)
+        for level in levels.LEVELS
+        if level in asked
+    )
+    said = [verdict.verdict for verdict in verdicts]
+    overall = next((worst for worst in (INVALID, UNDECIDED) if worst in said), VALID)
+    held = [levels.NONE, *(found.level for found in verdicts if found.verdict == VALID)]
+    return ClaimsVerdict(overall, tuple(levels.strongest(held)), verdicts)
+
+
+def operation(history: History, row: int) -> dict[str, Any]:
+    """One row with the field names of the history file; the value is its identity."""
+    value = int(history.value_id[row])
+    returned_ns = int(history.returned_ns[row])
+    return {
+        "session": int(history.session[row]),
+        "sequence": int(history.sequence[row]),
+        "op": KIND_NAMES[int(history.kind[row])],
+        "key": key_text(history, int(history.key[row])),
+        "value": None if value == NOTHING else value,
+        "invoked_ns": int(history.invoked_ns[row]),
+        "returned_ns": None if returned_ns < 0 else returned_ns,
+        "status": OUTCOME_NAMES[int(history.outcome[row])],
+        "version": int(history.version[row]),
+        "node": int(history.node[row]),
+        "phase": PHASE_NAMES[int(history.phase[row])],
+    }
+
+
+def key_text(history: History, key: int) -> str:
+    """The name of a key, readable whatever its bytes are."""
+    return history.key_names[key].decode("utf-8", "backslashreplace")

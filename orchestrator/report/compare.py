@@ -1,0 +1,201 @@
+"""Two runs side by side: differences with intervals, and whether they mean anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.report.model import Summary, finite, interval, lookup, metric
+from orchestrator.report.wording import (
+    NONE,
+    MetricName,
+    metric_name,
+    percent,
+    plain,
+    quantity,
+    span,
+    times,
+)
+
+BETTER = "better"
+WORSE = "worse"
+UNCLEAR = "unclear"
+
+
+def ratio_interval(
+    best: float,
+    best_interval: tuple[float, float],
+    base: float,
+    base_interval: tuple[float, float],
+) -> tuple[float, float] | None:
+    """Interval of ``best / base`` for two independent estimates, None where one touches 0.
+
+    Method of variance estimates recovery on the logarithms, which keeps the intervals'
+    asymmetry (Zou and Donner, Statistics in Medicine 27, 2008).
+    """
+    if min(best, base, best_interval[0], base_interval[0]) <= 0:
+        return None
+    middle = math.log(best / base)
+    below = math.hypot(math.log(best / best_interval[0]), math.log(base_interval[1] / base))
+    above = math.hypot(math.log(best_interval[1] / best), math.log(base / base_interval[0]))
+    return math.exp(middle - below), math.exp(middle + above)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of the best variant against the default's."""
+
+    name: MetricName
+    best: float | None
+    best_interval: tuple[float, float] | None
+    base: float | None
+    base_interval: tuple[float, float] | None
+    ratio: float | None
+    ratio_interval: tuple[float, float] | None
+
+    @property
+    def verdict(self) -> str:
+        """BETTER or WORSE where the interval of the ratio leaves out 1, else UNCLEAR."""
+        if self.ratio_interval is None or self.ratio_interval[0] <= 1 <= self.ratio_interval[1]:
+            return UNCLEAR
+        more = self.ratio_interval[0] > 1
+        return BETTER if more == self.name.higher_is_better else WORSE
+
+
+def compare(
+    best: Summary | None, base: Summary | None, path: str, *, maximize: bool = True
+) -> Comparison:
+    """Compare one metric; parts that are missing are None."""
+    name = metric_name(path, maximize=maximize)
+    value, reference = metric(best, path), metric(base, path)
+    value_interval, reference_interval = interval(best, path), interval(base, path)
+    ratio = bounds = None
+    if value is not None and reference is not None and reference > 0 and value >= 0:
+        ratio = value / reference
+        if value_interval is not None and reference_interval is not None:
+            bounds = ratio_interval(value, value_interval, reference, reference_interval)
+    return Comparison(name, value, value_interval, reference, reference_interval, ratio, bounds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table best beside default; intervals are "" where there is none."""
+
+    label: str
+    best: str
+    best_interval: str
+    base: str
+    base_interval: str
+    change: str
+    change_interval: str
+    verdict: str
+
+
+_METRICS = (
+    "throughput_ops",
+    "goodput_ops",
+    "latency_ms.all.p50",
+    "latency_ms.all.p99",
+    "latency_ms.all.p999",
+    "error_rate",
+    "availability",
+    "cache.hit_ratio",
+    "cost",
+)
+
+
+def rows(
+    best: Summary | None, base: Summary | None, objective: str | None, *, maximize: bool
+) -> list[Row]:
+    """The table: the objective first, then what both or one of them have, then the words."""
+    paths = [objective] if objective else []
+    paths += [path for path in _METRICS if path != objective]
+    table = []
+    for path in paths:
+        found = compare(best, base, path, maximize=maximize)
+        if found.best is not None or found.base is not None or path == objective:
+            table.append(_number_row(found))
+    for label, describe in (
+        ("Binding resource", bottleneck),
+        ("Consistency", consistency),
+        ("Within the SLO", slo_word),
+        ("Valid", valid_word),
+    ):
+        texts = describe(best), describe(base)
+        if texts != (NONE, NONE):
+            table.append(Row(label, texts[0], "", texts[1], "", "", "", UNCLEAR))
+    return table
+
+
+def _number_row(found: Comparison) -> Row:
+    unit = found.name.unit
+    change, bounds = times(found.ratio), ""
+    if found.ratio_interval is not None:
+        bounds = span(found.ratio_interval)
+    if unit == "%":
+        change = NONE
+        if found.best is not None and found.base is not None:
+            points = f"{100 * (found.best - found.base):+.2g}"
+            change = ("0" if float(points) == 0 else points.replace("-", "−")) + " points"
+    return Row(
+        found.name.label + (f" ({unit})" if unit not in ("", "%") else ""),
+        quantity(found.best, unit if unit == "%" else ""),
+        span(found.best_interval) if found.best_interval else "",
+        quantity(found.base, unit if unit == "%" else ""),
+        span(found.base_interval) if found.base_interval else "",
+        change,
+        bounds,
+        found.verdict,
+    )
+
+
+def bottleneck(summary: Summary | None) -> str:
+    """``leader.cpu at 97 %``."""
+    resource = lookup(summary, "bottleneck.resource")
+    used = metric(summary, "bottleneck.utilisation")
+    if not resource:
+        return NONE
+    return plain(resource, 60) + (f" at {percent(used)}" if used is not None else "")
+
+
+def consistency(summary: Summary | None) -> str:
+    """``valid: read_your_writes, monotonic_reads``."""
+    verdict = lookup(summary, "consistency.verdict")
+    if not verdict:
+        return NONE
+    strongest = lookup(summary, "consistency.strongest")
+    levels = ", ".join(map(str, strongest)) if isinstance(strongest, (list, tuple)) else ""
+    return plain(f"{verdict}: {levels}" if levels else verdict)
+
+
+def slo_word(summary: Summary | None) -> str:
+    """``yes``, or what it violates."""
+    met = lookup(summary, "slo.met")
+    if met is None:
+        return NONE
+    return "yes" if met else "no: " + _list(summary, "slo.violations", "it is missed")
+
+
+def valid_word(summary: Summary | None) -> str:
+    """``yes``, or why the run may not be believed."""
+    valid = lookup(summary, "valid")
+    if valid is None:
+        return NONE
+    return "yes" if valid else "no: " + _list(summary, "invalid_reasons", "no reason was stored")
+
+
+def _list(summary: Summary | None, path: str, otherwise: str) -> str:
+    found = lookup(summary, path)
+    if isinstance(found, (list, tuple)) and found:
+        return plain("; ".join(_item(item) for item in found))
+    return otherwise
+
+
+def _item(item: object) -> str:
+    """A reason in words; a violation comes as metric, value, bound and unit."""
+    if not isinstance(item, Mapping) or "metric" not in item:
+        return str(item)
+    unit = "%" if item.get("unit") == "ratio" else str(item.get("unit") or "")
+    value, bound = (quantity(finite(item.get(key)), unit) for key in ("value", "bound"))
+    return f"{item['metric']} is {value}, bound {bound}"

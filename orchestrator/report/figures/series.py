@@ -1,0 +1,191 @@
+"""Throughput and latency of one run over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from orchestrator.report.figures import _canvas as canvas
+from orchestrator.report.figures import _marks as marks
+from orchestrator.report.figures._canvas import Picture
+from orchestrator.report.model import EventView, RunView, column, metric
+from orchestrator.report.wording import counted, number, percent, plain
+
+Floats = NDArray[numpy.float64]
+
+_EVENT_LABELS_MAX = 8
+
+
+def series(view: RunView | None, *, of: str = "this run") -> Picture:
+    """Throughput and latency over time, with warm-up shaded and events as lines."""
+    name = "time-series"
+    start = column(view.intervals, "start_s") if view is not None else numpy.zeros(0)
+    if view is None or not len(start) or not numpy.isfinite(start).all():
+        return canvas.empty_picture(
+            name, "Throughput and latency over time", f"No interval of {of} is stored."
+        )
+    note = "Per interval"
+    if view.measured_from_s is not None:
+        note += "; the shaded warm-up is part of no statistic"
+    lost = int(_lost(view, len(start)).sum())
+    if lost:
+        note += f"; {counted(lost, 'operation')} lost (red)"
+    return canvas.picture(
+        name,
+        _title(view, start, of),
+        note,
+        "Completed operations per second and latency percentiles of each interval. Vertical "
+        "lines are events; red marks on the axis are intervals in which operations failed or "
+        "got no answer.",
+        lambda figure: _draw(figure, view, start),
+        mark=marks.simulation_mark([view.summary]),
+        height_inches=4.1,
+    )
+
+
+def _title(view: RunView, start: Floats, of: str) -> str:
+    throughput = column(view.intervals, "throughput_ops")
+    if len(throughput) == len(start):
+        edge = view.measured_from_s
+        held = throughput[start >= edge] if edge is not None else throughput
+        held = held[numpy.isfinite(held)]
+        if len(held) > 2 and held.mean() > 0:
+            spread = float(held.std(ddof=1) / held.mean())
+            word = "steady" if spread < 0.1 else "varying"
+            return f"Throughput of {of} was {word}: ±{percent(round(spread, 3))}"
+    return f"Throughput and latency of {of} over time"
+
+
+def _draw(figure: Figure, view: RunView, start: Floats) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _draw_throughput(upper, view, start)
+    _draw_latency(lower, view, start)
+    step = float(numpy.median(numpy.diff(start))) if len(start) > 1 else 1.0
+    first, end = float(start[0]), float(start[-1]) + step
+    edge = view.measured_from_s
+    for axes in (upper, lower):
+        axes.set_xlim(first, end)
+        if edge is not None:
+            axes.axvspan(first, edge, color="#f3f1ee", zorder=0, linewidth=0)
+    if edge is not None:
+        upper.annotate(
+            "warm-up",
+            xy=(0.0, 1.0),
+            xycoords="axes fraction",
+            xytext=(4, -3),
+            textcoords="offset points",
+            va="top",
+            fontsize=8.0,
+            color="#6f6a62",
+        )
+    canvas.number_axis(lower, "x")
+    lower.set_xlabel(marks.time_label(view.summary))
+    _draw_events(upper, lower, view.events, first, end)
+    _label_ends(upper, lower, view)
+
+
+def _draw_throughput(axes: Axes, view: RunView, start: Floats) -> None:
+    throughput = column(view.intervals, "throughput_ops")
+    if len(throughput) == len(start):
+        axes.plot(start, throughput, color=canvas.BEST, linewidth=1.6, zorder=4)
+        top = float(numpy.nanmax(throughput)) if numpy.isfinite(throughput).any() else 1.0
+        axes.set_ylim(0, max(top, 1e-9) * 1.18)
+    lost = start[_lost(view, len(start)) > 0]
+    if len(lost):
+        axes.plot(
+            lost,
+            numpy.zeros(len(lost)),
+            linestyle="none",
+            marker="^",
+            markersize=4.5,
+            color=canvas.BAD,
+            clip_on=False,
+            zorder=5,
+        )
+    canvas.number_axis(axes, "y")
+    axes.set_ylabel("Throughput (ops/s)")
+
+
+def _lost(view: RunView, length: int) -> Floats:
+    """Operations of each interval that failed or got no answer."""
+    lost = numpy.zeros(length)
+    for name in ("fail", "unknown"):
+        values = column(view.intervals, name)
+        if len(values) == length:
+            lost += numpy.nan_to_num(values)
+    return lost
+
+
+def _draw_latency(axes: Axes, view: RunView, start: Floats) -> None:
+    values: list[float] = []
+    for name, color, width in (("p50_ms", canvas.MUTED, 1.3), ("p99_ms", canvas.BEST, 1.6)):
+        line = column(view.intervals, name)
+        if len(line) == len(start):
+            axes.plot(start, line, color=color, linewidth=width, zorder=4)
+            values += [float(value) for value in line[numpy.isfinite(line)]]
+    log = canvas.choose_log(values)
+    if log:
+        axes.set_ylim(min(values) / 1.5, max(values) * 1.5)
+    else:
+        axes.set_ylim(0, max(values, default=0.0) * 1.18 or 1.0)
+    canvas.number_axis(axes, "y", log=log)
+    axes.set_ylabel("Latency (ms)" + (", log" if log else ""))
+
+
+def _label_ends(upper: Axes, lower: Axes, view: RunView) -> None:
+    mean = metric(view.summary, "throughput_ops")
+    if mean is not None and mean <= upper.get_ylim()[1]:
+        upper.axhline(mean, color=canvas.BEST, linewidth=0.9, linestyle=(0, (2, 3)), zorder=3)
+        canvas.label_right(upper, [(mean, f"mean {number(mean)}", canvas.BEST)])
+    ends = []
+    for name, label, color in (
+        ("p50_ms", "p50", "#5f6570"),
+        ("p99_ms", "p99", canvas.BEST),
+    ):
+        line = column(view.intervals, name)
+        line = line[numpy.isfinite(line)]
+        if len(line):
+            ends.append((float(line[-1]), label, color))
+    canvas.label_right(lower, ends)
+
+
+def _draw_events(
+    upper: Axes, lower: Axes, events: Sequence[EventView], start: float, end: float
+) -> None:
+    """Lines at the events; texts only while they have room, neighbours share one."""
+    inside = sorted(
+        (event for event in events if start <= event.at_s <= end), key=lambda event: event.at_s
+    )
+    groups: list[list[EventView]] = []
+    for event in inside:
+        for axes in (upper, lower):
+            axes.axvline(event.at_s, color=canvas.BAD, linewidth=0.9, alpha=0.7, zorder=3)
+        if groups and event.at_s - groups[-1][0].at_s < 0.06 * (end - start):
+            groups[-1].append(event)
+        else:
+            groups.append([event])
+    if len(groups) > _EVENT_LABELS_MAX:
+        return
+    for group in groups:
+        first = group[0]
+        text = f"{first.kind} {first.node}".strip()
+        if len(group) > 1:
+            text += f" +{len(group) - 1}"
+        left = (first.at_s - start) / (end - start) > 0.8
+        upper.annotate(
+            plain(text, 18),
+            xy=(first.at_s, 0.06),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3 if left else 3, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            ha="right" if left else "left",
+            va="bottom",
+            color=canvas.BAD,
+            zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4},
+        )

@@ -1,0 +1,122 @@
+"""What a forked process does: it becomes a node, a client or a server program, on command.
+
+Commands come over a control socket as ``(name, arguments)`` and are answered ``(True, result)``
+or ``(False, exception)``; the process ends when the socket closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from orchestrator.core.record import EventRecord, NodeRecord
+from orchestrator.errors import ArchbenchError, EnvironmentFailure
+
+
+def preload() -> None:
+    """Import what any child needs, before the fork."""
+    import uvloop  # noqa: F401
+
+    from orchestrator.core.registry import Family, plugins
+    from orchestrator.runtimes import _client_process, _node_process  # noqa: F401
+
+    for family in Family:
+        plugins(family)
+
+
+class Child:
+    """Carries out commands; ``role`` is the node or client that this process has become."""
+
+    def __init__(self, control: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._control = control
+        self._loop = loop
+        self._role: Any = None
+        loop.add_reader(control.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            name, arguments = self._control.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        self._loop.create_task(self._carry_out(name, arguments))
+
+    async def _carry_out(self, name: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            answer = (True, await getattr(self, f"do_{name}")(*arguments))
+        except ArchbenchError as error:
+            answer = (False, error)
+        except Exception as error:
+            text = traceback.format_exc(limit=-4)
+            answer = (False, EnvironmentFailure(f"{type(error).__name__}: {error}", hint=text))
+        self._control.send(answer)
+
+    # --- commands -------------------------------------------------------------------------
+
+    async def do_node(self, spec: Any) -> dict[str, int]:
+        """Become a node; answers with its ports."""
+        from orchestrator.runtimes._node_process import NodeProcess
+
+        self._role = NodeProcess(spec, self._loop)
+        ports: dict[str, int] = await self._role.listen()
+        return ports
+
+    async def do_client(self, spec: Any, addresses: list[tuple[str, int]]) -> None:
+        """Become a client and connect to all nodes."""
+        from orchestrator.runtimes._client_process import ClientProcess
+
+        self._role = ClientProcess(spec, self._loop)
+        await self._role.connect(addresses)
+
+    async def do_connect(self, addresses: list[tuple[str, int]]) -> None:
+        """Node: open the links to its peers and wait until they stand."""
+        self._role.connect(addresses)
+        while not self._role.connected:
+            await asyncio.sleep(0.002)
+
+    async def do_start(self, origin_ns: int) -> None:
+        """Start the machine, or the load."""
+        self._role.start(origin_ns)
+
+    async def do_finish(self) -> None:
+        """Client: answer when all is done."""
+        done = self._loop.create_future()
+        self._role.when_finished(lambda: done.set_result(None))
+        await done
+
+    async def do_progress(self) -> tuple[int, bool]:
+        """Client: operations done, and whether that was all."""
+        progress: tuple[int, bool] = self._role.progress()
+        return progress
+
+    async def do_digest(self) -> str:
+        """Node: fingerprint of the written state."""
+        digest: str = self._role.digest()
+        return digest
+
+    async def do_node_record(
+        self, warmup_ns: int, end_ns: int
+    ) -> tuple[NodeRecord, list[EventRecord]]:
+        """Node: what it counted."""
+        record: tuple[NodeRecord, list[EventRecord]] = self._role.record(warmup_ns, end_ns)
+        return record
+
+    async def do_client_record(self) -> Any:
+        """Client: its ClientReport."""
+        return self._role.record()
+
+
+def main(control_file: int, lifeline_file: int) -> None:
+    """Serve commands until the control socket closes; the open lifeline tells that we live."""
+    import uvloop
+
+    # Collections would stop everything for milliseconds; what a run makes has no cycles.
+    gc.disable()
+    os.set_inheritable(lifeline_file, False)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    Child(Connection(control_file), loop)
+    loop.run_forever()

@@ -1,0 +1,456 @@
+"""The load generator: which operation starts when, in which session, on which node, and what
+came of it. The same code drives simulated and real clients.
+
+Latency is measured from the *intended* start, so a system that stalls is charged for every
+operation that should have started meanwhile (no coordinated omission). A session has at most
+one operation outstanding, so what is under way is kept in its session and no object is made
+per operation; what is done becomes one row. Open load takes a free session or opens one; an
+operation whose outcome is UNKNOWN ends its session.
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import numpy
+
+from orchestrator.core.history import (
+    COLUMNS,
+    DTYPES,
+    NEVER,
+    NOTHING,
+    PHASE_RUN,
+    PHASE_WARMUP,
+    VALUE_ID_BYTES,
+    History,
+)
+from orchestrator.core.load import (
+    LOST,
+    RETURNED,
+    SENT,
+    Balancer,
+    OperationBlock,
+    OperationStream,
+    Timetable,
+)
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClusterView, Op
+
+BLOCK: Final = 8192
+RETRY_NS: Final = 5_000_000
+"""Pause before an operation asks again while no node is known to serve it."""
+SESSION_BITS: Final = 22
+"""A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
+NO_WAKE: Final = 2**63
+_ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+
+
+class Session:
+    """One sequential process with the operation that it has under way (``busy``)."""
+
+    __slots__ = (
+        "busy",
+        "client",
+        "connection",
+        "context",
+        "due_ns",
+        "follow_up",
+        "identity",
+        "invoked_ns",
+        "key",
+        "op",
+        "sequence",
+        "sticky",
+        "target",
+    )
+
+    def __init__(self, client: int, number: int, connections: int) -> None:
+        self.client = client
+        self.identity = (client + 1) << SESSION_BITS | number
+        self.connection = number % connections
+        self.sequence = 0
+        self.context = 0
+        self.sticky = -1
+        self.busy = False
+        self.target = -1
+        self.due_ns = 0
+        self.invoked_ns = 0
+        self.key = 0
+        self.follow_up = False
+        self.op: Op = Op(self.identity, 0, READ, b"")
+
+
+class Port(Protocol):
+    """How a client reaches the nodes."""
+
+    @abstractmethod
+    def submit(self, session: Session, node: int) -> bool:
+        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
+
+    @abstractmethod
+    def wake_at(self, when_ns: int) -> None:
+        """Call ``poll`` at that time at the latest."""
+
+
+class LoadDriver:
+    """One client's load. The runtime hands in answers and calls ``poll`` when asked to."""
+
+    def __init__(
+        self,
+        client: int,
+        stream: OperationStream,
+        key_names: Sequence[bytes],
+        payload_bytes: int,
+        timetable: Timetable,
+        balancer: Balancer,
+        candidates: Callable[[int, ClusterView], Sequence[int]],
+        nodes: Sequence[int],
+        port: Port,
+        *,
+        sticky: bool,
+        connections: int,
+        timeout_ns: int,
+        warmup_ns: int,
+        end_ns: int | None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._key_names = key_names
+        self._padding = bytes(max(0, payload_bytes - VALUE_ID_BYTES))
+        self._timetable = timetable
+        self._balancer = balancer
+        self._candidates = candidates
+        self._view = ClusterView(tuple(nodes))
+        self._port = port
+        self._sticky = sticky
+        self._connections = connections
+        self._timeout_ns = timeout_ns
+        self._warmup_ns = warmup_ns
+        self._end_ns = NO_WAKE if end_ns is None else end_ns
+        self._closed = timetable.sessions > 0
+        self._exhausted = False
+        self._wake_ns = NO_WAKE
+        self.outstanding = 0
+        self.latest_return_ns = NEVER
+        self.lag_ns: list[int] = []
+        self._rows: list[tuple[int, ...]] = []
+        # The block of operations that comes next.
+        self._next = 0
+        self._kinds: list[int] = []
+        self._keys: list[int] = []
+        self._sizes: list[int] = []
+        self._counts: list[int] = []
+        self._follow_ups: list[bool] = []
+        self._starts: list[int] = []
+        # (deadline, session, sequence), in order because the timeout is one for all.
+        self._deadlines: deque[tuple[int, Session, int]] = deque()
+        self._retries: list[tuple[int, int, Session]] = []
+        self._last_return_ns = [[NEVER] * connections for _ in nodes]
+        # Sessions: all, free ones (open load), and waiting ones by due time (closed load).
+        self.sessions: list[Session] = []
+        self._free: deque[Session] = deque()
+        self._waiting: list[tuple[int, int, Session]] = []
+        for _ in range(timetable.sessions):
+            session = self._open_session()
+            heapq.heappush(self._waiting, (0, session.identity, session))
+        self._fetch()
+
+    # --- when -----------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is under way and nothing will start."""
+        return self.outstanding == 0 and self._next_start_ns() == NO_WAKE
+
+    @property
+    def done(self) -> int:
+        """Operations with an outcome."""
+        return len(self._rows)
+
+    def _next_start_ns(self) -> int:
+        if self._exhausted:
+            return NO_WAKE
+        if self._closed:
+            due_ns = self._waiting[0][0] if self._waiting else NO_WAKE
+        else:
+            due_ns = self._starts[self._next]
+        return due_ns if due_ns < self._end_ns else NO_WAKE
+
+    def _wake_by(self, when_ns: int) -> None:
+        if when_ns < self._wake_ns:
+            self._wake_ns = when_ns
+            self._port.wake_at(when_ns)
+
+    def poll(self, now_ns: int) -> None:
+        """Start what is due, give up what has timed out."""
+        self._wake_ns = NO_WAKE
+        deadlines, retries = self._deadlines, self._retries
+        while deadlines and deadlines[0][0] <= now_ns:
+            _, session, sequence = deadlines.popleft()
+            if session.busy and session.sequence == sequence:
+                self._give_up(session, now_ns)
+        while retries and retries[0][0] <= now_ns:
+            session = heapq.heappop(retries)[2]
+            if session.busy:
+                self._send(session, now_ns)
+        if self._closed:
+            self._poll_closed(now_ns)
+        else:
+            self._poll_open(now_ns)
+        wake_ns = self._next_start_ns()
+        # Answered operations at the head need no wake-up; the rest time out in order.
+        while deadlines and not (
+            deadlines[0][1].busy and deadlines[0][1].sequence == deadlines[0][2]
+        ):
+            deadlines.popleft()
+        if deadlines and deadlines[0][0] < wake_ns:
+            wake_ns = deadlines[0][0]
+        if retries and retries[0][0] < wake_ns:
+            wake_ns = retries[0][0]
+        if wake_ns != NO_WAKE:
+            self._wake_by(wake_ns)
+
+    def _poll_closed(self, now_ns: int) -> None:
+        waiting = self._waiting
+        while waiting and not self._exhausted:
+            due_ns = waiting[0][0]
+            if due_ns > now_ns or due_ns >= self._end_ns:
+                return
+            self._start(heapq.heappop(waiting)[2], due_ns, now_ns)
+
+    def _poll_open(self, now_ns: int) -> None:
+        while not self._exhausted:
+            due_ns = self._starts[self._next]
+            if due_ns > now_ns or due_ns >= self._end_ns:
+                return
+            self._start(self._free.popleft() if self._free else self._open_session(), due_ns, now_ns)
+
+    def _fetch(self) -> None:
+        """The next block of operations."""
+        block: OperationBlock = self._stream.block(BLOCK)
+        self._next = 0
+        if not len(block):
+            self._exhausted = True
+            return
+        self._kinds, self._keys = block.kind.tolist(), block.key.tolist()
+        self._sizes, self._counts = block.size.tolist(), block.count.tolist()
+        self._follow_ups = block.follow_up.tolist()
+        if not self._closed:
+            self._starts = self._timetable.starts_ns(block).tolist()
+
+    def _open_session(self) -> Session:
+        session = Session(self._client, len(self.sessions) + 1, self._connections)
+        self.sessions.append(session)
+        return session
+
+    # --- an operation's way ---------------------------------------------------------------
+
+    def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
+        """The next operation of the block begins in this session."""
+        at = self._next
+        self.lag_ns.append(now_ns - due_ns)
+        session.follow_up = self._follow_ups[at]
+        session.due_ns = due_ns
+        kind, key, size, count = (
+            self._kinds[at],
+            self._keys[at],
+            self._sizes[at],
+            self._counts[at],
+        )
+        self._next = at + 1
+        if at + 1 == len(self._kinds):
+            self._fetch()
+        self._begin(session, kind, key, size, count, now_ns)
+
+    def _begin(
+        self, session: Session, kind: int, key: int, size: int, count: int, now_ns: int
+    ) -> None:
+        sequence = session.sequence + 1
+        identity = session.identity
+        value = None
+        if kind == WRITE:
+            value = (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + self._padding
+        session.sequence = sequence
+        session.key = key
+        session.invoked_ns = now_ns
+        session.target = -1
+        session.busy = True
+        session.op = Op(
+            identity, sequence, kind, self._key_names[key], value, size, session.context, count
+        )
+        deadline_ns = now_ns + self._timeout_ns
+        self._deadlines.append((deadline_ns, session, sequence))
+        if deadline_ns < self._wake_ns:
+            self._wake_by(deadline_ns)
+        self.outstanding += 1
+        self._send(session, now_ns)
+
+    def _send(self, session: Session, now_ns: int) -> None:
+        op = session.op
+        candidates = self._candidates(op.kind, self._view)
+        if len(candidates) == 1:
+            node = candidates[0]
+        elif not self._sticky:
+            node = self._balancer.pick(op.key, candidates, now_ns)
+        else:
+            if session.sticky not in candidates:
+                session.sticky = self._balancer.pick(op.key, candidates, now_ns)
+            node = session.sticky
+        if self._port.submit(session, node):
+            session.target = node
+            self._balancer.observe(node, SENT, 0, now_ns)
+        else:
+            self._avoid(node, session)
+            self._retry(session, now_ns)
+
+    def _retry(self, session: Session, now_ns: int) -> None:
+        retry_ns = now_ns + RETRY_NS
+        heapq.heappush(self._retries, (retry_ns, session.identity, session))
+        self._wake_by(retry_ns)
+
+    def _avoid(self, node: int, session: Session) -> None:
+        """Ask another node next time."""
+        session.sticky = -1
+        nodes = self._view.nodes
+        if self._view.leader == node:
+            following = nodes[(nodes.index(node) + 1) % len(nodes)]
+            self._view = ClusterView(nodes, following)
+
+    def returned(
+        self,
+        session: Session,
+        sequence: int,
+        outcome: int,
+        value: bytes | None,
+        version: int,
+        now_ns: int,
+    ) -> None:
+        """The answer to an operation; too late a one is ignored."""
+        if session.sequence != sequence or not session.busy:
+            return
+        if outcome == UNKNOWN:
+            self._give_up(session, now_ns)
+            return
+        op, node = session.op, session.target
+        kind = op.kind
+        if kind == WRITE:
+            value_id = session.identity << 32 | sequence
+        elif kind == READ and value is not None:
+            value_id = int.from_bytes(value[:VALUE_ID_BYTES], "big")
+        else:
+            value_id = NOTHING
+        last_return_ns = self._last_return_ns[node]
+        connection = session.connection
+        self._row(session, value_id, version, now_ns, last_return_ns[connection], outcome)
+        last_return_ns[connection] = now_ns
+        self.latest_return_ns = now_ns
+        if version > session.context:
+            session.context = version
+        self._balancer.observe(node, RETURNED, now_ns - session.invoked_ns, now_ns)
+        session.busy = False
+        self.outstanding -= 1
+        if session.follow_up and outcome == OK:
+            session.follow_up = False
+            session.due_ns = now_ns
+            self._begin(session, WRITE, session.key, op.size, 1, now_ns)
+        else:
+            self._release(session, now_ns)
+
+    def _row(
+        self,
+        session: Session,
+        value_id: int,
+        version: int,
+        returned_ns: int,
+        previous_ns: int,
+        outcome: int,
+    ) -> None:
+        """Note what came of the session's operation; the order is that of _ROW."""
+        op = session.op
+        self._rows.append(
+            (
+                session.identity,
+                session.sequence,
+                session.target,
+                op.kind,
+                session.key,
+                value_id,
+                version,
+                op.size,
+                session.due_ns,
+                session.invoked_ns,
+                returned_ns,
+                previous_ns,
+                outcome,
+            )
+        )
+
+    def redirected(self, session: Session, sequence: int, node: int, now_ns: int) -> None:
+        """Another node serves this operation (-1: nobody is known to)."""
+        if session.sequence != sequence or not session.busy:
+            return
+        self._balancer.observe(session.target, LOST, 0, now_ns)
+        if node < 0:
+            self._avoid(session.target, session)
+            self._retry(session, now_ns)
+        else:
+            self._view = ClusterView(self._view.nodes, node)
+            self._send(session, now_ns)
+
+    def lost(self, session: Session, sequence: int, now_ns: int) -> None:
+        """The connection broke while the operation was under way: it may have happened."""
+        if session.sequence == sequence and session.busy:
+            self._avoid(session.target, session)
+            self._give_up(session, now_ns)
+
+    def _give_up(self, session: Session, now_ns: int) -> None:
+        self.outstanding -= 1
+        session.busy = False
+        session.follow_up = False
+        value_id = NOTHING
+        if session.op.kind == WRITE:
+            value_id = session.identity << 32 | session.sequence
+        if session.target < 0:
+            # It was never sent: it definitely did not happen, and the session can go on.
+            self._row(session, value_id, 0, now_ns, NEVER, FAIL)
+            self._release(session, now_ns)
+            return
+        self._row(session, value_id, 0, NEVER, NEVER, UNKNOWN)
+        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._release(self._open_session(), now_ns)
+
+    def _release(self, session: Session, now_ns: int) -> None:
+        if not self._closed:
+            self._free.append(session)
+            return
+        due_ns = now_ns + self._timetable.think_ns()
+        if due_ns <= now_ns < self._end_ns and not self._exhausted:
+            self._start(session, due_ns, now_ns)
+        else:
+            heapq.heappush(self._waiting, (due_ns, session.identity, session))
+            if due_ns < self._end_ns and not self._exhausted:
+                self._wake_by(due_ns)
+
+    # --- what came of it ------------------------------------------------------------------
+
+    def abandon(self, now_ns: int) -> None:
+        """Give up everything under way: the run is over."""
+        self._end_ns = now_ns
+        for session in list(self.sessions):
+            if session.busy:
+                self._give_up(session, now_ns)
+
+    def history(self) -> History:
+        """All rows in order of invocation."""
+        table = numpy.array(self._rows, dtype=numpy.int64).reshape(len(self._rows), len(_ROW))
+        order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
+        columns: dict[str, Any] = {
+            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
+        }
+        run = columns["intended_ns"] >= self._warmup_ns
+        columns["client"] = numpy.full(len(table), self._client, dtype=DTYPES["client"])
+        columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
+        return History(**columns, key_names=self._key_names)

@@ -1,0 +1,343 @@
+"""A client as a process: the load driver of ``_client`` on real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import hiredis
+import numpy
+
+from orchestrator.core.history import History
+from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
+from orchestrator.core.record import ClientRecord
+from orchestrator.runtimes import _wire
+from orchestrator.runtimes._client import SESSION_BITS, LoadDriver, Session
+from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._deploy import Parts, make_driver
+from orchestrator.runtimes._network import LOST, Link, Sender
+
+RECONNECT_S: Final = 0.05
+LAG_SAMPLES: Final = 100_000
+_NUMBER_MASK: Final = (1 << SESSION_BITS) - 1
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """What a client's process is told at birth."""
+
+    parts: Parts
+    client: int
+    host: str
+    origin_ns: int
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """What a client hands back; the history travels without key names.
+
+    ``host_busy``: share of all CPUs of its host in use over the measured window.
+    """
+
+    history: History
+    client: ClientRecord
+    latest_return_ns: int
+    host_busy: float
+
+
+def host_ticks() -> tuple[int, int]:
+    """(busy, all) clock ticks of all CPUs of this host since it started."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection to one node."""
+
+    def __init__(self, client: ClientProcess, node: int, number: int, link: Link | None) -> None:
+        self._client = client
+        self.node = node
+        self.number = number
+        self._link = link
+        self._reader = hiredis.Reader(replyError=_error)
+        self._transport: asyncio.WriteTransport | None = None
+        self._out: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._client.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._client.disconnected(self)
+
+    def submit(self, session: Session) -> None:
+        """Send the session's operation, after the emulated delay of the link."""
+        data = self.encode(session)
+        if self._link is None:
+            self.write(data)
+            return
+        clock = self._client.clock
+        due_ns = self._link.arrival_ns(clock.now_ns(), REQUEST, len(data))
+        if due_ns != LOST:
+            clock.at(due_ns, self.write, data)
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the end of this tick."""
+        self._out.append(data)
+        if len(self._out) == 1:
+            self._client.flush_later(self)
+
+    def flush(self) -> None:
+        """Write out what is queued."""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    @abstractmethod
+    def encode(self, session: Session) -> bytes:
+        """The command for the session's operation."""
+
+    @abstractmethod
+    def data_received(self, data: bytes) -> None:
+        """Answers."""
+
+
+class TaggedConnection(_Connection):
+    """To an emulated node: answers carry session and sequence and come in any order."""
+
+    def encode(self, session: Session) -> bytes:
+        return _wire.encode_request(session.op)
+
+    def data_received(self, data: bytes) -> None:
+        reader, client = self._reader, self._client
+        reader.feed(data)
+        driver, sessions = client.driver, client.sessions
+        now_ns = client.clock.now_ns()
+        unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
+        while (answer := reader.gets()) is not False:
+            identity, sequence, version, outcome = unpack(answer[0])
+            session = sessions[(identity & _NUMBER_MASK) - 1]
+            if outcome == redirected:
+                driver.redirected(session, sequence, version, now_ns)
+            else:
+                driver.returned(session, sequence, outcome, answer[1], version, now_ns)
+        client.tick()
+
+
+
+
+class PlainConnection(_Connection):
+    """To a Redis server: GET and SET, answered in order."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._sent: deque[tuple[Session, int]] = deque()
+
+    def encode(self, session: Session) -> bytes:
+        op = session.op
+        self._sent.append((session, op.sequence))
+        if op.kind == WRITE:
+            value = op.value or b""
+            return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+                len(op.key),
+                op.key,
+                len(value),
+                value,
+            )
+        return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(op.key), op.key)
+
+    def data_received(self, data: bytes) -> None:
+        reader, client = self._reader, self._client
+        reader.feed(data)
+        driver = client.driver
+        now_ns = client.clock.now_ns()
+        while (answer := reader.gets()) is not False:
+            session, sequence = self._sent.popleft()
+            # An error reply says that the command was refused, so it did not happen.
+            outcome = FAIL if isinstance(answer, hiredis.ReplyError) else OK
+            value = answer if type(answer) is bytes and session.op.kind != WRITE else None
+            driver.returned(session, sequence, outcome, value, 0, now_ns)
+        client.tick()
+
+
+def _error(text: str) -> hiredis.ReplyError:
+    return hiredis.ReplyError(text)
+
+
+class ClientProcess:
+    """One client; the port of its driver."""
+
+    def __init__(self, spec: ClientSpec, loop: asyncio.AbstractEventLoop) -> None:
+        self._spec = spec
+        self._loop = loop
+        parts = spec.parts
+        self._connection_type = TaggedConnection if parts.system.emulated else PlainConnection
+        self._sender: Sender | None = None
+        if parts.system.emulated:
+            sender = Sender(
+                parts.store.network, parts.config.seed, f"client/{spec.client}/network"
+            )
+            self._sender = None if sender.instant else sender
+        self.clock = RealClock(loop, spec.origin_ns)
+        self._connections: list[list[_Connection | None]] = []
+        self._addresses: list[tuple[str, int]] = []
+        self._flushing: list[_Connection] = []
+        self._finished: Callable[[], None] | None = None
+        self._started = False
+        self._closing = False
+        # At the start and at the end of the measured window.
+        self._cpu_ns = [0, 0]
+        self._wall_ns = [0, 0]
+        self._host_ticks = [(0, 0), (0, 0)]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def connect(self, addresses: list[tuple[str, int]]) -> None:
+        """Open all connections to all nodes and make the driver."""
+        parts = self._spec.parts
+        self._addresses = addresses
+        count = parts.config.client.connections
+        self._connections = [[None] * count for _ in addresses]
+        await asyncio.gather(
+            *(self._open(n, c) for n in range(len(addresses)) for c in range(count))
+        )
+        self.driver: LoadDriver = make_driver(parts, self._spec.client, self)
+        self.sessions = self.driver.sessions
+
+    async def _open(self, node: int, number: int) -> None:
+        link = Link(self._sender) if self._sender is not None else None
+        await self._loop.create_connection(
+            lambda: self._connection_type(self, node, number, link), *self._addresses[node]
+        )
+
+    def connected(self, connection: _Connection) -> None:
+        self._connections[connection.node][connection.number] = connection
+
+    def disconnected(self, connection: _Connection) -> None:
+        """What was under way on it may have happened; try to come back."""
+        node, number = connection.node, connection.number
+        self._connections[node][number] = None
+        if self._closing:
+            return
+        now_ns = self.clock.now_ns()
+        for session in list(self.sessions):
+            if session.busy and session.target == node and session.connection == number:
+                self.driver.lost(session, session.sequence, now_ns)
+        self._tasks.append(self._loop.create_task(self._reopen(node, number)))
+        self.tick()
+
+    async def _reopen(self, node: int, number: int) -> None:
+        while not self._closing:
+            await asyncio.sleep(RECONNECT_S)
+            try:
+                await self._open(node, number)
+            except OSError:
+                continue
+            return
+
+    # --- Port -----------------------------------------------------------------------------
+
+    def submit(self, session: Session, node: int) -> bool:
+        connection = self._connections[node][session.connection]
+        if connection is None:
+            return False
+        connection.submit(session)
+        return True
+
+    def wake_at(self, when_ns: int) -> None:
+        self.clock.at(when_ns, self._poll, None)
+
+    def _poll(self, _: None) -> None:
+        self.driver.poll(self.clock.now_ns())
+        self.tick()
+
+    def flush_later(self, connection: _Connection) -> None:
+        if not self._flushing:
+            self._loop.call_soon(self._flush)
+        self._flushing.append(connection)
+
+    def _flush(self) -> None:
+        flushing, self._flushing = self._flushing, []
+        for connection in flushing:
+            connection.flush()
+
+    # --- the run --------------------------------------------------------------------------
+
+    def start(self, origin_ns: int) -> None:
+        """Time 0 is ``origin_ns`` of this host's monotonic clock."""
+        self.clock.origin_ns = origin_ns
+        config = self._spec.parts.config
+        self.wake_at(0)
+        self.clock.at(config.warmup, self._note_cpu, 0)
+        end_ns = self._spec.parts.end_ns
+        if end_ns is not None:
+            self.clock.at(end_ns, self._note_cpu, 1)
+            # An end without traffic must be noticed too.
+            self.clock.at(end_ns, lambda _: self.tick(), None)
+        self._started = True
+
+    def _note_cpu(self, which: int) -> None:
+        self._cpu_ns[which] = time.process_time_ns()
+        self._wall_ns[which] = self.clock.now_ns()
+        self._host_ticks[which] = host_ticks()
+
+    def when_finished(self, callback: Callable[[], None]) -> None:
+        """Call back once everything has come back or timed out."""
+        self._finished = callback
+        self.tick()
+
+    def tick(self) -> None:
+        """Look whether all is done."""
+        if self._finished is None or self.driver.outstanding or not self._started:
+            return
+        if self.driver.finished:
+            finished, self._finished = self._finished, None
+            finished()
+
+    def progress(self) -> tuple[int, bool]:
+        """(operations done, whether that was all)."""
+        return self.driver.done, self._started and self.driver.finished
+
+    def record(self) -> ClientReport:
+        """What it saw and what it knows of itself."""
+        if self._spec.parts.end_ns is None:
+            self._note_cpu(1)
+        lag_ns = numpy.array(self.driver.lag_ns, dtype=numpy.int64)
+        step = max(1, -(-len(lag_ns) // LAG_SAMPLES))
+        client = ClientRecord(
+            client=self._spec.client,
+            host=self._spec.host,
+            process_cpu_ns=self._cpu_ns[1] - self._cpu_ns[0],
+            wall_ns=self._wall_ns[1] - self._wall_ns[0],
+            lag_ns=lag_ns[::step],
+        )
+        (busy_0, all_0), (busy_1, all_1) = self._host_ticks
+        return ClientReport(
+            history=self.driver.history().without_names(),
+            client=client,
+            latest_return_ns=self.driver.latest_return_ns,
+            host_busy=(busy_1 - busy_0) / max(1, all_1 - all_0),
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        for connections in self._connections:
+            for connection in connections:
+                if connection is not None:
+                    connection.close()

@@ -1,0 +1,155 @@
+"""From a configuration to the parts that both runtimes assemble: machines, shells, drivers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from orchestrator.config.schema import Config
+from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
+from orchestrator.core.machine import Machine, MachineContext
+from orchestrator.core.randomness import scalar_stream
+from orchestrator.core.system import System
+from orchestrator.runtimes._client import LoadDriver, Port
+from orchestrator.runtimes._node import NodeShell, Outlet, Scheduler
+from orchestrator.systems.replicated_store import MODELLED, ReplicatedStoreParams
+
+WARM_BLOCK = 16_384
+WARM_BLOCKS_MAX = 64
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A config with its plug-ins made: what every process of a run starts from."""
+
+    config: Config
+    system: System
+    workload: Workload
+    arrival: Arrival
+
+    @staticmethod
+    def of(config: Config) -> Parts:
+        """Raises DataError where the workload's file is missing or malformed."""
+        system = config.system.implementation(config.system.params)
+        workload = config.workload.implementation(config.workload.params)
+        arrival = config.arrival.implementation(config.arrival.params)
+        return Parts(config, system, workload, arrival)
+
+    @property
+    def store(self) -> ReplicatedStoreParams:
+        """Parameters of the emulated store."""
+        params: ReplicatedStoreParams = self.config.system.params
+        return params
+
+    @property
+    def end_ns(self) -> int | None:
+        """End of the measured window; None where the workload ends by itself."""
+        if self.workload.total is not None:
+            return None
+        return self.config.warmup + self.config.duration
+
+
+def make_cache(store: ReplicatedStoreParams) -> CachePolicy | None:
+    """An empty cache for one node."""
+    if store.cache is None:
+        return None
+    cache: CachePolicy = store.cache.implementation(store.cache.params)
+    return cache
+
+
+def warm(cache: CachePolicy, parts: Parts) -> None:
+    """Fill a cache by an untimed pass of the workload's own key stream.
+
+    The pass ends once the cache has evicted as much as it holds (by then what it holds follows
+    the policy and not the start), or nothing was new for a whole block.
+    """
+    workload = parts.workload
+    stream = workload.stream(parts.config.seed + 1, 0, 1)
+    names = workload.key_names
+    evicted_enough = 0
+    for _ in range(WARM_BLOCKS_MAX):
+        block = stream.block(WARM_BLOCK)
+        if not len(block):
+            return
+        misses = 0
+        access = cache.access
+        for key, size in zip(block.key.tolist(), block.size.tolist(), strict=True):
+            misses += not access(names[key], size, 0)
+        if evicted_enough == 0 and cache.evictions:
+            evicted_enough = 2 * cache.evictions + WARM_BLOCK
+        if misses == 0 or (evicted_enough and cache.evictions >= evicted_enough):
+            return
+
+
+def make_machine(parts: Parts, node: int) -> Machine:
+    """The protocol's machine of one node."""
+    store = parts.store
+    machine: Machine = store.protocol.implementation(
+        MachineContext(
+            node=node,
+            nodes=tuple(range(store.replicas)),
+            preload=parts.workload.preload(),
+            chance=scalar_stream(parts.config.seed, f"node/{node}/machine"),
+            batch_max=store.batch.max if store.node.costs == MODELLED else 0,
+            accesses=store.cache is not None or store.node.costs == MODELLED,
+        ),
+        store.protocol.params,
+    )
+    return machine
+
+
+def make_shell(
+    parts: Parts,
+    node: int,
+    machine: Machine,
+    cache: CachePolicy | None,
+    scheduler: Scheduler,
+    outlet: Outlet,
+) -> NodeShell:
+    """The shell around a machine."""
+    store = parts.store
+    return NodeShell(
+        machine,
+        store.node,
+        store.batch,
+        cache,
+        scheduler,
+        outlet,
+        parts.config.seed,
+        f"node/{node}",
+    )
+
+
+def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
+    """One client's load generator."""
+    config, system = parts.config, parts.system
+    nodes = range(system.nodes)
+    chance = scalar_stream(config.seed, f"client/{client}/balancer")
+    slot = system.balancer
+    balancer: Balancer = slot.implementation(slot.params, len(nodes), chance)
+    return LoadDriver(
+        client,
+        parts.workload.stream(config.seed, client, config.clients),
+        parts.workload.key_names,
+        parts.workload.payload_bytes,
+        parts.arrival.timetable(config.seed, client, config.clients),
+        balancer,
+        system.candidates,
+        nodes,
+        port,
+        sticky=config.client.sticky,
+        connections=config.client.connections,
+        timeout_ns=config.client.timeout,
+        warmup_ns=config.warmup,
+        end_ns=parts.end_ns,
+    )
+
+
+def contents_digest(machine: Machine) -> str:
+    """Fingerprint of the written state, equal on converged replicas."""
+    digest = hashlib.sha256()
+    for key, (value, version) in sorted(machine.contents().items()):
+        digest.update(msgspec.msgpack.encode((key, value, version)))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""Links: when a message that is sent now arrives. The same model in both runtimes.
+
+A link has a delay (by message kind where given), jitter added to it, bandwidth (messages queue
+behind each other), loss, and an order: ``fifo`` never lets a message overtake an earlier one
+(as TCP; it changes the law of the delay), ``none`` lets independent delays reorder.
+"""
+
+from __future__ import annotations
+
+import random
+
+from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.machine import LINK_KINDS
+from orchestrator.core.randomness import block_stream, scalar_stream
+from orchestrator.core.units import NS_PER_S
+from orchestrator.systems.replicated_store import Network
+
+LOST = -(2**63)
+BEFORE_ALL_NS = -(2**62)
+
+
+class Sender:
+    """The draws of one sending party, shared by all its links."""
+
+    def __init__(self, network: Network, seed: int, name: str) -> None:
+        by_kind = {kind: network.delays.get(kind, network.delay) for kind in LINK_KINDS}
+        self.delays: dict[str, Sampler] = {
+            kind: Sampler(build(law), block_stream(seed, f"{name}/delay/{kind}"))
+            for kind, law in by_kind.items()
+        }
+        self.jitter = Sampler(build(network.jitter), block_stream(seed, f"{name}/jitter"))
+        self.chance: random.Random = scalar_stream(seed, f"{name}/loss")
+        self.loss = network.loss
+        self.bandwidth = network.bandwidth
+        self.fifo = network.ordering == "fifo"
+        self.constant_ns = {kind: round(build(law).mean_ns) for kind, law in by_kind.items()}
+        # One constant delay keeps order by itself and needs no bookkeeping per link.
+        self.plain = (
+            not self.loss
+            and self.bandwidth is None
+            and self.jitter.always_zero
+            and all(delay.is_constant for delay in self.delays.values())
+            and (not self.fifo or len(set(self.constant_ns.values())) == 1)
+        )
+        # Nothing to emulate: a message may leave at once.
+        self.instant = self.plain and not any(self.constant_ns.values())
+
+
+class Link:
+    """One direction between two parties."""
+
+    __slots__ = ("_free_ns", "_last_ns", "_sender")
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._free_ns = BEFORE_ALL_NS
+        self._last_ns = BEFORE_ALL_NS
+
+    def arrival_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
+        """When it arrives; LOST when it never does."""
+        sender = self._sender
+        if sender.plain:
+            return now_ns + sender.constant_ns[kind]
+        if sender.loss and sender.chance.random() < sender.loss:
+            return LOST
+        sent_ns = now_ns
+        if sender.bandwidth is not None:
+            sent_ns = max(now_ns, self._free_ns) + round(size_bytes / sender.bandwidth * NS_PER_S)
+            self._free_ns = sent_ns
+        due_ns = sent_ns + sender.delays[kind].draw_ns() + sender.jitter.draw_ns()
+        if sender.fifo:
+            due_ns = max(due_ns, self._last_ns)
+            self._last_ns = due_ns
+        return due_ns

@@ -1,0 +1,393 @@
+"""A node: one pure machine, and the rules of core.machine kept around it, in either runtime.
+
+The shell charges modelled costs (CPU before ``handle``, cache and storage behind ``Access``,
+a storage write behind ``Persist``), keeps the persist barrier and the replies that wait for an
+access, runs the timers, and counts. What differs between the runtimes (clock, sockets, disk)
+stands behind :class:`Scheduler` and :class:`Outlet`.
+
+Under modelled costs every operation and message is one job of the CPU station and one event at
+its completion (bulk service would not be M/M/1), and jobs of one source stay in order whatever
+the number of cores, as on one connection. Under measured costs events carry whatever arrived.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.load import CachePolicy
+from orchestrator.core.machine import (
+    READ,
+    SCAN,
+    WRITE,
+    Access,
+    Became,
+    CancelTimer,
+    Effect,
+    Event,
+    Machine,
+    Op,
+    Persist,
+    Persisted,
+    Received,
+    Redirect,
+    Reply,
+    Requested,
+    Send,
+    SetTimer,
+    Started,
+    TimerFired,
+)
+from orchestrator.core.randomness import block_stream
+from orchestrator.runtimes._network import BEFORE_ALL_NS
+from orchestrator.runtimes._station import Station
+from orchestrator.systems.replicated_store import FSYNC, MEMORY, MODELLED, Batch, Node
+
+CLIENTS: Final = -1
+"""Source of jobs that clients sent, beside the ids of nodes."""
+
+
+class Scheduler(Protocol):
+    """The clock of a runtime."""
+
+    @abstractmethod
+    def now_ns(self) -> int:
+        """Time since the start of the load; negative before it."""
+
+    @abstractmethod
+    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        """Call back at that time, or at once when it has passed."""
+
+
+class Outlet(Protocol):
+    """Where effects leave the node."""
+
+    @abstractmethod
+    def send(self, target: int, message: Any) -> None:
+        """To the machine on another node."""
+
+    @abstractmethod
+    def reply(self, reply: Reply) -> None:
+        """To a client."""
+
+    @abstractmethod
+    def redirect(self, redirect: Redirect) -> None:
+        """To a client that should ask elsewhere, or on its behalf."""
+
+    @abstractmethod
+    def append(self, record: Any) -> None:
+        """Write a record behind the others of this node's log."""
+
+    @abstractmethod
+    def sync(self, done: Callable[[], None]) -> None:
+        """Make everything appended so far durable, then call ``done``."""
+
+    @abstractmethod
+    def became(self, role: str) -> None:
+        """The node's role changed."""
+
+
+class NodeShell:
+    """Carries one machine."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        model: Node,
+        batch: Batch,
+        cache: CachePolicy | None,
+        scheduler: Scheduler,
+        outlet: Outlet,
+        seed: int,
+        name: str,
+    ) -> None:
+        self.machine = machine
+        self.stopped = False
+        self._handle = machine.handle
+        self._now_ns = scheduler.now_ns
+        self._at = scheduler.at
+        self._outlet = outlet
+        self._cache = cache
+        self.modelled = model.costs == MODELLED
+
+        def sampler(law: Any, what: str) -> Sampler:
+            return Sampler(build(law), block_stream(seed, f"{name}/{what}"))
+
+        self._cpu = Station(model.cores)
+        self._operation_cost = {
+            READ: sampler(model.cpu.read, "cpu/read"),
+            WRITE: sampler(model.cpu.write, "cpu/write"),
+        }
+        self._operation_cost[SCAN] = self._operation_cost[READ]
+        self._message_cost = sampler(model.cpu.message, "cpu/message")
+        self._source_done_ns: dict[int, int] = {}
+        self._batch_max = batch.max
+        self._linger_ns = batch.linger
+        self._batch: tuple[list[Any], list[Op]] = ([], [])
+        self._storage = Station(model.storage.parallel)
+        self._storage_read = sampler(model.storage.read, "storage/read")
+        self._storage_write = sampler(model.storage.write, "storage/write")
+        self._fsync = model.storage.durability == FSYNC
+        self._keeps_log = model.storage.durability != MEMORY
+        write_is_free = not self.modelled or self._storage_write.always_zero
+        self._instant_persist = write_is_free and not self._keeps_log
+        self._write_is_free = write_is_free
+        self._read_is_free = not self.modelled or self._storage_read.always_zero
+        # The persist barrier: writes asked for, written, and durable, each by count.
+        self._asked = 0
+        self._written = 0
+        self._durable = 0
+        self._syncing = False
+        self._write_done_ns = BEFORE_ALL_NS
+        self._persist_tokens: deque[tuple[int, int]] = deque()
+        self._held: deque[tuple[int, Effect]] = deque()
+        # Replies that wait for an access: token -> [accesses under way, (barrier, reply) ...].
+        self._accessing: dict[int, list[Any]] = {}
+        self._timers: dict[str, int] = {}
+        self._alarms: dict[str, int] = {}
+        self.operations = 0
+        self.messages = 0
+        self.cache_hits = 0
+        self.cache_misses = 0
+
+    @property
+    def cpu_busy_ns(self) -> int:
+        """Service that the CPU has finished."""
+        return self._cpu.busy_ns
+
+    @property
+    def storage_busy_ns(self) -> int:
+        """Service that the storage has finished."""
+        return self._storage.busy_ns
+
+    # --- events in ------------------------------------------------------------------------
+
+    def start(self, records: list[Any]) -> None:
+        """The machine starts, with what it had persisted before a crash."""
+        self._event(Started(records))
+
+    def requested(self, handles: list[Any], ops: list[Op]) -> None:
+        """Operations of clients, as many as arrived together."""
+        self.operations += len(ops)
+        if not self.modelled:
+            self._event(Requested(handles, ops))
+            return
+        now_ns = self._now_ns()
+        for handle, op in zip(handles, ops, strict=True):
+            cost_ns = self._operation_cost[op.kind].draw_ns() * op.count
+            self._charge(now_ns, CLIENTS, cost_ns, self._operation_done, (cost_ns, handle, op))
+
+    def received(self, source: int, message: Any) -> None:
+        """A message of another node's machine."""
+        self.messages += 1
+        if not self.modelled:
+            self._event(Received(source, message))
+            return
+        cost_ns = self._message_cost.draw_ns()
+        job = (cost_ns, Received(source, message))
+        self._charge(self._now_ns(), source, cost_ns, self._message_done, job)
+
+    def _charge(
+        self,
+        now_ns: int,
+        source: int,
+        cost_ns: int,
+        done: Callable[[Any], None],
+        job: Any,
+    ) -> None:
+        done_ns = self._cpu.completion_ns(now_ns, cost_ns)
+        if source != CLIENTS:
+            done_ns = max(done_ns, self._source_done_ns.get(source, done_ns))
+            self._source_done_ns[source] = done_ns
+        self._at(done_ns, done, job)
+
+    def _message_done(self, job: tuple[int, Received]) -> None:
+        self._cpu.busy_ns += job[0]
+        self._event(job[1])
+
+    def _operation_done(self, job: tuple[int, Any, Op]) -> None:
+        cost_ns, handle, op = job
+        self._cpu.busy_ns += cost_ns
+        if self._batch_max == 1:
+            self._event(Requested([handle], [op]))
+            return
+        handles, ops = self._batch
+        handles.append(handle)
+        ops.append(op)
+        if len(ops) >= self._batch_max:
+            self._flush_batch(self._batch)
+        elif len(ops) == 1:
+            self._at(self._now_ns() + self._linger_ns, self._flush_batch, self._batch)
+
+    def _flush_batch(self, batch: tuple[list[Any], list[Op]]) -> None:
+        # The alarm of a batch that was full before it lingered finds another one in its place.
+        if batch is self._batch:
+            self._batch = ([], [])
+            self._event(Requested(*batch))
+
+    def _event(self, event: Event) -> None:
+        if not self.stopped:
+            self._run(self._handle(event, self._now_ns()))
+
+    # --- effects out ----------------------------------------------------------------------
+
+    def _run(self, effects: list[Effect]) -> None:
+        persisted = 0
+        for effect in effects:
+            if type(effect) is Persist:
+                if self._instant_persist:
+                    persisted = effect.token
+                else:
+                    self._persist(effect)
+        held = self._asked > self._durable
+        outlet = self._outlet
+        for effect in effects:
+            kind = type(effect)
+            if kind is Reply:
+                if effect.after and effect.after in self._accessing:
+                    self._accessing[effect.after].append((self._asked, effect))
+                elif held:
+                    self._held.append((self._asked, effect))
+                else:
+                    outlet.reply(effect)
+            elif kind is Send:
+                if held and not effect.overlap:
+                    self._held.append((self._asked, effect))
+                else:
+                    outlet.send(effect.target, effect.message)
+            elif kind is Access:
+                self._access(effect)
+            elif kind is Redirect:
+                if held:
+                    self._held.append((self._asked, effect))
+                else:
+                    outlet.redirect(effect)
+            elif kind is SetTimer:
+                self._set_timer(effect)
+            elif kind is CancelTimer:
+                self._timers.pop(effect.timer, None)
+            elif kind is Became:
+                outlet.became(effect.role)
+        if persisted:
+            self._event(Persisted(persisted))
+
+    def _leave(self, effect: Effect) -> None:
+        """An effect that nothing holds any more."""
+        if type(effect) is Reply:
+            self._outlet.reply(effect)
+        elif type(effect) is Send:
+            self._outlet.send(effect.target, effect.message)
+        elif type(effect) is Redirect:
+            self._outlet.redirect(effect)
+
+    # --- the persist barrier --------------------------------------------------------------
+
+    def _persist(self, persist: Persist) -> None:
+        self._asked += 1
+        self._persist_tokens.append((self._asked, persist.token))
+        if self._keeps_log:
+            self._outlet.append(persist.record)
+        if self._write_is_free:
+            self._record_written((0, self._asked))
+            return
+        cost_ns = self._storage_write.draw_ns()
+        done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
+        # A log is written in order, whatever the storage does in parallel.
+        self._write_done_ns = max(self._write_done_ns, done_ns)
+        self._at(self._write_done_ns, self._record_written, (cost_ns, self._asked))
+
+    def _record_written(self, job: tuple[int, int]) -> None:
+        cost_ns, self._written = job
+        self._storage.busy_ns += cost_ns
+        if not self._fsync:
+            # Never from within _run: the machine must not hear of it before its effects are out.
+            self._at(self._now_ns(), self._made_durable, self._written)
+        elif not self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._syncing = True
+        covered = self._written
+        self._outlet.sync(lambda: self._synced(covered))
+
+    def _synced(self, covered: int) -> None:
+        self._syncing = False
+        self._made_durable(covered)
+        if self._written > self._durable and not self.stopped and not self._syncing:
+            self._sync()
+
+    def _made_durable(self, number: int) -> None:
+        if self.stopped or number <= self._durable:
+            return
+        self._durable = number
+        held = self._held
+        while held and held[0][0] <= number:
+            self._leave(held.popleft()[1])
+        token = 0
+        tokens = self._persist_tokens
+        while tokens and tokens[0][0] <= number:
+            token = tokens.popleft()[1]
+        self._event(Persisted(token))
+
+    # --- cache and storage ----------------------------------------------------------------
+
+    def _access(self, access: Access) -> None:
+        if self._cache is not None:
+            hit = self._cache.access(access.key, access.size, self._now_ns())
+            if access.kind == WRITE:
+                return
+            if hit:
+                self.cache_hits += 1
+                return
+            self.cache_misses += 1
+        if self._read_is_free or access.kind == WRITE:
+            return
+        cost_ns = self._storage_read.draw_ns()
+        done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
+        waiting = self._accessing.setdefault(access.token, [0])
+        waiting[0] += 1
+        self._at(done_ns, self._accessed, (cost_ns, access.token))
+
+    def _accessed(self, job: tuple[int, int]) -> None:
+        cost_ns, token = job
+        self._storage.busy_ns += cost_ns
+        if self.stopped:
+            return
+        waiting = self._accessing[token]
+        waiting[0] -= 1
+        if waiting[0]:
+            return
+        del self._accessing[token]
+        for barrier, reply in waiting[1:]:
+            if barrier > self._durable:
+                self._held.append((barrier, reply))
+            else:
+                self._outlet.reply(reply)
+
+    # --- timers ---------------------------------------------------------------------------
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        due_ns = self._now_ns() + effect.delay_ns
+        self._timers[effect.timer] = due_ns
+        # An alarm that rings earlier will find the new time; only a later one is of no use.
+        if self._alarms.get(effect.timer, due_ns + 1) > due_ns:
+            self._alarms[effect.timer] = due_ns
+            self._at(due_ns, self._alarm, (effect.timer, due_ns))
+
+    def _alarm(self, alarm: tuple[str, int]) -> None:
+        timer, at_ns = alarm
+        if self._alarms.get(timer) != at_ns or self.stopped:
+            return
+        del self._alarms[timer]
+        due_ns = self._timers.get(timer)
+        if due_ns is None:
+            return
+        if due_ns > at_ns:
+            self._alarms[timer] = due_ns
+            self._at(due_ns, self._alarm, (timer, due_ns))
+            return
+        del self._timers[timer]
+        self._event(TimerFired(timer))

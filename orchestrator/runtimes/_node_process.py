@@ -1,0 +1,389 @@
+"""A node as a process: the shell of ``_node`` between real sockets, a real disk, real time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy
+
+from orchestrator.core.machine import (
+    RESPONSE,
+    UNKNOWN,
+    Op,
+    Redirect,
+    Reply,
+)
+from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.runtimes import _peers
+from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._deploy import (
+    Parts,
+    contents_digest,
+    make_cache,
+    make_machine,
+    make_shell,
+    warm,
+)
+from orchestrator.runtimes._disk import RecordLog
+from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection
+from orchestrator.systems.replicated_store import FSYNC, MEMORY
+
+PROXY_RETRY_NS = 10 * NS_PER_MS
+
+
+class ProxyRequest(msgspec.Struct, array_like=True, gc=False):
+    """A plain client's operation on its way to the node that serves it."""
+
+    number: int
+    op: Op
+
+
+class ProxyAnswer(msgspec.Struct, array_like=True, gc=False):
+    """``redirect``: ask that node instead (-1: not known); else the outcome."""
+
+    number: int
+    outcome: int
+    value: bytes | None
+    version: int
+    redirect: int | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_request = msgspec.msgpack.Decoder(ProxyRequest).decode
+_decode_answer = msgspec.msgpack.Decoder(ProxyAnswer).decode
+
+
+class RemoteHandle:
+    """Answers an operation that another node passed on."""
+
+    def __init__(self, node: NodeProcess, peer: int) -> None:
+        self._node = node
+        self._peer = peer
+        self.link: Link | None = None
+
+    @property
+    def connection(self) -> RemoteHandle:
+        """Where the order of answers is kept."""
+        return self
+
+    def answer(self, handle: Any, reply: Reply) -> None:
+        """Back to the node that passed it on."""
+        answer = ProxyAnswer(handle[1], reply.outcome, reply.value, reply.version)
+        self._node.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
+
+    def redirect(self, handle: Any, redirect: Redirect) -> None:
+        """The node that passed it on asks elsewhere."""
+        answer = ProxyAnswer(handle[1], UNKNOWN, None, 0, redirect.node)
+        self._node.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """What a node's process is told at birth."""
+
+    parts: Parts
+    node: int
+    host: str
+    folder: str
+    origin_ns: int
+    client_port: int = 0
+    peer_port: int = 0
+    restarted: bool = False
+
+
+class NodeProcess:
+    """One node; the outlet of its shell and the service of its connections."""
+
+    def __init__(self, spec: NodeSpec, loop: asyncio.AbstractEventLoop) -> None:
+        self._spec = spec
+        self._loop = loop
+        parts, node = spec.parts, spec.node
+        store = parts.store
+        self.clock = RealClock(loop, spec.origin_ns)
+        self.machine = make_machine(parts, node)
+        cache = make_cache(store)
+        if cache is not None and store.cache is not None and store.cache.params.warm:
+            if not spec.restarted:
+                warm(cache, parts)
+        self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
+        seed = parts.config.seed
+        self._sender = Sender(store.network, seed, f"node/{node}/network")
+        self._responses = Sender(store.network, seed, f"node/{node}/responses")
+        self._peers: dict[int, _peers.Outgoing] = {}
+        self._decode = _peers.machine_decoder(self.machine.Message)
+        self._encoded: tuple[Any, bytes] = (None, b"")
+        self._log: RecordLog | None = None
+        self._syncs = store.node.storage.durability == FSYNC
+        if store.node.storage.durability != MEMORY:
+            path = Path(spec.folder) / f"node{node}.log"
+            self._log = RecordLog(path, self.machine.Record)
+        self._events: list[EventRecord] = []
+        self._samples: list[tuple[int, ...]] = []
+        # Work of this tick.
+        self.pending_handles: list[Any] = []
+        self.pending_ops: list[Op] = []
+        self._awake = False
+        self._dirty: list[Connection] = []
+        # Plain clients' operations: sessions, and those that other nodes serve for us.
+        self._sessions: list[list[int]] = []
+        self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
+        self._proxied: dict[int, Any] = {}
+        self._proxy_numbers = itertools.count(1)
+        self._remote: dict[int, RemoteHandle] = {}
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def listen(self) -> dict[str, int]:
+        """Open the ports; returns them."""
+        spec = self._spec
+        clients = await self._loop.create_server(
+            lambda: Connection(self), spec.host, spec.client_port
+        )
+        peers = await self._loop.create_server(
+            lambda: _peers.Incoming(self._frame), spec.host, spec.peer_port
+        )
+        self._servers = (clients, peers)
+        return {
+            "client_port": clients.sockets[0].getsockname()[1],
+            "peer_port": peers.sockets[0].getsockname()[1],
+        }
+
+    def connect(self, addresses: list[tuple[str, int]]) -> None:
+        """Open the links to all other nodes; the machine starts when they stand."""
+        for peer, address in enumerate(addresses):
+            if peer != self._spec.node:
+                self._peers[peer] = _peers.Outgoing(
+                    self._loop, self.clock, self._sender, self._spec.node, address
+                )
+
+    def start(self, origin_ns: int) -> None:
+        """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
+        records = self._log.recover() if self._log is not None else []
+        self.clock.origin_ns = origin_ns
+        self.shell.start(records)
+        first = max(0, -(-self.clock.now_ns() // INTERVAL_NS))
+        self._first_sample = first
+        self.clock.at(first * INTERVAL_NS, self._sample, first)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the links to all peers stand."""
+        return all(peer.connected for peer in self._peers.values())
+
+    def close(self) -> None:
+        """Close ports, links and the log."""
+        for server in self._servers:
+            server.close()
+        for peer in self._peers.values():
+            peer.close()
+        if self._log is not None:
+            self._log.close()
+
+    # --- requests in ----------------------------------------------------------------------
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        self._awake = False
+        if self.pending_ops:
+            handles, ops = self.pending_handles[:], self.pending_ops[:]
+            self.pending_handles.clear()
+            self.pending_ops.clear()
+            self.shell.requested(handles, ops)
+        dirty = self._dirty[:]
+        self._dirty.clear()
+        for connection in dirty:
+            connection.flush()
+
+    def flush_later(self, connection: Connection) -> None:
+        self._dirty.append(connection)
+        self.wake()
+
+    # --- the machine's outlet -------------------------------------------------------------
+
+    def send(self, target: int, message: Any) -> None:
+        # A leader sends one message object to several peers: encode it once.
+        encoded_for, data = self._encoded
+        if encoded_for is not message:
+            data = _peers.frame(_peers.MACHINE, _encode(message))
+            self._encoded = (message, data)
+        self._peers[target].send(data, message.link)
+
+    def reply(self, reply: Reply) -> None:
+        handle = reply.handle
+        if self._responses.instant:
+            handle[0].answer(handle, reply)
+        else:
+            self._later(handle, handle[0].answer, reply)
+
+    def redirect(self, redirect: Redirect) -> None:
+        handle = redirect.handle
+        if self._responses.instant:
+            handle[0].redirect(handle, redirect)
+        else:
+            self._later(handle, handle[0].redirect, redirect)
+
+    def _later(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
+        """Answer after the emulated delay of the way back."""
+        connection = handle[0].connection
+        link = connection.link
+        if link is None:
+            link = connection.link = Link(self._responses)
+        value = getattr(effect, "value", None)
+        size_bytes = len(value) if type(value) is bytes else 0
+        due_ns = link.arrival_ns(self.clock.now_ns(), RESPONSE, size_bytes)
+        if due_ns != LOST:
+            self.clock.at(due_ns, functools.partial(answer, handle), effect)
+
+    def append(self, record: Any) -> None:
+        assert self._log is not None
+        self._log.append(record)
+        if not self._syncs:
+            self._log.write()
+
+    def sync(self, done: Callable[[], None]) -> None:
+        log = self._log
+        assert log is not None
+        log.write()
+        waiting = self._loop.run_in_executor(None, log.sync)
+        waiting.add_done_callback(lambda future: (future.result(), done()))
+
+    def became(self, role: str) -> None:
+        self._events.append(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))
+
+    # --- peers ----------------------------------------------------------------------------
+
+    def send_frame(self, peer: int, kind: int, payload: Any, link_kind: str) -> None:
+        """A frame that is not of the machine."""
+        self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
+
+    def _frame(self, peer: int, kind: int, payload: memoryview) -> None:
+        if kind == _peers.MACHINE:
+            self.shell.received(peer, self._decode(payload))
+        elif kind == _peers.PROXY:
+            request = _decode_request(payload)
+            remote = self._remote.setdefault(peer, RemoteHandle(self, peer))
+            self.pending_handles.append((remote, request.number))
+            self.pending_ops.append(request.op)
+            self.wake()
+        elif kind == _peers.PROXIED:
+            self._proxy_answered(_decode_answer(payload))
+
+    def proxy(self, handle: Any, redirect: Redirect) -> None:
+        """Pass a plain client's operation on, now or when a node is known to serve it."""
+        if redirect.node < 0 or redirect.node == self._spec.node:
+            retry_ns = self.clock.now_ns() + PROXY_RETRY_NS
+            self.clock.at(retry_ns, self._retry, (handle, redirect.op))
+            return
+        number = next(self._proxy_numbers)
+        self._proxied[number] = (handle, redirect.op)
+        self.send_frame(redirect.node, _peers.PROXY, ProxyRequest(number, redirect.op), "request")
+        give_up_ns = self.clock.now_ns() + self._spec.parts.config.client.timeout
+        self.clock.at(give_up_ns, self._proxy_lost, number)
+
+    def _retry(self, operation: tuple[Any, Op]) -> None:
+        self.pending_handles.append(operation[0])
+        self.pending_ops.append(operation[1])
+        self.wake()
+
+    def _proxy_answered(self, answer: ProxyAnswer) -> None:
+        waiting = self._proxied.pop(answer.number, None)
+        if waiting is None:
+            return
+        handle, op = waiting
+        if answer.redirect is not None:
+            self.proxy(handle, Redirect(handle, op, answer.redirect))
+        else:
+            handle[0].answer(handle, Reply(handle, answer.outcome, answer.value, answer.version))
+
+    def _proxy_lost(self, number: int) -> None:
+        waiting = self._proxied.pop(number, None)
+        if waiting is not None:
+            waiting[0][0].answer(waiting[0], Reply(waiting[0], UNKNOWN))
+
+    # --- plain clients' sessions ----------------------------------------------------------
+
+    def borrow_session(self) -> list[int]:
+        return self._sessions.pop() if self._sessions else [next(self._session_numbers), 0]
+
+    def give_back_session(self, session: list[int]) -> None:
+        self._sessions.append(session)
+
+    def info(self) -> bytes:
+        store = self._spec.parts.store
+        lines = [
+            "# Server",
+            "redis_version:7.0.0",
+            "server_name:archbench",
+            "# Replication",
+            f"role:{self.machine.role}",
+            f"protocol:{store.protocol.name}",
+            f"replicas:{store.replicas}",
+            f"node:{self._spec.node}",
+        ]
+        return "\r\n".join(lines).encode() + b"\r\n"
+
+    # --- what it counted ------------------------------------------------------------------
+
+    def _sample(self, number: int) -> None:
+        shell = self.shell
+        self._samples.append(
+            (
+                shell.operations,
+                shell.messages,
+                shell.cpu_busy_ns,
+                shell.storage_busy_ns,
+                shell.cache_hits,
+                shell.cache_misses,
+                time.process_time_ns(),
+            )
+        )
+        self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
+
+    def digest(self) -> str:
+        """Fingerprint of the written state."""
+        return contents_digest(self.machine)
+
+    def record(self, warmup_ns: int, end_ns: int) -> tuple[NodeRecord, list[EventRecord]]:
+        """Counters over the run, which ended at ``end_ns``."""
+        intervals = max(1, -(-end_ns // INTERVAL_NS))
+        samples = numpy.zeros((intervals + 1, 7), dtype=numpy.int64)
+        taken = numpy.array(self._samples, dtype=numpy.int64).reshape(-1, 7)
+        first = min(self._first_sample, intervals + 1)
+        taken = taken[: intervals + 1 - first]
+        samples[first : first + len(taken)] = taken
+        if len(taken):
+            samples[first + len(taken) :] = taken[-1]
+        deltas = numpy.diff(samples[:, :6], axis=0)
+        window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], 6]
+        store = self._spec.parts.store
+        node = NodeRecord(
+            node=self._spec.node,
+            host=self._spec.host,
+            role=self.machine.role,
+            cores=store.node.cores,
+            storage_parallel=store.node.storage.parallel,
+            operations=deltas[:, 0],
+            messages=deltas[:, 1],
+            cpu_busy_ns=deltas[:, 2],
+            storage_busy_ns=deltas[:, 3],
+            cache_hits=deltas[:, 4],
+            cache_misses=deltas[:, 5],
+            process_cpu_ns=int(window[1] - window[0]),
+            contents_digest=self.digest(),
+        )
+        return node, self._events
+

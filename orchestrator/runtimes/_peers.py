@@ -1,0 +1,160 @@
+"""Links between nodes: length-framed MessagePack over TCP, batched per tick of the event loop.
+
+Each node opens one connection to every other node and sends on it; it receives on those that
+the others opened. A frame is ``length | kind | payload``. Besides the machine's messages,
+nodes carry operations of plain Redis clients for each other (``PROXY``) and the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import msgspec
+
+from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._network import LOST, Link, Sender
+
+MACHINE, HELLO, PROXY, PROXIED = 0, 1, 2, 3
+FRAME_MAX_BYTES: Final = 64 << 20
+RECONNECT_S: Final = 0.05
+
+_HEADER = struct.Struct("<IB")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """One frame as bytes."""
+    return _HEADER.pack(len(payload), kind) + payload
+
+
+class Outgoing:
+    """The sending side of the link to one peer; messages are dropped while it is down."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: RealClock,
+        sender: Sender,
+        node: int,
+        address: tuple[str, int],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._instant = sender.instant
+        self._link = Link(sender)
+        self._node = node
+        self._address = address
+        self._transport: asyncio.WriteTransport | None = None
+        self._pending: list[bytes] = []
+        self._scheduled = False
+        self._task = loop.create_task(self._keep_connected())
+
+    async def _keep_connected(self) -> None:
+        while True:
+            closed = self._loop.create_future()
+            try:
+                transport, _ = await self._loop.create_connection(
+                    lambda closed=closed: _Watch(closed), *self._address
+                )
+            except OSError:
+                await asyncio.sleep(RECONNECT_S)
+                continue
+            transport.write(frame(HELLO, _encode(self._node)))
+            self._transport = transport
+            await closed
+            self._transport = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can leave."""
+        return self._transport is not None
+
+    def send(self, data: bytes, kind: str) -> None:
+        """Send a frame, after the emulated delay of the link."""
+        if self._instant:
+            self._write(data)
+            return
+        due_ns = self._link.arrival_ns(self._clock.now_ns(), kind, len(data))
+        if due_ns != LOST:
+            self._clock.at(due_ns, self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        self._pending.append(data)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        data = b"".join(self._pending)
+        self._pending.clear()
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Watch(asyncio.Protocol):
+    """Notices the end of an outgoing connection."""
+
+    def __init__(self, closed: asyncio.Future[None]) -> None:
+        self._closed = closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+
+class Incoming(asyncio.Protocol):
+    """The receiving side of a peer's link."""
+
+    def __init__(self, receive: Callable[[int, int, memoryview], None]) -> None:
+        self._receive = receive
+        self._peer = -1
+        self._buffer = b""
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer + data if self._buffer else data
+        view = memoryview(buffer)
+        at, end = 0, len(buffer)
+        while end - at >= _HEADER.size:
+            length, kind = _HEADER.unpack_from(buffer, at)
+            if length > FRAME_MAX_BYTES:
+                self._abort()
+                return
+            stop = at + _HEADER.size + length
+            if stop > end:
+                break
+            self._frame(kind, view[at + _HEADER.size : stop])
+            at = stop
+        self._buffer = buffer[at:]
+
+    def _frame(self, kind: int, payload: memoryview) -> None:
+        try:
+            if kind == HELLO:
+                self._peer = msgspec.msgpack.decode(payload, type=int)
+            elif self._peer >= 0:
+                self._receive(self._peer, kind, payload)
+        except msgspec.DecodeError:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def machine_decoder(message_type: Any) -> Callable[[memoryview], Any]:
+    """Decoder of a protocol's messages."""
+    decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(message_type)
+    return decoder.decode

@@ -1,0 +1,122 @@
+"""Ends an embedded Ray when the process that started it is killed.
+
+Ray's own helper agents outlive a driver that dies by SIGKILL for about a minute. The reaper is
+a small process in a session of its own. It reads a pipe whose other end only the driver holds,
+notes the driver's descendants from time to time while the driver lives, and kills those that
+are left when the pipe closes. Ray renames its processes and thereby overwrites their visible
+environment, so descent is the one mark that all of them carry.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+LOOK_S: Final = 2.0
+"""How often descendants are noted; Ray's agents come up within a second of their parent."""
+QUICK_LOOKS: Final = 20
+"""At first they are noted ten times a second, since a driver may die while Ray is starting."""
+
+_pipe: int | None = None
+
+
+@contextmanager
+def guard() -> Iterator[Callable[[], None]]:
+    """From now on the descendants of this process end with it; yields a call to look at once."""
+    global _pipe  # noqa: PLW0603 - one reaper a process
+    if _pipe is None:
+        reading, writing = os.pipe()
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, str(reading), str(os.getpid())],
+            pass_fds=[reading],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(reading)
+        _pipe = writing
+
+    def look() -> None:
+        with suppress(OSError):
+            os.write(_pipe or -1, b"l")
+
+    yield look
+
+
+def dismiss() -> None:
+    """Nothing is left to watch: let the reaper go."""
+    global _pipe  # noqa: PLW0603
+    if _pipe is not None:
+        with suppress(OSError):
+            os.write(_pipe, b"q")
+        os.close(_pipe)
+        _pipe = None
+
+
+def _processes() -> dict[int, tuple[int, int]]:
+    """Process id -> (parent, start time in ticks since boot)."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                # The name in parentheses may hold anything, so count from its end.
+                words = file.read().rpartition(")")[2].split()
+            found[int(name)] = (int(words[1]), int(words[19]))
+    return found
+
+
+def _note_descendants(driver: int, known: dict[int, int]) -> None:
+    """Add (process id -> start time) of all descendants of the driver and of known ones."""
+    processes = _processes()
+    known_now = {pid for pid, start in known.items() if processes.get(pid, (0, -1))[1] == start}
+    family = {driver} | known_now
+    grown = True
+    while grown:
+        grown = False
+        for pid, (parent, start) in processes.items():
+            if parent in family and pid not in family and pid != os.getpid():
+                family.add(pid)
+                known[pid] = start
+                grown = True
+
+
+def _kill(known: dict[int, int]) -> None:
+    processes = _processes()
+    for pid, start in known.items():
+        if processes.get(pid, (0, -1))[1] == start:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Watch until dismissed, or until the driver is gone."""
+    pipe, driver = int(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    known: dict[int, int] = {}
+    looks = 0
+    while True:
+        looks += 1
+        timeout_s = 0.1 if looks < QUICK_LOOKS else LOOK_S
+        if select.select([pipe], [], [], timeout_s)[0]:
+            data = os.read(pipe, 64)
+            if b"q" in data:
+                return
+            if not data:
+                break
+        _note_descendants(driver, known)
+    for _ in range(3):
+        _note_descendants(driver, known)
+        _kill(known)
+        time.sleep(0.3)
+
+
+if __name__ == "__main__":
+    main()

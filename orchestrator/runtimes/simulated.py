@@ -1,0 +1,366 @@
+"""Virtual time: every node, link and client of a run in one process, deterministic.
+
+Time is an integer of nanoseconds. Events of the same time happen in the order in which they
+were scheduled, so one seed gives one history, in every process and under every hash seed.
+Message objects are handed over, not encoded; with a finite bandwidth their encoded size is
+what occupies the link.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import numpy
+
+from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.history import History
+from orchestrator.core.machine import REQUEST, RESPONSE, Op, Redirect, Reply
+from orchestrator.core.randomness import block_stream
+from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.units import NS_PER_S
+from orchestrator.errors import EnvironmentFailure
+from orchestrator.runtimes._client import LoadDriver, Session
+from orchestrator.runtimes._deploy import (
+    Parts,
+    contents_digest,
+    make_cache,
+    make_driver,
+    make_machine,
+    make_shell,
+    warm,
+)
+from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._node import NodeShell
+
+HEADER_BYTES: Final = 60
+"""Of a request or response, beside key and value."""
+SETTLE_NS: Final = 2 * NS_PER_S
+"""How long replicas may take to converge after the last answer."""
+SETUP_NS: Final = -NS_PER_S
+"""Nodes start one second before the load, time enough to elect a leader."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class VirtualClock:
+    """The heap of events."""
+
+    def __init__(self) -> None:
+        self._now_ns = SETUP_NS
+        self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self._order = 0
+        self.stopping = False
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (when_ns, self._order, callback, argument))
+
+    def run(self, limit_ns: int | None = None) -> None:
+        """Run events until ``stopping`` is set, past ``limit_ns``, or none is left."""
+        heap, pop = self._heap, heapq.heappop
+        self.stopping = False
+        while heap and not self.stopping:
+            if limit_ns is not None and heap[0][0] > limit_ns:
+                self._now_ns = limit_ns
+                return
+            when_ns, _, callback, argument = pop(heap)
+            if when_ns > self._now_ns:
+                self._now_ns = when_ns
+            callback(argument)
+
+
+class SimulatedNode:
+    """A node's outlet into the simulated network, and its counters over time."""
+
+    def __init__(self, cluster: SimulatedCluster, node: int) -> None:
+        self.cluster = cluster
+        self.node = node
+        parts = cluster.parts
+        store = parts.store
+        self._clock = cluster.clock
+        self.cache = make_cache(store)
+        if self.cache is not None and self.cache_warm:
+            warm(self.cache, parts)
+        sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
+        self._links = {peer: Link(sender) for peer in range(store.replicas)}
+        self.responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
+        self._client_links = [
+            [Link(self.responses) for _ in range(parts.config.client.connections)]
+            for _ in range(parts.config.clients)
+        ]
+        self._sized = store.network.bandwidth is not None
+        self._sync_law = Sampler(
+            build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
+        )
+        self.records: list[Any] = []
+        self.samples: list[tuple[int, ...]] = []
+        self.shell: NodeShell = self._new_shell()
+
+    @property
+    def cache_warm(self) -> bool:
+        slot = self.cluster.parts.store.cache
+        return slot is not None and slot.params.warm
+
+    def _new_shell(self) -> NodeShell:
+        parts = self.cluster.parts
+        machine = make_machine(parts, self.node)
+        return make_shell(parts, self.node, machine, self.cache, self._clock, self)
+
+    # --- Outlet ---------------------------------------------------------------------------
+
+    def send(self, target: int, message: Any) -> None:
+        size_bytes = len(_encode(message)) if self._sized else 0
+        due_ns = self._links[target].arrival_ns(self._clock.now_ns(), message.link, size_bytes)
+        if due_ns != LOST and not self.cluster.cut(self.node, target):
+            self._clock.at(due_ns, self.cluster.arrive, (target, self.node, message))
+
+    def reply(self, reply: Reply) -> None:
+        value = reply.value
+        size_bytes = HEADER_BYTES
+        if self._sized and value is not None:
+            size_bytes += sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
+        self._respond(reply.handle, size_bytes, self.cluster.answered, reply)
+
+    def redirect(self, redirect: Redirect) -> None:
+        self._respond(redirect.handle, HEADER_BYTES, self.cluster.redirected, redirect)
+
+    def _respond(
+        self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
+    ) -> None:
+        session = handle[0]
+        due_ns = self._client_links[session.client][session.connection].arrival_ns(self._clock.now_ns(), RESPONSE, size_bytes)
+        if due_ns != LOST:
+            self._clock.at(due_ns, callback, effect)
+
+    def append(self, record: Any) -> None:
+        self.records.append(record)
+
+    def sync(self, done: Callable[[], None]) -> None:
+        due_ns = self._clock.now_ns() + self._sync_law.draw_ns()
+        self._clock.at(due_ns, lambda _: done(), None)
+
+    def became(self, role: str) -> None:
+        self.cluster.event(self.node, "role", role)
+
+    # --- life -----------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """Lose everything but what was persisted."""
+        self.shell.stopped = True
+        self.cluster.event(self.node, "crash", "")
+
+    def restart(self) -> None:
+        """Come back with the persisted records; cache and counters start anew."""
+        self.cluster.event(self.node, "restart", "")
+        self.cache = make_cache(self.cluster.parts.store)
+        self.shell = self._new_shell()
+        self.shell.start(list(self.records))
+
+    def sample(self) -> None:
+        """Note the counters at the end of an interval."""
+        shell = self.shell
+        self.samples.append(
+            (
+                shell.operations,
+                shell.messages,
+                shell.cpu_busy_ns,
+                shell.storage_busy_ns,
+                shell.cache_hits,
+                shell.cache_misses,
+            )
+        )
+
+
+class SimulatedClient:
+    """A client's port into the simulated network."""
+
+    def __init__(self, cluster: SimulatedCluster, client: int) -> None:
+        parts = cluster.parts
+        self.client = client
+        self._cluster = cluster
+        self._clock = cluster.clock
+        sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
+        self._sized = parts.store.network.bandwidth is not None
+        self._links = [
+            [Link(sender) for _ in range(parts.config.client.connections)]
+            for _ in range(parts.store.replicas)
+        ]
+        self.driver: LoadDriver = make_driver(parts, client, self)
+
+    def submit(self, session: Session, node: int) -> bool:
+        op = session.op
+        size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"") if self._sized else 0
+        link = self._links[node][session.connection]
+        due_ns = link.arrival_ns(self._clock.now_ns(), REQUEST, size_bytes)
+        if due_ns != LOST:
+            self._clock.at(due_ns, self._cluster.request, (node, (session, op.sequence), op))
+        return True
+
+    def wake_at(self, when_ns: int) -> None:
+        self._clock.at(when_ns, self._poll, when_ns)
+
+    def _poll(self, _: int) -> None:
+        self.driver.poll(self._clock.now_ns())
+        self.stop_if_finished()
+
+    def stop_if_finished(self) -> None:
+        """Stop the clock after the last answer."""
+        if self.driver.outstanding == 0 and self._cluster.finished():
+            self._clock.stopping = True
+
+
+class SimulatedCluster:
+    """All parties of one run."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.clock = VirtualClock()
+        self.events: list[EventRecord] = []
+        self.severed: dict[tuple[int, int], bool] = {}
+        self.nodes = [SimulatedNode(self, node) for node in range(parts.store.replicas)]
+        self.clients = [
+            SimulatedClient(self, client) for client in range(parts.config.clients)
+        ]
+
+    def event(self, node: int, kind: str, detail: str) -> None:
+        self.events.append(EventRecord(self.clock.now_ns(), node, kind, detail))
+
+    def cut(self, source: int, target: int) -> bool:
+        """Whether messages on this link are dropped."""
+        return bool(self.severed) and self.severed.get((source, target), False)
+
+    # --- arrivals -------------------------------------------------------------------------
+
+    def arrive(self, message: tuple[int, int, Any]) -> None:
+        target, source, content = message
+        shell = self.nodes[target].shell
+        if not shell.stopped:
+            shell.received(source, content)
+
+    def request(self, request: tuple[int, Any, Op]) -> None:
+        node, handle, op = request
+        shell = self.nodes[node].shell
+        if not shell.stopped:
+            shell.requested([handle], [op])
+
+    def answered(self, reply: Reply) -> None:
+        session, sequence = reply.handle
+        client = self.clients[session.client]
+        value = reply.value if type(reply.value) is bytes else None
+        now_ns = self.clock.now_ns()
+        client.driver.returned(session, sequence, reply.outcome, value, reply.version, now_ns)
+        if client.driver.outstanding == 0:
+            client.stop_if_finished()
+
+    def redirected(self, redirect: Redirect) -> None:
+        session, sequence = redirect.handle
+        driver = self.clients[session.client].driver
+        driver.redirected(session, sequence, redirect.node, self.clock.now_ns())
+
+    # --- the run --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all nodes and schedule the load."""
+        for node in self.nodes:
+            node.shell.start([])
+        for client in self.clients:
+            client.wake_at(0)
+        self.clock.at(0, self._sample, None)
+
+    def _sample(self, _: Any) -> None:
+        for node in self.nodes:
+            node.sample()
+        self.clock.at(self.clock.now_ns() + INTERVAL_NS, self._sample, None)
+
+    def finished(self) -> bool:
+        """Every client has had all its answers."""
+        if self.clock.now_ns() < 0:
+            return False
+        return all(client.driver.finished for client in self.clients)
+
+    def run(self) -> None:
+        """The whole load, then time for the replicas to converge."""
+        self.start()
+        self.clock.run()
+        if not self.finished():
+            raise EnvironmentFailure("the simulation ran out of events before the load ended")
+        limit_ns = self.clock.now_ns() + SETTLE_NS
+        while self.clock.now_ns() < limit_ns and not self.converged():
+            self.clock.run(self.clock.now_ns() + INTERVAL_NS)
+
+    def converged(self) -> bool:
+        """All live replicas hold the same."""
+        contents = [node.shell.machine.contents() for node in self.nodes if not node.shell.stopped]
+        return all(content == contents[0] for content in contents[1:])
+
+
+def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
+    samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
+    deltas = numpy.diff(samples, axis=0)
+    store = node.cluster.parts.store
+    return NodeRecord(
+        node=node.node,
+        host="sim",
+        role=node.shell.machine.role,
+        cores=store.node.cores,
+        storage_parallel=store.node.storage.parallel,
+        operations=deltas[:, 0],
+        messages=deltas[:, 1],
+        cpu_busy_ns=deltas[:, 2],
+        storage_busy_ns=deltas[:, 3],
+        cache_hits=deltas[:, 4],
+        cache_misses=deltas[:, 5],
+        process_cpu_ns=0,
+        contents_digest=contents_digest(node.shell.machine),
+    )
+
+
+def run(parts: Parts) -> RunRecord:
+    """Simulate the whole run; deterministic in the config and its seed."""
+    # The collector would walk millions of live tuples again and again for nothing: no cycles.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        cluster = SimulatedCluster(parts)
+        cluster.run()
+    finally:
+        if collecting:
+            gc.enable()
+    drivers = [client.driver for client in cluster.clients]
+    history = History.concatenate([driver.history() for driver in drivers])
+    end_ns = parts.end_ns
+    if end_ns is None:
+        end_ns = max(driver.latest_return_ns for driver in drivers)
+    intervals = max(1, -(-end_ns // INTERVAL_NS))
+    # The counters of the last interval are those at the end of the run.
+    while len(cluster.nodes[0].samples) <= intervals:
+        for node in cluster.nodes:
+            node.sample()
+    return RunRecord(
+        runtime="sim",
+        clock="virtual",
+        history=history,
+        nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
+        clients=tuple(
+            ClientRecord(
+                client=client.client,
+                host="sim",
+                process_cpu_ns=0,
+                wall_ns=end_ns,
+                lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
+            )
+            for client in cluster.clients
+        ),
+        events=tuple(cluster.events),
+        warmup_ns=parts.config.warmup,
+        end_ns=end_ns,
+        offered_ops=parts.arrival.rate_per_s,
+        hosts=("sim",),
+    )

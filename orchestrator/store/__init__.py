@@ -1,0 +1,1 @@
+"""Results as Parquet tables and queries over them."""

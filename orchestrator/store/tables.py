@@ -1,0 +1,399 @@
+"""The tables of a results folder: their columns, and how values become cells.
+
+A table lives in ``<results>/<table>/experiment=<name>/<run_id>.parquet``. ``experiment`` is the
+partition column: it is part of the path and of every view, and not of the file. Each field
+carries its unit and meaning as metadata; ``results/README.md`` is :func:`readme`, refreshed by
+``python -c "from orchestrator.store.tables import readme; print(readme(), end='')"``.
+
+Within one :data:`SCHEMA_VERSION` columns may be added; files that lack one read as null.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy
+import pyarrow as pa
+
+from orchestrator.core.record import INTERVAL_NS
+from orchestrator.core.units import NS_PER_S
+
+SCHEMA_VERSION: Final = 1
+VERSION_KEY: Final = b"schema_version"
+TRIAL_STATES: Final = ("complete", "pruned", "infeasible", "failed")
+
+_TEXT = pa.string()
+NAME = pa.dictionary(pa.int32(), pa.string())  # text of few different values
+WHOLE = pa.int64()
+NUMBER = pa.float64()
+_FLAG = pa.bool_()
+_TIME = pa.timestamp("us")
+_TEXTS = pa.list_(pa.field("element", pa.string()))
+_WHOLES = pa.list_(pa.field("element", pa.int64()))
+_NUMBERS = pa.list_(pa.field("element", pa.float64()))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; ``unit`` is empty where there is none."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field, with unit and meaning as metadata."""
+        return pa.field(self.name, self.type, metadata={"unit": self.unit, "meaning": self.meaning})
+
+
+EXPERIMENT: Final = Column("experiment", _TEXT, "", "name of the experiment (from the path)")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, and its columns."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What a file holds."""
+        return pa.schema(
+            [column.field for column in self.columns],
+            metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": self.name.encode()},
+        )
+
+    @property
+    def view(self) -> pa.Schema:
+        """What a reader sees: the file's columns after the partition column."""
+        return self.schema.insert(0, EXPERIMENT.field)
+
+
+def _columns(*rows: tuple[str, pa.DataType, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(*row) for row in rows)
+
+
+def _latencies() -> list[tuple[str, pa.DataType, str, str]]:
+    rows = []
+    for kind in ("all", "read", "write"):
+        of = "all operations" if kind == "all" else f"{kind}s"
+        rows.append((f"latency_ms.{kind}.count", WHOLE, "", f"{of} in the latency figures"))
+        for what in ("mean", "p50", "p90", "p99", "p999", "max"):
+            meaning = f"{what} latency of {of}, from the intended start"
+            rows.append((f"latency_ms.{kind}.{what}", NUMBER, "ms", meaning))
+    return rows
+
+
+# Paths into the result object of a run; the column is the path joined by "_".
+_SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
+    ("run_id", _TEXT, "", "identity of the run"),
+    ("config_hash", _TEXT, "", "hash of the resolved configuration"),
+    ("runtime", _TEXT, "", "ray or sim"),
+    ("clock", _TEXT, "", "real or virtual; the two never share an axis unmarked"),
+    ("seed", WHOLE, "", "root seed"),
+    ("valid", _FLAG, "", "whether the figures may be believed"),
+    ("invalid_reasons", _TEXTS, "", "why not"),
+    ("host_limited", _FLAG, "", "a saturated host under measured costs"),
+    ("digest", _TEXT, "", "SHA-256 of history and series; null outside sim"),
+    ("offered_ops", NUMBER, "1/s", "intended operations; null under closed load"),
+    ("throughput_ops", NUMBER, "1/s", "OK operations of the measured window"),
+    ("throughput_ci95_ops", _NUMBERS, "1/s", "95 % confidence interval [low, high]"),
+    ("goodput_ops", NUMBER, "1/s", "OK operations within the latency bound of the SLO"),
+    *_latencies(),
+    ("latency_p99_ci95_ms", _NUMBERS, "ms", "95 % confidence interval [low, high]"),
+    ("uncorrected_p99_ms", NUMBER, "ms", "p99 blind to waiting before the send"),
+    ("outcomes.ok", WHOLE, "", "operations answered"),
+    ("outcomes.fail", WHOLE, "", "operations that definitely did not happen"),
+    ("outcomes.unknown", WHOLE, "", "operations that may have happened"),
+    ("consistency.claimed", _TEXT, "", "level that protocol and parameters claim"),
+    ("consistency.verdict", _TEXT, "", "valid, invalid or unknown"),
+    ("consistency.strongest", _TEXTS, "", "strongest levels that the history passed"),
+    ("consistency.operations_checked", WHOLE, "", "operations in the checked history"),
+    ("consistency.witness", _TEXT, "", "JSON: operations that break the claim"),
+    ("consistency.staleness_ms.p50", NUMBER, "ms", "median age of what reads returned"),
+    ("consistency.staleness_ms.p99", NUMBER, "ms", "p99 age of what reads returned"),
+    ("availability", NUMBER, "share", "OK share of intended operations"),
+    ("faults", _TEXT, "", "JSON: faults with detection and recovery"),
+    ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
+    ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
+    ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
+    ("bottleneck.resource", _TEXT, "", "the busiest resource"),
+    ("bottleneck.utilisation", NUMBER, "share", "its busy share"),
+    *(
+        (f"latency_breakdown_ms.{part}", NUMBER, "ms", f"mean time spent in {part}")
+        for part in ("queue", "cpu", "cache_storage", "network", "replication")
+    ),
+    ("generator.lag_p99_ms", NUMBER, "ms", "how late the generator sent"),
+    ("generator.cpu", NUMBER, "share", "CPU share of the busiest generator"),
+    ("cost", NUMBER, "price/h", "nodes x (cores x price + memory x price)"),
+    ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
+    ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
+    ("results", _TEXT, "", "results folder that the run was written to"),
+)
+SUMMARY_PATHS: Final = {
+    path.replace(".", "_"): tuple(path.split(".")) for path, _, _, _ in _SUMMARY
+}
+
+_RUN_ID = ("run_id", NAME, "", "the run")
+
+RUNS = Table(
+    "runs",
+    "a run; written last, so a run that is listed is whole",
+    _columns(
+        *((path.replace(".", "_"), kind, unit, text) for path, kind, unit, text in _SUMMARY),
+        ("summary", _TEXT, "", "JSON: the whole result object, as printed by run --json"),
+        ("warmup_s", NUMBER, "s", "length of the warm-up, from the start of the load"),
+        ("end_s", NUMBER, "s", "end of the measured window, from the start of the load"),
+        ("setup_s", NUMBER, "s", "from asking for the run to its first intended start"),
+        ("lost_between_trials_s", NUMBER, "s", "from the last return of the trial before"),
+        ("host_busy", NUMBER, "share", "CPU in use on the busiest host; null in sim"),
+        ("hosts", _TEXTS, "", "hosts that took part"),
+        ("clock_uncertainty_s", NUMBER, "s", "error of comparing times of two hosts"),
+        ("config_yaml", _TEXT, "", "the resolved configuration"),
+        ("git_commit", _TEXT, "", "commit of the working directory, -dirty where changed"),
+        ("package_versions", _TEXT, "", "JSON: versions of the main dependencies"),
+        ("host", _TEXT, "", "host that drove the run"),
+        ("cpu_model", _TEXT, "", "its processor"),
+        ("cpu_count", WHOLE, "", "processors that the driver may use"),
+        ("python", _TEXT, "", "version of Python"),
+        ("ray_nodes", WHOLE, "", "machines of the Ray cluster; null in sim"),
+        ("ray_cpus", NUMBER, "", "CPUs of the Ray cluster; null in sim"),
+        ("started_utc", _TIME, "UTC", "when the run was started"),
+        ("schema_version", WHOLE, "", "version of this schema"),
+    ),
+)
+INTERVALS = Table(
+    "intervals",
+    "an interval of a run, as its clients saw it",
+    _columns(
+        _RUN_ID,
+        ("source", NAME, "", "who counted: clients"),
+        ("start_s", NUMBER, "s", "from the start of the load"),
+        ("duration_s", NUMBER, "s", "length of the interval"),
+        ("intended", WHOLE, "", "operations whose intended start lies in it"),
+        ("ok", WHOLE, "", "of these, answered"),
+        ("fail", WHOLE, "", "of these, definitely not done"),
+        ("unknown", WHOLE, "", "of these, perhaps done"),
+        ("throughput_ops", NUMBER, "1/s", "OK operations"),
+        ("goodput_ops", NUMBER, "1/s", "OK operations within the latency bound of the SLO"),
+        ("p50_ms", NUMBER, "ms", "median latency; null where nothing was done"),
+        ("p99_ms", NUMBER, "ms", "p99 latency; null where nothing was done"),
+        ("phase", NAME, "", "warmup or run"),
+    ),
+)
+LATENCIES = Table(
+    "latencies",
+    "a latency distribution of a run's measured window",
+    _columns(
+        _RUN_ID,
+        ("kind", NAME, "", "all, read or write"),
+        ("payload", _TEXT, "", "HdrHistogram, compressed, base64"),
+        ("values_ms", _NUMBERS, "ms", "latencies, ascending"),
+        ("counts", _WHOLES, "", "operations at each of values_ms"),
+    ),
+)
+NODES = Table(
+    "nodes",
+    "an interval of one node",
+    _columns(
+        _RUN_ID,
+        ("node", WHOLE, "", "index of the node"),
+        ("host", NAME, "", "where it ran"),
+        ("role", NAME, "", "its role at the end of the run"),
+        ("start_s", NUMBER, "s", f"from the start of the load; {INTERVAL_NS / NS_PER_S:g} s long"),
+        ("operations", WHOLE, "", "operations of clients handled"),
+        ("messages", WHOLE, "", "messages received from other nodes"),
+        ("cpu_utilisation", NUMBER, "share", "modelled CPU in use, over its cores"),
+        ("storage_utilisation", NUMBER, "share", "null where parallel requests have no limit"),
+        ("cache_hits", WHOLE, "", "cache accesses that found their entry"),
+        ("cache_misses", WHOLE, "", "cache accesses that did not"),
+    ),
+)
+EVENTS = Table(
+    "events",
+    "something that happened once: a role, a lost process, a restart",
+    _columns(
+        _RUN_ID,
+        ("at_s", NUMBER, "s", "from the start of the load"),
+        ("node", WHOLE, "", "index of the node"),
+        ("kind", NAME, "", "what"),
+        ("detail", _TEXT, "", "in words"),
+    ),
+)
+OPERATIONS = Table(
+    "operations",
+    "an operation (present when record.operations asks for it)",
+    _columns(
+        _RUN_ID,
+        ("session", WHOLE, "", "sequential process"),
+        ("sequence", WHOLE, "", "number within the session"),
+        ("client", pa.int16(), "", "load generator"),
+        ("op", NAME, "", "read, write or scan"),
+        ("key", NAME, "", "UTF-8; a backslash is doubled, other bytes are \\x.."),
+        ("value", WHOLE, "", "session << 32 | sequence of its write; 0: preloaded; null: nothing"),
+        ("level", NAME, "", "level asked of this operation; null: that of the run"),
+        ("intended_ns", WHOLE, "ns", "when the schedule wanted it to start"),
+        ("invoked_ns", WHOLE, "ns", "when it started"),
+        ("returned_ns", WHOLE, "ns", "when its answer came; null where none came"),
+        ("status", NAME, "", "ok, fail or unknown"),
+        ("version", WHOLE, "", "order of the state that the answer is from"),
+        ("node", pa.int16(), "", "node that answered; null where none did"),
+        ("phase", NAME, "", "warmup or run"),
+    ),
+)
+TRIALS = Table(
+    "trials",
+    "a trial of a study; its file is <study>-<number>.parquet",
+    _columns(
+        ("study", _TEXT, "", "name of the study"),
+        ("number", WHOLE, "", "number of the trial, from 0"),
+        ("state", _TEXT, "", ", ".join(TRIAL_STATES)),
+        ("params", _TEXT, "", "JSON: config path to value"),
+        ("value", NUMBER, "", "the objective, in its metric's unit; null: not measured"),
+        ("values", _NUMBERS, "", "all objectives, where a study has several"),
+        ("constraints", _NUMBERS, "", "constraint values; at most 0 where met"),
+        ("run_id", _TEXT, "", "its run; null where it was refused before it ran"),
+        ("reason", _TEXT, "", "why it is pruned, infeasible or failed"),
+        ("started_utc", _TIME, "UTC", "when the trial was started"),
+        ("seconds", NUMBER, "s", "from its start to its end"),
+        ("overhead_s", NUMBER, "s", "of these, not spent under load"),
+        ("lost_between_trials_s", NUMBER, "s", "last return before to first intended start"),
+    ),
+)
+TABLES: Final = {
+    table.name: table for table in (RUNS, INTERVALS, LATENCIES, NODES, EVENTS, OPERATIONS, TRIALS)
+}
+
+
+# --- cells ------------------------------------------------------------------------------
+
+
+def clean(text: str) -> str:
+    """``text`` as it can be stored: what UTF-8 has no bytes for is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types; JSON has no number that is not finite, so those are null."""
+    if isinstance(value, (numpy.generic, numpy.ndarray)):
+        value = value.tolist()
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {clean(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def at(value: Any, path: Sequence[str]) -> Any:
+    """What lies at ``path`` within nested dicts; None where a part of it is missing."""
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def json_text(value: Any) -> str:
+    """JSON of dicts, lists, numbers and text, numpy's included."""
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _cell(kind: pa.DataType, value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind == WHOLE and value != int(value):  # Arrow would drop the fraction
+        raise ValueError("not a whole number")
+    if kind == _TEXT:
+        return clean(value) if isinstance(value, str) else json_text(value)
+    if kind == _TEXTS:
+        return [clean(item) if isinstance(item, str) else json_text(item) for item in value]
+    if kind == _TIME:
+        moment = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment.astimezone(datetime.UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return value
+
+
+def row(table: Table, values: Mapping[str, Any]) -> pa.Table:
+    """One row; columns without a value are null, values without a column are refused."""
+    unknown = [name for name in values if name not in table.schema.names]
+    if unknown:
+        raise ValueError(f"{table.name} has no column {', '.join(unknown)}")
+    arrays = []
+    for column in table.columns:
+        value = values.get(column.name)
+        try:
+            arrays.append(pa.array([_cell(column.type, value)], column.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ValueError(f"{table.name}.{column.name}: {value!r}: {error}") from error
+    return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def block(table: Table, columns: Mapping[str, Any]) -> pa.Table:
+    """Columns of equal length; exactly those of the table."""
+    names = set(table.schema.names)
+    if names != set(columns):
+        raise ValueError(f"{table.name}: columns that do not fit: {sorted(names ^ set(columns))}")
+    arrays = []
+    for column in table.columns:
+        values = columns[column.name]
+        if not isinstance(values, pa.Array):
+            values = pa.array(values, from_pandas=True)  # NaN is null
+        try:
+            arrays.append(values if values.type == column.type else values.cast(column.type))
+        except pa.ArrowException as error:
+            raise ValueError(f"{table.name}.{column.name}: {error}") from error
+    return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def named(index: Any, names: Sequence[str]) -> pa.Array:
+    """Names by index, without a string per row."""
+    indices = pa.array(numpy.asarray(index).astype(numpy.int32))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
+
+
+def same(text: str, count: int) -> pa.Array:
+    return named(numpy.zeros(count, numpy.int32), [clean(text)])
+
+
+# --- documentation ----------------------------------------------------------------------
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return "string"
+    if pa.types.is_list(kind):
+        return f"list of {kind.value_type}"
+    return str(kind)
+
+
+def readme() -> str:
+    """The text of ``results/README.md``."""
+    lines = [
+        "# Results",
+        "",
+        "`<table>/experiment=<name>/<run_id>.parquet`; a file is written under a temporary name",
+        "(it begins with a dot) and renamed, so whatever is listed is whole. Read the tables with",
+        '`archbench query "SELECT ..."`, with `orchestrator.results(dir)`, or with anything that',
+        "reads Parquet. Every field carries its unit and meaning as metadata.",
+        f"Schema version: {SCHEMA_VERSION}. This page is generated from the schemas.",
+    ]
+    for table in TABLES.values():
+        lines += ["", f"## {table.name}", "", f"A row is {table.row}.", ""]
+        lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{column.name}` | {_type_name(column.type)} | {column.unit} "
+            f"| {column.meaning.replace('|', chr(92) + '|')} |"
+            for column in (EXPERIMENT, *table.columns)
+        ]
+    return "\n".join(lines) + "\n"

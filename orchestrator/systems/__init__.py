@@ -1,0 +1,1 @@
+"""What is put under test: one file a system."""

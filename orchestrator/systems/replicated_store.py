@@ -1,0 +1,162 @@
+"""An emulated key-value store, replicated by a protocol plug-in: the system under design.
+
+Its nodes are pure machines behind a modelled (or measured) CPU, a cache in front of storage,
+and links with delay, loss and bandwidth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.levels import LEVELS
+from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView
+from orchestrator.core.parameters import (
+    ParameterError,
+    bandwidth,
+    choice,
+    duration,
+    number,
+    size,
+    slot,
+    slots,
+)
+from orchestrator.core.registry import Family, Slot, register
+from orchestrator.core.system import Address
+from orchestrator.core.units import format_size
+from orchestrator.errors import ConfigError, InfeasibleError
+
+MODELLED = "modelled"
+MEASURED = "measured"
+MEMORY = "memory"
+ASYNC = "async"
+FSYNC = "fsync"
+
+
+def _law(default: str) -> Any:
+    return slot(Family.DISTRIBUTION, {"name": "constant", "value": default})
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """CPU time per event, charged before the machine handles it; messages at the receiver."""
+
+    read: Slot = _law("100us")
+    write: Slot = _law("100us")
+    message: Slot = _law("20us")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Behind the cache: what a miss costs to read, a record to write, a sync to wait for."""
+
+    read: Slot = _law("0s")
+    write: Slot = _law("0s")
+    sync: Slot = _law("0s")
+    parallel: int | None = number(None, low=1, help="requests served at once; null: no limit")
+    durability: str = choice(MEMORY, options=(MEMORY, ASYNC, FSYNC))
+
+
+@dataclass(frozen=True)
+class Node:
+    costs: str = choice(MODELLED, options=(MODELLED, MEASURED))
+    cores: int = number(1, low=1)
+    cpu: Cpu = field(default_factory=Cpu)
+    storage: Storage = field(default_factory=Storage)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Links between any two parties, one way; clients included."""
+
+    delay: Slot = _law("0s")
+    jitter: Slot = _law("0s")
+    delays: dict[str, Slot] = slots(
+        Family.DISTRIBUTION, keyed=True, help="by message kind: " + ", ".join(LINK_KINDS)
+    )
+    bandwidth: float | None = bandwidth(None)
+    loss: float = number(0.0, low=0.0, high=0.99)
+    ordering: str = choice("fifo", options=("fifo", "none"))
+
+    def __post_init__(self) -> None:
+        for kind in self.delays:
+            if kind not in LINK_KINDS:
+                raise ParameterError(f"delays.{kind}: kinds of message: {', '.join(LINK_KINDS)}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Protocol batching under modelled costs; measured costs carry whatever has arrived."""
+
+    max: int = number(1, low=1)
+    linger: int = duration("0s")
+
+
+@dataclass(frozen=True)
+class ReplicatedStoreParams:
+    protocol: Slot = slot(Family.PROTOCOL, {"name": "unreplicated"})
+    consistency: str | None = choice(None, options=("strict", *LEVELS))
+    replicas: int = number(1, low=1, high=1000)
+    memory: int | None = size(None, help="all caches together; null: no limit")
+    balancer: Slot = slot(Family.BALANCER, {"name": "round_robin"})
+    cache: Slot | None = slot(Family.CACHE, None)
+    node: Node = field(default_factory=Node)
+    network: Network = field(default_factory=Network)
+    batch: Batch = field(default_factory=Batch)
+
+
+@register(Family.SYSTEM, "replicated_store", params=ReplicatedStoreParams)
+class ReplicatedStore:
+    """Emulated key-value store, replicated by a protocol plug-in."""
+
+    emulated = True
+
+    def __init__(self, params: ReplicatedStoreParams) -> None:
+        self._params = params
+        self._protocol = params.protocol.implementation
+
+    @property
+    def nodes(self) -> int:
+        return self._params.replicas
+
+    @property
+    def balancer(self) -> Slot:
+        return self._params.balancer
+
+    @property
+    def consistency(self) -> str | None:
+        return self._params.consistency
+
+    def candidates(self, kind: int, view: ClusterView) -> Sequence[int]:
+        chosen: Sequence[int] = self._protocol.candidates(self._params.protocol.params, kind, view)
+        return chosen
+
+    def claims(self, sticky: bool) -> frozenset[str]:
+        context = ClaimContext(self.nodes, sticky, self._params.node.storage.durability)
+        held: frozenset[str] = self._protocol.claims(self._params.protocol.params, context)
+        return held
+
+    def validate(self, entry_bytes: int) -> None:
+        params = self._params
+        reason = self._protocol.validate(params.protocol.params, params.replicas)
+        if reason is not None:
+            raise ConfigError(
+                reason, path="system.replicas", hint=f"replicas is {params.replicas}"
+            )
+        if params.cache is None or params.memory is None:
+            return
+        size = params.cache.params.size
+        per_node_bytes = size.amount if size.in_bytes else size.amount * entry_bytes
+        needed_bytes = self.nodes * per_node_bytes
+        if needed_bytes > params.memory:
+            raise InfeasibleError(
+                f"{self.nodes} caches of {size} need {format_size(needed_bytes)}, more than"
+                f" the {format_size(params.memory)} of system.memory",
+                path="system.cache.size",
+                hint=f"at most {params.memory // self.nodes // entry_bytes} entries,"
+                f" or {params.memory // self.nodes} bytes, a node",
+            )
+
+    def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
+        raise NotImplementedError("an emulated store has no server program")

@@ -1,0 +1,1 @@
+"""Workloads, which decide on operations and keys: one file each."""

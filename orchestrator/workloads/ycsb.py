@@ -1,0 +1,191 @@
+"""The six core workloads of YCSB as mixes of reads, updates, inserts, scans and
+read-modify-writes.
+
+Source: Cooper, Silberstein, Tam, Ramakrishnan and Sears, "Benchmarking cloud serving systems
+with YCSB", SoCC 2010, section 4 and table 2.
+
+===  ==========================================  =================
+mix  operations                                  published choice
+===  ==========================================  =================
+a    read .50, update .50                        zipfian
+b    read .95, update .05                        zipfian
+c    read 1                                      zipfian
+d    read .95, insert .05                        latest
+e    scan .95, insert .05                        zipfian
+f    read .50, read-modify-write .50             zipfian
+===  ==========================================  =================
+
+What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
+r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide). A
+record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
+from the newest key that this client knows, its own inserts counting from the moment they are
+issued: clients share no counter, so a client does not pick another client's inserts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy
+
+from orchestrator.core.history import VALUE_ID_BYTES
+from orchestrator.core.keys import (
+    KEY_LENGTH,
+    KEYS_MAX,
+    KeyChoice,
+    KeyRange,
+    NumberedKeys,
+    UniformChoice,
+    ZipfianChoice,
+    inserted_key,
+    newest_first,
+)
+from orchestrator.core.load import OperationBlock
+from orchestrator.core.machine import READ, SCAN, WRITE, Preload
+from orchestrator.core.parameters import ParameterError, choice, number, size
+from orchestrator.core.randomness import block_stream
+from orchestrator.core.registry import Family, register
+
+ZIPFIAN: Final = "zipfian"
+UNIFORM: Final = "uniform"
+LATEST: Final = "latest"
+
+_VALUE_SIZE_MAX = 1 << 30
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the operations, which sum to 1, and the published key choice."""
+
+    read: float = 0.0
+    update: float = 0.0
+    insert: float = 0.0
+    scan: float = 0.0
+    read_modify_write: float = 0.0
+    distribution: str = ZIPFIAN
+
+
+MIXES: Final = {
+    "a": Mix(read=0.5, update=0.5),
+    "b": Mix(read=0.95, update=0.05),
+    "c": Mix(read=1.0),
+    "d": Mix(read=0.95, insert=0.05, distribution=LATEST),
+    "e": Mix(scan=0.95, insert=0.05),
+    "f": Mix(read=0.5, read_modify_write=0.5),
+}
+
+# By position among the shares of a Mix.
+_KINDS = numpy.array([READ, WRITE, WRITE, SCAN, READ], dtype=numpy.uint8)
+_INSERT = 2
+_SCAN = 3
+_READ_MODIFY_WRITE = 4
+
+
+@dataclass(frozen=True)
+class YcsbParams:
+    mix: str = choice("b", options=tuple(MIXES))
+    keys: int = number(100_000, low=1, high=KEYS_MAX, help="preloaded keys")
+    distribution: str | None = choice(
+        None, options=(ZIPFIAN, UNIFORM, LATEST), help="null: the one published for the mix"
+    )
+    theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian and latest")
+    value_size: int = size("100B", help="bytes of each value")
+    scan_length_max: int = number(100, low=1, high=1_000_000, help="lengths are uniform from 1")
+
+    def __post_init__(self) -> None:
+        if not VALUE_ID_BYTES <= self.value_size <= _VALUE_SIZE_MAX:
+            raise ParameterError(
+                f"{self.value_size}B must be {VALUE_ID_BYTES}B (a value's identity) to 1GiB",
+                key="value_size",
+            )
+
+
+@register(Family.WORKLOAD, "ycsb", params=YcsbParams)
+class Ycsb:
+    """YCSB's core mixes a to f over zipfian, uniform or latest keys."""
+
+    def __init__(self, params: YcsbParams) -> None:
+        self.total: int | None = None
+        self.payload_bytes = params.value_size
+        self._params = params
+        self._key_names = NumberedKeys(params.keys)
+
+    @property
+    def key_names(self) -> Sequence[bytes]:
+        """Key index -> key, for preloaded and inserted indexes alike."""
+        return self._key_names
+
+    def preload(self) -> Preload:
+        """All ``keys`` keys, never written."""
+        return KeyRange(self._params.keys, self.payload_bytes)
+
+    def stream(self, seed: int, client: int, clients: int) -> YcsbStream:
+        """Client ``client``'s endless operations, drawn from its own random stream."""
+        return YcsbStream(self._params, seed, client, clients)
+
+
+class YcsbStream:
+    """One client's operations.
+
+    They are drawn in chunks of a fixed length, so the operations do not depend on how their
+    reader cuts them into blocks.
+    """
+
+    def __init__(self, params: YcsbParams, seed: int, client: int, clients: int) -> None:
+        mix = MIXES[params.mix]
+        shares = [mix.read, mix.update, mix.insert, mix.scan, mix.read_modify_write]
+        self._bounds = numpy.cumsum(shares)[:-1]
+        distribution = params.distribution or mix.distribution
+        self._latest = distribution == LATEST
+        self._choice: KeyChoice = (
+            UniformChoice(params.keys)
+            if distribution == UNIFORM
+            else ZipfianChoice(params.keys, params.theta)
+        )
+        self._params = params
+        self._client = client
+        self._clients = clients
+        self._chance = block_stream(seed, f"client/{client}/workload")
+        self._inserts = 0
+        self._chunk = self._draw()
+        self._position = 0
+
+    def block(self, count: int) -> OperationBlock:
+        """The next ``count`` operations."""
+        parts = []
+        missing = count
+        while missing > len(self._chunk) - self._position:
+            parts.append(self._chunk.select(slice(self._position, None)))
+            missing -= len(parts[-1])
+            self._chunk = self._draw()
+            self._position = 0
+        parts.append(self._chunk.select(slice(self._position, self._position + missing)))
+        self._position += missing
+        return OperationBlock.concatenate(parts)
+
+    def _draw(self) -> OperationBlock:
+        params, chance = self._params, self._chance
+        what = numpy.searchsorted(self._bounds, chance.random(_CHUNK), side="right")
+        key = self._choice.draw(chance, _CHUNK)
+        inserting = what == _INSERT
+        known = self._inserts + numpy.cumsum(inserting)
+        self._inserts = int(known[-1])
+        place = (params.keys, self._client, self._clients)
+        if self._latest:
+            key = newest_first(key, known, *place)
+        key[inserting] = inserted_key(known[inserting] - 1, *place)
+        count = numpy.ones(_CHUNK, dtype=numpy.int32)
+        scanning = what == _SCAN
+        scans = int(numpy.count_nonzero(scanning))
+        if scans:
+            count[scanning] = chance.integers(1, params.scan_length_max, scans, endpoint=True)
+        return OperationBlock(
+            kind=_KINDS[what],
+            key=key,
+            size=numpy.full(_CHUNK, KEY_LENGTH + params.value_size, dtype=numpy.int32),
+            count=count,
+            follow_up=what == _READ_MODIFY_WRITE,
+        )

@@ -1,0 +1,354 @@
+"""Cache policies: conformance of every registered one, exact rules of size, and three oracles:
+libCacheSim, a naive model, and Che, Tung and Wang's approximation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import libcachesim
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from orchestrator.core.load import CachePolicy
+from orchestrator.core.parameters import parse_capacity
+from orchestrator.core.randomness import block_stream
+from orchestrator.core.registry import Family, plugin, plugins
+
+CACHES = list(plugins(Family.CACHE))
+QUEUES = ["fifo", "lru"]
+FORGET = -1  # stands for the size of a step that forgets its key
+
+
+def make(name: str, size: object) -> CachePolicy:
+    chosen = plugin(Family.CACHE, name)
+    cache: CachePolicy = chosen.implementation(chosen.params(size=parse_capacity(size)))
+    return cache
+
+
+def name_of(key: int) -> bytes:
+    return b"user%d" % key
+
+
+def feed(cache: CachePolicy, steps: Sequence[tuple[int, int]]) -> list[bool]:
+    """Steps are (key, size), or (key, FORGET), which counts as no hit."""
+    hits = []
+    for at, (key, size) in enumerate(steps):
+        if size == FORGET:
+            cache.forget(name_of(key))
+            hits.append(False)
+        else:
+            hits.append(cache.access(name_of(key), size, at))
+    return hits
+
+
+def residents(cache: CachePolicy, steps: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Key -> size of what is in the cache after ``steps``, probed on copies of it."""
+    last = {key: size for key, size in steps if size != FORGET}
+    now_ns = len(steps)
+    return {
+        key: size
+        for key, size in last.items()
+        if copy.deepcopy(cache).access(name_of(key), size, now_ns)
+    }
+
+
+def steps_of(size_max: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    step = st.tuples(st.integers(0, 11), st.integers(0, size_max) | st.just(FORGET))
+    return st.lists(step, max_size=80)
+
+
+checked = settings(max_examples=100, derandomize=True, deadline=None)
+
+
+# --- every registered policy ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CACHES)
+@given(steps=steps_of(5), amount=st.integers(1, 8))
+@checked
+def test_holds_no_more_entries_than_its_size(
+    name: str, steps: list[tuple[int, int]], amount: int
+) -> None:
+    cache = make(name, amount)
+    feed(cache, steps)
+    assert len(residents(cache, steps)) <= amount
+
+
+@pytest.mark.parametrize("name", CACHES)
+@given(steps=steps_of(15), amount=st.integers(1, 30))
+@checked
+def test_holds_no_more_bytes_than_its_size(
+    name: str, steps: list[tuple[int, int]], amount: int
+) -> None:
+    cache = make(name, f"{amount}B")
+    feed(cache, steps)
+    assert sum(residents(cache, steps).values()) <= amount
+
+
+@pytest.mark.parametrize("size", [4, "20B"])
+@pytest.mark.parametrize("name", CACHES)
+@given(steps=steps_of(15))
+@checked
+def test_only_what_was_accessed_and_not_forgotten_since_is_a_hit(
+    name: str, size: object, steps: list[tuple[int, int]]
+) -> None:
+    known: set[int] = set()
+    for (key, weight), hit in zip(steps, feed(make(name, size), steps), strict=True):
+        assert not hit or key in known
+        if weight == FORGET:
+            known.discard(key)
+        else:
+            known.add(key)
+
+
+@pytest.mark.parametrize("size", [4, "20B"])
+@pytest.mark.parametrize("name", CACHES)
+@given(steps=steps_of(15))
+@checked
+def test_same_accesses_same_hits(name: str, size: object, steps: list[tuple[int, int]]) -> None:
+    one, other = make(name, size), make(name, size)
+    assert feed(one, steps) == feed(other, steps)
+    assert one.evictions == other.evictions
+
+
+@pytest.mark.parametrize("size", [1, 3, "10B"])
+@pytest.mark.parametrize("name", CACHES)
+def test_a_missing_entry_is_put_in(name: str, size: object) -> None:
+    cache = make(name, size)
+    for key in range(20):
+        assert feed(cache, [(key, 7), (key, 7)]) == [False, True]
+
+
+@pytest.mark.parametrize("size", [5, "50B"])
+@pytest.mark.parametrize("name", CACHES)
+def test_nothing_leaves_while_all_fit(name: str, size: object) -> None:
+    cache = make(name, size)
+    steps = [(key, 10) for key in (1, 2, 3, 4, 5)]
+    assert feed(cache, steps) == [False] * 5
+    assert feed(cache, steps + steps[::-1]) == [True] * 10
+    assert cache.evictions == 0
+
+
+@pytest.mark.parametrize("size", [5, "50B"])
+@pytest.mark.parametrize("name", CACHES)
+def test_forget_drops_one_entry_and_knows_none_that_is_not_there(name: str, size: object) -> None:
+    cache = make(name, size)
+    feed(cache, [(1, 10), (2, 10), (1, FORGET), (1, FORGET), (9, FORGET)])
+    assert feed(cache, [(2, 10), (1, 10)]) == [True, False]
+    assert cache.evictions == 0
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_an_entry_larger_than_the_cache_is_not_put_in_and_moves_nothing_out(name: str) -> None:
+    cache = make(name, "10B")
+    assert feed(cache, [(1, 5), (2, 11), (2, 11), (1, 5)]) == [False, False, False, True]
+    assert cache.evictions == 0
+    assert feed(cache, [(3, 10), (3, 10)]) == [False, True]
+
+
+# --- lru and fifo, rule by rule ---------------------------------------------------------
+
+
+def test_lru_evicts_what_went_longest_without_an_access() -> None:
+    cache = make("lru", 2)
+    assert feed(cache, [(1, 1), (2, 1), (1, 1), (3, 1)]) == [False, False, True, False]
+    assert residents(cache, [(1, 1), (2, 1), (3, 1)]) == {1: 1, 3: 1}
+    assert cache.evictions == 1
+
+
+def test_fifo_evicts_what_was_put_in_first_whatever_was_hit_since() -> None:
+    cache = make("fifo", 2)
+    assert feed(cache, [(1, 1), (2, 1), (1, 1), (3, 1)]) == [False, False, True, False]
+    assert residents(cache, [(1, 1), (2, 1), (3, 1)]) == {2: 1, 3: 1}
+    assert cache.evictions == 1
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_entries_weigh_one_each_when_room_is_counted_in_entries(name: str) -> None:
+    cache = make(name, 2)
+    assert feed(cache, [(1, 10**9), (2, 0), (1, 5), (2, 7)]) == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_one_large_entry_moves_out_as_many_as_it_needs(name: str) -> None:
+    cache = make(name, "10B")
+    steps = [(1, 3), (2, 3), (3, 3), (4, 7)]
+    feed(cache, steps)
+    assert residents(cache, steps) == {3: 3, 4: 7}
+    assert cache.evictions == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    # The grown entry is the newest of an LRU queue and still the oldest of a FIFO queue.
+    [("lru", {1: 8}), ("fifo", {2: 5})],
+)
+def test_an_entry_that_grew_is_a_hit_and_the_head_makes_room(
+    name: str, left: dict[int, int]
+) -> None:
+    cache = make(name, "10B")
+    steps = [(1, 5), (2, 5), (1, 8)]
+    assert feed(cache, steps) == [False, False, True]
+    assert residents(cache, steps) == left
+    assert cache.evictions == 1
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_an_entry_that_shrank_leaves_room(name: str) -> None:
+    cache = make(name, "10B")
+    steps = [(1, 8), (1, 2), (2, 8)]
+    assert feed(cache, steps) == [False, True, False]
+    assert residents(cache, steps) == {1: 2, 2: 8}
+    assert cache.evictions == 0
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_an_entry_that_outgrew_the_cache_is_a_miss_and_dropped(name: str) -> None:
+    cache = make(name, "10B")
+    assert feed(cache, [(1, 4), (2, 4), (1, 11)]) == [False, False, False]
+    assert cache.evictions == 1
+    assert feed(cache, [(1, 4), (2, 4)]) == [False, True]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_forgotten_room_is_free_and_no_eviction(name: str) -> None:
+    cache = make(name, "10B")
+    steps = [(1, 5), (2, 5), (1, FORGET), (3, 5)]
+    feed(cache, steps)
+    assert residents(cache, steps) == {2: 5, 3: 5}
+    assert cache.evictions == 0
+
+
+def naive(name: str, amount: int, steps: list[tuple[int, int]]) -> tuple[list[bool], int]:
+    """The rules again as a plain list, oldest first: (hits, evictions)."""
+    queue: list[tuple[int, int]] = []
+    hits: list[bool] = []
+    evictions = 0
+    for key, size in steps:
+        keys = [held for held, _ in queue]
+        present = key in keys
+        at = keys.index(key) if present else len(queue)
+        if size == FORGET or size > amount:
+            queue = [entry for entry in queue if entry[0] != key]
+            evictions += present and size != FORGET
+            hits.append(False)
+            continue
+        if present and name == "lru":
+            del queue[at]
+            at = len(queue)
+        queue[at : at + 1] = [(key, size)]
+        while sum(weight for _, weight in queue) > amount:
+            del queue[0]
+            evictions += 1
+        hits.append(present)
+    return hits, evictions
+
+
+@pytest.mark.parametrize("name", QUEUES)
+@given(steps=steps_of(15), amount=st.integers(1, 30))
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_changing_sizes_agree_with_a_naive_model(
+    name: str, steps: list[tuple[int, int]], amount: int
+) -> None:
+    cache = make(name, f"{amount}B")
+    assert (feed(cache, steps), cache.evictions) == naive(name, amount, steps)
+
+
+# --- libCacheSim ------------------------------------------------------------------------
+
+ORACLES: dict[str, Callable[..., Any]] = {"fifo": libcachesim.FIFO, "lru": libcachesim.LRU}
+
+
+def oracle_hits(name: str, amount: int, steps: Sequence[tuple[int, int]]) -> list[bool]:
+    cache = ORACLES[name](amount, hashpower=12)
+    request = libcachesim.Request()
+    hits = []
+    for key, size in steps:
+        request.obj_id = key + 1
+        request.obj_size = size
+        hits.append(bool(cache.get(request)))
+    return hits
+
+
+def zipf(keys: int, alpha: float) -> NDArray[numpy.float64]:
+    weights = numpy.arange(1, keys + 1, dtype=numpy.float64) ** -alpha
+    shares: NDArray[numpy.float64] = weights / weights.sum()
+    return shares
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("amount", [1, 10, 333])
+@pytest.mark.parametrize("name", sorted(ORACLES))
+def test_hits_equal_libcachesim_by_entries(name: str, amount: int, seed: int) -> None:
+    chance = block_stream(seed, "stream")
+    keys = chance.choice(2000, 20_000, p=zipf(2000, 0.9)).tolist()
+    expected = oracle_hits(name, amount, [(key, 1) for key in keys])
+    # Whatever an entry's size: room is counted in entries.
+    assert feed(make(name, amount), [(key, 17 * key) for key in keys]) == expected
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("amount", [900, 5000, 100_000])
+@pytest.mark.parametrize("name", sorted(ORACLES))
+def test_hits_equal_libcachesim_by_bytes(name: str, amount: int, seed: int) -> None:
+    # One size a key: libCacheSim keeps that of the first access. Some exceed the smallest cache.
+    chance = block_stream(seed, "stream")
+    sizes = chance.integers(1, 1000, 2000)
+    keys = chance.choice(2000, 20_000, p=zipf(2000, 0.9))
+    steps = list(zip(keys.tolist(), sizes[keys].tolist(), strict=True))
+    assert feed(make(name, f"{amount}B"), steps) == oracle_hits(name, amount, steps)
+
+
+# --- independent references, Zipf -------------------------------------------------------
+
+
+def resident_share(
+    name: str, shares: NDArray[numpy.float64], time: float
+) -> NDArray[numpy.float64]:
+    """Probability that a key is cached, given the characteristic time in accesses."""
+    demand = shares * time
+    share: NDArray[numpy.float64] = (
+        -numpy.expm1(-demand) if name == "lru" else demand / (1 + demand)
+    )
+    return share
+
+
+def characteristic_time_hit_ratio(name: str, keys: int, alpha: float, entries: int) -> float:
+    """Che, Tung and Wang (IEEE JSAC 20(7), 2002); FIFO: Martina et al. (INFOCOM 2014)."""
+    shares = zipf(keys, alpha)
+    time = brentq(lambda time: float(resident_share(name, shares, time).sum()) - entries, 1.0, 1e9)
+    return float((shares * resident_share(name, shares, time)).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "alpha", "entries", "published"),
+    [
+        ("lru", 10_000, 0.8, 1000, 0.436660),
+        ("lru", 10_000, 0.99, 1000, 0.664140),
+        ("fifo", 10_000, 0.99, 1000, 0.619030),
+        # Neighbours, whose values come from the approximation itself.
+        ("lru", 2000, 0.6, 100, None),
+        ("fifo", 2000, 1.2, 500, None),
+    ],
+)
+def test_hit_ratio_of_independent_references(
+    name: str, keys: int, alpha: float, entries: int, published: float | None
+) -> None:
+    expected = characteristic_time_hit_ratio(name, keys, alpha, entries)
+    if published is not None:
+        assert expected == pytest.approx(published, abs=1e-6)
+    names = [name_of(key) for key in range(keys)]
+    draws = block_stream(1, "references").choice(keys, 700_000, p=zipf(keys, alpha))
+    stream = [names[key] for key in draws.tolist()]
+    cache = make(name, entries)
+    for key in stream[:100_000]:
+        cache.access(key, 1, 0)
+    hits = sum(cache.access(key, 1, 0) for key in stream[100_000:])
+    assert hits / 600_000 == pytest.approx(expected, abs=0.005)

@@ -1,0 +1,125 @@
+"""What the report says: numbers, comparisons and sentences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import pytest
+from made_views import EMPTY, study_view, summary, trial
+
+from orchestrator.report import compare, wording
+from orchestrator.report.model import interval, metric
+from orchestrator.report.summary import study_words
+
+
+def test_edge_cases_in_words() -> None:
+    headlines = {name: study_words(view).headline for name, view in EMPTY.items()}
+    assert headlines["no trial"] == "Nothing to report yet."
+    assert headlines["nothing feasible"] == "No feasible variant was found."
+    assert headlines["one trial"] == "Keep the default: no trial beat it."
+    refused = " ".join(study_words(EMPTY["nothing feasible"]).sentences)
+    assert "needs more memory (2 trials)" in refused
+    alone = " ".join(study_words(EMPTY["no default"]).sentences)
+    assert "no figure of the default" in alone
+
+
+def test_a_difference_within_the_noise_is_called_so() -> None:
+    close = study_view(3, best=trial(2, 3010.0), default=trial(0, 3000.0))
+    assert "cannot be told apart" in " ".join(study_words(close).sentences)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (18204.33, "18,204"),
+        (999.7, "1,000"),
+        (14.234, "14.2"),
+        (39.04, "39.0"),
+        (45.0, "45"),
+        (0.01234, "0.0123"),
+        (-3.5, "-3.50"),
+    ],
+)
+def test_numbers_in_words(value: float | None, text: str) -> None:
+    assert wording.number(value) == text
+
+
+def test_shares_never_round_up_to_perfect() -> None:
+    assert wording.percent(0.99998) == "99.998\u00a0%"
+    assert wording.percent(1.0) == "100\u00a0%"
+    assert wording.percent(0.5) == "50\u00a0%"
+
+
+def test_short_names_stay_distinct() -> None:
+    names = wording.short_names(
+        ["system.cache.size", "workload.keys", "system.protocol.name", "a.rate", "b.rate"]
+    )
+    assert list(names.values()) == ["cache.size", "keys", "protocol", "a.rate", "b.rate"]
+
+
+def test_ratio_interval_matches_the_normal_case() -> None:
+    # With symmetric log intervals the method is the usual root of summed squares.
+    low, high = compare.ratio_interval(
+        2.0, (2.0 * math.exp(-0.03), 2.0 * math.exp(0.03)),
+        1.0, (math.exp(-0.04), math.exp(0.04)),
+    ) or (0.0, 0.0)  # fmt: skip
+    assert math.log(low / 2.0) == pytest.approx(-0.05)
+    assert math.log(high / 2.0) == pytest.approx(0.05)
+    assert compare.ratio_interval(1.0, (0.0, 2.0), 1.0, (0.9, 1.1)) is None
+
+
+def test_ratio_interval_covers_95_percent() -> None:
+    generator = numpy.random.default_rng(7)
+    held = 0
+    for best, base in generator.normal([30.0, 20.0], [1.5, 1.0], (4000, 2)):
+        low, high = compare.ratio_interval(
+            best, (best - 1.96 * 1.5, best + 1.96 * 1.5), base, (base - 1.96, base + 1.96)
+        ) or (0.0, 0.0)
+        held += low <= 1.5 <= high
+    assert held / 4000 == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("path", "best", "base", "verdict"),
+    [
+        ("throughput_ops", (2000.0, 10.0), (1000.0, 10.0), compare.BETTER),
+        ("throughput_ops", (1000.0, 10.0), (2000.0, 10.0), compare.WORSE),
+        ("throughput_ops", (1000.0, 10.0), (1010.0, 10.0), compare.UNCLEAR),
+        ("latency_ms.all.p99", (1.0, 20.0), (1.0, 10.0), compare.WORSE),
+        ("latency_ms.all.p99", (1.0, 10.0), (1.0, 20.0), compare.BETTER),
+        ("goodput_ops", (2000.0, 10.0), (1000.0, 10.0), compare.UNCLEAR),
+    ],
+)
+def test_verdicts_need_intervals(
+    path: str, best: tuple[float, float], base: tuple[float, float], verdict: str
+) -> None:
+    assert compare.compare(summary(*best), summary(*base), path).verdict == verdict
+
+
+def test_metrics_of_incomplete_summaries() -> None:
+    assert metric(None, "throughput_ops") is None
+    assert metric({"latency_ms": None}, "latency_ms.all.p99") is None
+    assert metric({"valid": True}, "valid") is None
+    assert metric({"outcomes": {"ok": 3, "fail": 1, "unknown": None}}, "error_rate") == 0.25
+    assert metric({"outcomes": {"ok": 0, "fail": 0, "unknown": 0}}, "error_rate") is None
+    assert interval({"throughput_ci95_ops": [1.0, None]}, "throughput_ops") is None
+    assert interval({"throughput_ci95_ops": [1.0, 2.0]}, "throughput_ops") == (1.0, 2.0)
+
+
+def test_violations_are_told_with_value_and_bound() -> None:
+    violations = [
+        {"metric": "read.p99", "bound": 20.0, "value": 31.42, "unit": "ms"},
+        {"metric": "error_rate", "bound": 0.001, "value": 0.0124, "unit": "ratio"},
+    ]
+    told = compare.slo_word({"slo": {"met": False, "violations": violations}})
+    assert told.replace("\u00a0", " ") == (
+        "no: read.p99 is 31.4 ms, bound 20 ms; error_rate is 1.24 %, bound 0.1 %"
+    )
+
+
+def test_axis_labels_tell_close_ticks_apart() -> None:
+    assert wording.compact(18200.0) == "18.2k"
+    assert wording.compact(40001.0, 6) == "40.001k"

@@ -1,0 +1,208 @@
+"""What binds a run, whether it may be believed, and whether it met its objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import pytest
+from made_records import TIMEOUT_NS, claims, config, generator, node, record, steady, summary_of
+from numpy.typing import NDArray
+
+from orchestrator.analysis import resources, slo, validity
+from orchestrator.analysis.latency import (
+    LatencyHistogram,
+    measured_window,
+)
+from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo
+from orchestrator.core.machine import FAIL, OK, READ, WRITE
+from orchestrator.core.record import INTERVAL_NS, RunRecord
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID
+from orchestrator.systems.replicated_store import MEASURED, MODELLED
+
+GIB = 1 << 30
+
+# --- resources --------------------------------------------------------------------------
+
+
+def test_bottleneck_is_the_busiest_station() -> None:
+    leader = node(0, "leader", 10, cpu_busy_ns=INTERVAL_NS // 2)
+    stores = {"storage_parallel": 2, "storage_busy_ns": INTERVAL_NS * 3 // 2}
+    followers = [node(number, "follower", 10, **stores) for number in (1, 2)]
+    run = record(nodes=(leader, *followers))
+    shares = resources.utilisations(run, MODELLED)
+    assert shares == pytest.approx(
+        {"leader.cpu": 0.5, "n1.cpu": 0, "n1.storage": 0.75, "n2.cpu": 0, "n2.storage": 0.75}
+    )
+    assert resources.bottleneck([shares]) == {
+        "resource": "n1.storage", "utilisation": pytest.approx(0.75),
+    }  # fmt: skip
+    assert resources.bottleneck([{}]) is None
+
+
+def test_measured_costs_use_the_process() -> None:
+    run = record(nodes=(node(0, "", 10, process_cpu_ns=6 * NS_PER_S),))
+    assert resources.utilisations(run, MEASURED) == {"n0.cpu": 0.75}
+
+
+def test_a_cut_interval_counts_by_its_share() -> None:
+    run = record(warmup_ns=INTERVAL_NS // 4, end_ns=2 * INTERVAL_NS + INTERVAL_NS // 2)
+    counts = numpy.array([100, 10, 4, 1000])
+    assert resources.within_window(run, counts) == pytest.approx(75 + 10 + 2)
+
+
+def test_cache_hits_of_the_window_only() -> None:
+    caching = node(0, "", 10, cache_hits=3, cache_misses=1)
+    caching.cache_misses[:20] = 1000  # the warm-up
+    idle = node(1, "", 10)
+    assert resources.cache_hit_ratio([record(nodes=(caching, idle))]) == pytest.approx(0.75)
+    assert resources.cache_hit_ratio([record(nodes=(idle,))]) is None
+
+
+def test_balance() -> None:
+    """Jain's index of 1 and 3: 16 / (2 x 10)."""
+    run = record(nodes=(node(0, "", 10, operations=1), node(1, "", 10, operations=3)))
+    assert resources.balance(run) == pytest.approx({"jain": 0.8, "max_over_mean": 1.5})
+    assert resources.balance(record(nodes=(node(0, "", 10),)))["jain"] is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "price"),
+    [
+        ({"memory": 3 * GIB}, 2 * 4 * 0.5 + 3 * 0.1),
+        ({"cache": "1GiB"}, 2 * 4 * 0.5 + 2 * 0.1),
+        ({"cache": 1 << 20}, 2 * 4 * 0.5 + 2 * 0.1),
+        ({}, 2 * 4 * 0.5),
+    ],
+)
+def test_cost(setting: Mapping[str, Any], price: float) -> None:
+    """Entries of 1 KiB: 2^20 of them make a GiB."""
+    run = record(
+        steady(1000, 10 * NS_PER_S, size=1024),
+        nodes=tuple(node(number, "", 10, cores=4) for number in range(2)),
+    )
+    settings = config(prices=Prices(core=0.5, GiB=0.1), **setting)
+    assert resources.cost_per_hour(run, settings) == pytest.approx(price)
+
+
+# --- validity ---------------------------------------------------------------------------
+
+
+def reasons(run: RunRecord, settings: Config | None = None, verdict: str = VALID) -> list[str]:
+    window = measured_window(run, TIMEOUT_NS)
+    return validity.invalid_reasons(window, settings or config(), claims(verdict))
+
+
+def test_a_good_run_is_valid() -> None:
+    assert reasons(record()) == []
+    assert reasons(record(), config(MEASURED)) == []
+    window = measured_window(record(offered_ops=None), TIMEOUT_NS)
+    assert validity.invalid_reasons(window, config(), None) == []
+
+
+LATE = numpy.full(1000, 2 * NS_PER_MS)
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "lag": ({"clients": (generator(lag_ns=LATE),)}, "p99 of 2.000 ms where 1.000 ms"),
+    "too slow": ({"offered_ops": 1200.0}, "1000.0 operations/s where 1200.0/s"),
+    "too fast": ({"offered_ops": 900.0}, "1000.0 operations/s where 900.0/s"),
+    "generator": ({"clients": (generator(), generator(process_cpu_ns=76 * 10**8))}, "95%"),
+    "lost": ({"lost_parts": ("client 1", "node 2")}, "2 measuring parts.*client 1, node 2"),
+    "few": ({"history": steady(100, 10 * NS_PER_S), "offered_ops": None}, "only 80 operations"),
+    "emulation": ({"host_busy": 0.97}, "97% busy; above 95%"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_rule_fires_alone(name: str) -> None:
+    changes, sentence = BAD[name]
+    found = reasons(record(**changes))
+    assert len(found) == 1
+    assert re.search(sentence, found[0])
+
+
+@pytest.mark.parametrize("verdict", [INVALID, UNDECIDED])
+def test_a_claim_that_is_not_valid_makes_the_run_invalid(verdict: str) -> None:
+    assert reasons(record(), verdict=verdict) == [
+        f"consistency linearizable must be valid and is {verdict} over 9000 operations: So."
+    ]
+
+
+def test_lag_is_measured_against_the_latency() -> None:
+    slow = steady(10_000, 10 * NS_PER_S, 30 * NS_PER_MS)
+    assert reasons(record(slow, clients=(generator(lag_ns=LATE),))) == []
+
+
+def test_a_short_poisson_run_is_not_blamed_for_chance() -> None:
+    assert reasons(record(steady(1100, 10 * NS_PER_S), offered_ops=100.0)) == []
+
+
+def test_a_full_host_limits_measured_runs_and_spoils_modelled_ones() -> None:
+    full = record(host_busy=0.99)
+    assert validity.host_limited(full, config(MEASURED))
+    assert reasons(full, config(MEASURED)) == []
+    assert not validity.host_limited(full, config(MODELLED))
+    assert not validity.host_limited(record(), config(MEASURED))
+    assert reasons(dataclasses.replace(full, runtime="sim", clock="virtual")) == []
+
+
+# --- objective --------------------------------------------------------------------------
+
+
+def violated(objective: Slo, latency_ms: NDArray[Any], **outcomes: int) -> list[str]:
+    reads = LatencyHistogram.of((latency_ms * NS_PER_MS).astype(numpy.int64))
+    parts = {"all": reads, "read": reads, "write": LatencyHistogram(), "scan": LatencyHistogram()}
+    counts = {"ok": len(latency_ms), "fail": 0, "unknown": 0} | outcomes
+    judged = slo.judge(objective, parts, counts)
+    assert judged["met"] is (not judged["violations"])
+    return [violation["metric"] for violation in judged["violations"]]
+
+
+def test_objective_on_latency() -> None:
+    latency = numpy.arange(1, 1001)
+    wide, narrow = 995 * NS_PER_MS, 980 * NS_PER_MS
+    assert violated(Slo(p99=wide), latency) == []
+    assert violated(Slo(p99=narrow, max=narrow, p50=wide), latency) == ["p99", "max"]
+    assert violated(Slo(read=LatencyBounds(p999=narrow)), latency) == ["read.p999"]
+    assert violated(Slo(write=LatencyBounds(p50=1)), latency) == []
+
+
+def test_objective_on_errors() -> None:
+    latency = numpy.ones(1000)
+    assert violated(Slo(error_rate=0.01), latency, ok=990, fail=6, unknown=4) == []
+    assert violated(Slo(error_rate=0.01), latency, ok=989, fail=6, unknown=5) == ["error_rate"]
+    assert violated(Slo(error_rate=0.0), latency) == []
+
+
+def test_no_objective_is_neither_met_nor_missed() -> None:
+    assert summary_of(record())["slo"] == {"met": None, "violations": []}
+
+
+def test_objective_counts_failures_at_the_timeout() -> None:
+    outcome = numpy.where(numpy.arange(10_000) % 50 == 0, FAIL, OK)
+    objective = Slo(p99=20 * NS_PER_MS, error_rate=0.001)
+    found = summary_of(
+        record(steady(10_000, 10 * NS_PER_S, outcome=outcome)), config(slo=objective)
+    )
+    assert found["slo"] == {
+        "met": False,
+        "violations": [
+            {"metric": "p99", "bound": 20.0, "value": 1000.0, "unit": "ms"},
+            {"metric": "error_rate", "bound": 0.001, "value": 0.02, "unit": "ratio"},
+        ],
+    }
+    assert found["outcomes"] == {"ok": 7840, "fail": 160, "unknown": 0}
+    assert found["availability"] == pytest.approx(0.98)
+    assert found["goodput_ops"] == pytest.approx(980, rel=1e-3)
+
+
+def test_good_operations_by_kind() -> None:
+    objective = Slo(p50=5, p99=20, max=90, read=LatencyBounds(max=10))
+    kind = numpy.array([READ, READ, WRITE, WRITE], dtype=numpy.uint8)
+    within = slo.good(objective, kind, numpy.array([10, 11, 20, 21]))
+    assert within.tolist() == [True, False, True, False]
+    assert slo.good(Slo(), kind, numpy.full(4, 2**40)).all()
