@@ -21,6 +21,8 @@ from made_views import BROKEN_RUNS, EMPTY, hostile_view, run_view, study_view
 
 from orchestrator.report.figures import Picture, inline_svg, run_figures, study_figures
 from orchestrator.report.figures.latency import latency, percentiles
+from orchestrator.report.figures.nodes import utilisation
+from orchestrator.report.figures.series import series
 from orchestrator.report.model import (
     StudyView,
 )
@@ -158,12 +160,13 @@ def test_hostile_text_stays_text() -> None:
     view = hostile_view()
     assert view.best_run is not None
     figures = study_figures(view)
-    for drawn in [*figures, *run_figures(view.best_run)]:
+    alone = run_figures(view.best_run)
+    for drawn in [*figures, *alone]:
         assert "<script" not in drawn.svg
         assert "<script" not in inline_svg(drawn)
         ElementTree.fromstring(drawn.svg)
         assert drawn.title.endswith("(simulated)"), "a long title must not hide the mark"
-    for page in (study_page(view, figures), run_page(view.best_run)):
+    for page in (study_page(view, figures), run_page(view.best_run, alone)):
         page.encode()
         assert [tag for tag, _ in Reader(page).tags].count("script") == 1
         assert "alert(1)" in Reader(page).text
@@ -217,7 +220,7 @@ def test_nodes_are_named_by_index_and_role() -> None:
     indices = [int(str(name)[1:]) for name in view.nodes["node"]]
     roles = ["leader" if index == 2 else None for index in indices]
     named = {**view.nodes, "node": indices, "role": roles}
-    svg = run_figures(dataclasses.replace(view, nodes=named))[2].svg
+    svg = utilisation(dataclasses.replace(view, nodes=named)).svg
     texts = [text.strip() for text in ElementTree.fromstring(svg).itertext() if text.strip()]
     assert [text for text in texts if re.match(r"n\d", text)][:3] == ["n0", "n1", "n2 leader"]
 
@@ -266,7 +269,7 @@ def test_output_is_the_same_in_every_process() -> None:
 def test_a_run_without_lost_operations_is_drawn_the_same_size() -> None:
     view = run_view()
     calm = dataclasses.replace(view, intervals={**view.intervals, "unknown": [0] * 30}, events=())
-    drawn = run_figures(calm)[1]
+    drawn = series(calm)
     frames = re.findall(r'<path d="M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) ', drawn.svg)
     heights = [abs(float(frame[1]) - float(frame[3])) for frame in frames]
     assert max(heights) > 60
@@ -275,7 +278,7 @@ def test_a_run_without_lost_operations_is_drawn_the_same_size() -> None:
 
 def test_drawing_leaves_no_global_state() -> None:
     before = dict(matplotlib.rcParams)
-    assert len(run_figures(run_view())) == 3
+    assert not series(run_view()).empty
     from matplotlib import pyplot
 
     assert dict(matplotlib.rcParams) == before

@@ -17,12 +17,12 @@ from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Op, Prelo
 class KeyValueState:
     """Values and versions by key over a preload, with the sessions that wrote them."""
 
-    __slots__ = ("_accesses", "_inserted", "_preload", "_sessions", "_tokens", "values")
+    __slots__ = ("_inserted", "_preload", "_sessions", "_tokens", "accesses", "values")
 
     def __init__(self, preload: Preload, *, accesses: bool) -> None:
         self.values: dict[bytes, tuple[bytes, int]] = {}
         self._preload = preload
-        self._accesses = accesses
+        self.accesses = accesses
         self._sessions: dict[int, tuple[int, int]] = {}
         self._inserted: list[bytes] | None = None
         self._tokens = 0
@@ -62,7 +62,7 @@ class KeyValueState:
         else:
             value = self.scan(op.key, op.count)
             keys = tuple(pair[0] for pair in value)
-        if not self._accesses:
+        if not self.accesses:
             effects.append(Reply(handle, OK, value, version))
             return
         self._tokens += 1
@@ -73,7 +73,7 @@ class KeyValueState:
 
     def touch(self, op: Op, effects: list[Effect]) -> None:
         """A write leaves its entry in the cache of the node that applies it."""
-        if self._accesses:
+        if self.accesses:
             effects.append(Access(0, op.key, op.size, WRITE))
 
     def contents(self) -> Mapping[bytes, tuple[bytes, int]]:

@@ -5,6 +5,8 @@ the modes are those of MySQL and PostgreSQL: a write is answered after every bac
 (``sync``), after one has it (``semi_sync``), or at once (``async``). There is no failover: while
 the primary is away, writes wait.
 
+A write is sent once the primary has persisted it, as PostgreSQL sends only flushed log: a
+backup that is ahead of what its primary recovers after a crash would differ from it for good.
 A backup applies writes in the primary's order as they arrive. Reads go to the primary, or to
 any node (``read_from: any``); with ``session_wait`` a node holds a read back until it has
 applied the newest version that the session has seen.
@@ -57,6 +59,7 @@ from orchestrator.core.state import KeyValueState
 PRIMARY = 0
 SYNC, SEMI_SYNC, ASYNC = "sync", "semi_sync", "async"
 _RESEND = "resend"
+_RESEND_MAX = 8192  # writes in one message to a backup that fell behind
 
 
 class Replicate(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -114,6 +117,8 @@ class PrimaryBackup:
         self._acknowledged = {backup: 0 for backup in self._backups}
         self._at_last_resend = dict(self._acknowledged)
         self._resend_armed = False
+        # Where the last of several messages to a backup that fell behind ended, else 0.
+        self._catching_up = dict.fromkeys(self._backups, 0)
         self._early: dict[int, list[Op]] = {}
         self._waiting: list[tuple[int, int, Any, Op]] = []
         self._waiting_order = 0
@@ -161,7 +166,7 @@ class PrimaryBackup:
         effects.append(Persist((first, written), self._last))
         message = Replicate(first, written)
         for backup in self._backups:
-            effects.append(Send(backup, message, overlap=True))
+            effects.append(Send(backup, message))
         if self._backups and not self._resend_armed:
             self._arm_resend(effects)
 
@@ -169,6 +174,8 @@ class PrimaryBackup:
         if version > self._acknowledged[source]:
             self._acknowledged[source] = version
             self._commit(effects)
+            if 0 < self._catching_up[source] <= version:
+                self._send_missing(source, effects)
 
     def _committed(self) -> int:
         """The newest write that may be answered."""
@@ -211,10 +218,18 @@ class PrimaryBackup:
         self._resend_armed = False
         for backup, acknowledged in self._acknowledged.items():
             if acknowledged < self._last and acknowledged == self._at_last_resend[backup]:
-                ops = self._log[acknowledged - self._base :]
-                effects.append(Send(backup, Replicate(acknowledged + 1, ops), overlap=True))
+                self._send_missing(backup, effects)
         if min(self._acknowledged.values()) < self._last:
             self._arm_resend(effects)
+
+    def _send_missing(self, backup: int, effects: list[Effect]) -> None:
+        """What a backup lacks, in one message, or step by step as it acknowledges."""
+        first = self._acknowledged[backup] + 1
+        at = first - 1 - self._base
+        ops = self._log[at : at + _RESEND_MAX]
+        through = first - 1 + len(ops)
+        self._catching_up[backup] = through if through < self._last else 0
+        effects.append(Send(backup, Replicate(first, ops)))
 
     # --- the backups ----------------------------------------------------------------------
 
@@ -228,15 +243,19 @@ class PrimaryBackup:
                 self._read(handle, op, effects)
 
     def _replicate(self, source: int, message: Replicate, effects: list[Effect]) -> None:
-        self._early[message.first] = message.ops
         first_new = self._applied + 1
         written: list[Op] = []
-        # What arrived too early waits here; what arrives twice is cut off.
-        for first in sorted(self._early):
-            if first > first_new + len(written):
-                break
-            ops = self._early.pop(first)
-            written.extend(ops[first_new + len(written) - first :])
+        early = self._early
+        first, ops = message.first, message.ops
+        if first > first_new:
+            # It overtook others, or they were lost: it waits here for them.
+            if ops:
+                early[first] = ops
+        else:
+            # What has arrived before is cut off.
+            written.extend(ops[first_new - first :])
+            while early and (first := min(early)) <= first_new + len(written):
+                written.extend(early.pop(first)[first_new + len(written) - first :])
         for op in written:
             self._applied += 1
             self._state.write(op, self._applied)
@@ -263,27 +282,27 @@ class PrimaryBackup:
     def _recover(self, records: list[Any], effects: list[Effect]) -> None:
         for first, ops in records:
             for version, op in enumerate(ops, first):
-                if self._node == PRIMARY:
-                    self._log.append(op)
-                    self._handles.append(None)
-                else:
-                    self._applied = version
-                    self._state.write(op, version)
-        if self._node == PRIMARY and self._log:
-            self._durable = self._last
-            # Nothing is known of the backups: an empty batch at the end makes each say what it holds.
+                # The primary shows all it recovers: reads may have seen any of it before.
+                self._applied = version
+                self._state.write(op, version)
+            if self._node == PRIMARY:
+                self._log.extend(ops)
+                self._handles.extend([None] * len(ops))
+        self._durable = self._applied
+        if self._node == PRIMARY and self._log and self._backups:
+            # Nothing is known of the backups: no write at the end makes each say what it holds.
             for backup in self._backups:
                 effects.append(Send(backup, Replicate(self._last + 1, [])))
-            if self._backups:
-                self._arm_resend(effects)
-            self._commit(effects)
+            self._arm_resend(effects)
 
     def check(self) -> None:
-        assert self._applied <= max(self._last, self._applied)
         assert len(self._handles) == len(self._log)
         if self._node == PRIMARY:
-            assert self._base <= self._applied <= self._last
-            assert all(acknowledged <= self._last for acknowledged in self._acknowledged.values())
+            assert self._base <= self._applied <= self._durable <= self._last
+            assert all(version <= self._durable for version in self._acknowledged.values())
+        else:
+            assert not self._log
+            assert all(first > self._applied + 1 for first in self._early)
         assert all(version <= self._applied for _, version in self._state.values.values())
 
     def contents(self) -> Mapping[bytes, tuple[bytes, int]]:

@@ -36,6 +36,8 @@ class Child:
         self._loop = loop
         self._role: Any = None
         loop.add_reader(control.fileno(), self._readable)
+        # The loop makes the socket non-blocking, which would cut large answers short.
+        os.set_blocking(control.fileno(), True)
 
     def _readable(self) -> None:
         try:

@@ -33,7 +33,10 @@ class Sender:
         self.loss = network.loss
         self.bandwidth = network.bandwidth
         self.fifo = network.ordering == "fifo"
-        self.constant_ns = {kind: round(build(law).mean_ns) for kind, law in by_kind.items()}
+        self.constant_ns = {
+            kind: self.delays[kind].draw_ns() if self.delays[kind].is_constant else 0
+            for kind in LINK_KINDS
+        }
         # One constant delay keeps order by itself and needs no bookkeeping per link.
         self.plain = (
             not self.loss
@@ -61,12 +64,13 @@ class Link:
         sender = self._sender
         if sender.plain:
             return now_ns + sender.constant_ns[kind]
-        if sender.loss and sender.chance.random() < sender.loss:
-            return LOST
         sent_ns = now_ns
         if sender.bandwidth is not None:
             sent_ns = max(now_ns, self._free_ns) + round(size_bytes / sender.bandwidth * NS_PER_S)
             self._free_ns = sent_ns
+        # Lost on the way: it took its bandwidth all the same.
+        if sender.loss and sender.chance.random() < sender.loss:
+            return LOST
         due_ns = sent_ns + sender.delays[kind].draw_ns() + sender.jitter.draw_ns()
         if sender.fifo:
             due_ns = max(due_ns, self._last_ns)

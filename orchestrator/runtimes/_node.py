@@ -13,15 +13,16 @@ the number of cores, as on one connection. Under measured costs events carry wha
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from orchestrator.core.distributions import Sampler, build
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
-    READ,
-    SCAN,
+    KIND_NAMES,
     WRITE,
     Access,
     Became,
@@ -46,8 +47,7 @@ from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
 from orchestrator.systems.replicated_store import FSYNC, MEMORY, MODELLED, Batch, Node
 
-CLIENTS: Final = -1
-"""Source of jobs that clients sent, beside the ids of nodes."""
+_BARRIER: Final = itemgetter(0)
 
 
 class Scheduler(Protocol):
@@ -117,11 +117,10 @@ class NodeShell:
             return Sampler(build(law), block_stream(seed, f"{name}/{what}"))
 
         self._cpu = Station(model.cores)
-        self._operation_cost = {
-            READ: sampler(model.cpu.read, "cpu/read"),
-            WRITE: sampler(model.cpu.write, "cpu/write"),
-        }
-        self._operation_cost[SCAN] = self._operation_cost[READ]
+        reading = sampler(model.cpu.read, "cpu/read")
+        writing = sampler(model.cpu.write, "cpu/write")
+        # By kind of operation.
+        self._operation_cost = [writing if name == "write" else reading for name in KIND_NAMES]
         self._message_cost = sampler(model.cpu.message, "cpu/message")
         self._source_done_ns: dict[int, int] = {}
         self._batch_max = batch.max
@@ -143,6 +142,7 @@ class NodeShell:
         self._syncing = False
         self._write_done_ns = BEFORE_ALL_NS
         self._persist_tokens: deque[tuple[int, int]] = deque()
+        # What waits for a write, in order of the writes.
         self._held: deque[tuple[int, Effect]] = deque()
         # Replies that wait for an access: token -> [accesses under way, (barrier, reply) ...].
         self._accessing: dict[int, list[Any]] = {}
@@ -163,6 +163,11 @@ class NodeShell:
         """Service that the storage has finished."""
         return self._storage.busy_ns
 
+    @property
+    def durable_records(self) -> int:
+        """How many of the records that were appended a crash cannot take away."""
+        return self._durable
+
     # --- events in ------------------------------------------------------------------------
 
     def start(self, records: list[Any]) -> None:
@@ -171,14 +176,19 @@ class NodeShell:
 
     def requested(self, handles: list[Any], ops: list[Op]) -> None:
         """Operations of clients, as many as arrived together."""
-        self.operations += len(ops)
-        if not self.modelled:
+        if self.modelled:
+            for handle, op in zip(handles, ops, strict=True):
+                self.request(handle, op)
+        else:
+            self.operations += len(ops)
             self._event(Requested(handles, ops))
-            return
-        now_ns = self._now_ns()
-        for handle, op in zip(handles, ops, strict=True):
-            cost_ns = self._operation_cost[op.kind].draw_ns() * op.count
-            self._charge(now_ns, CLIENTS, cost_ns, self._operation_done, (cost_ns, handle, op))
+
+    def request(self, handle: Any, op: Op) -> None:
+        """One operation under modelled costs; clients share no connection, hence no order."""
+        self.operations += 1
+        cost_ns = self._operation_cost[op.kind].draw_ns() * op.count
+        done_ns = self._cpu.completion_ns(self._now_ns(), cost_ns)
+        self._at(done_ns, self._operation_done, (cost_ns, handle, op))
 
     def received(self, source: int, message: Any) -> None:
         """A message of another node's machine."""
@@ -187,22 +197,12 @@ class NodeShell:
             self._event(Received(source, message))
             return
         cost_ns = self._message_cost.draw_ns()
-        job = (cost_ns, Received(source, message))
-        self._charge(self._now_ns(), source, cost_ns, self._message_done, job)
-
-    def _charge(
-        self,
-        now_ns: int,
-        source: int,
-        cost_ns: int,
-        done: Callable[[Any], None],
-        job: Any,
-    ) -> None:
-        done_ns = self._cpu.completion_ns(now_ns, cost_ns)
-        if source != CLIENTS:
-            done_ns = max(done_ns, self._source_done_ns.get(source, done_ns))
-            self._source_done_ns[source] = done_ns
-        self._at(done_ns, done, job)
+        done_ns = self._cpu.completion_ns(self._now_ns(), cost_ns)
+        earlier_ns = self._source_done_ns.get(source, done_ns)
+        if earlier_ns > done_ns:
+            done_ns = earlier_ns
+        self._source_done_ns[source] = done_ns
+        self._at(done_ns, self._message_done, (cost_ns, Received(source, message)))
 
     def _message_done(self, job: tuple[int, Received]) -> None:
         self._cpu.busy_ns += job[0]
@@ -305,7 +305,7 @@ class NodeShell:
         if not self._fsync:
             # Never from within _run: the machine must not hear of it before its effects are out.
             self._at(self._now_ns(), self._made_durable, self._written)
-        elif not self._syncing:
+        elif not self._syncing and not self.stopped:
             self._sync()
 
     def _sync(self) -> None:
@@ -363,7 +363,8 @@ class NodeShell:
         del self._accessing[token]
         for barrier, reply in waiting[1:]:
             if barrier > self._durable:
-                self._held.append((barrier, reply))
+                # Others that came later wait for later writes already.
+                insort(self._held, (barrier, reply), key=_BARRIER)
             else:
                 self._outlet.reply(reply)
 

@@ -24,39 +24,45 @@ LOOK_S: Final = 2.0
 QUICK_LOOKS: Final = 20
 """At first they are noted ten times a second, since a driver may die while Ray is starting."""
 
-_pipe: int | None = None
+DISMISS_S: Final = 5.0
+
+_reaper: tuple[int, subprocess.Popen[bytes]] | None = None
 
 
 @contextmanager
 def guard() -> Iterator[Callable[[], None]]:
     """From now on the descendants of this process end with it; yields a call to look at once."""
-    global _pipe  # noqa: PLW0603 - one reaper a process
-    if _pipe is None:
+    global _reaper  # noqa: PLW0603 - one reaper a process
+    if _reaper is None:
         reading, writing = os.pipe()
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(reading), str(os.getpid())],
             pass_fds=[reading],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
         os.close(reading)
-        _pipe = writing
+        _reaper = (writing, process)
+    pipe = _reaper[0]
 
     def look() -> None:
         with suppress(OSError):
-            os.write(_pipe or -1, b"l")
+            os.write(pipe, b"l")
 
     yield look
 
 
 def dismiss() -> None:
     """Nothing is left to watch: let the reaper go."""
-    global _pipe  # noqa: PLW0603
-    if _pipe is not None:
+    global _reaper  # noqa: PLW0603
+    if _reaper is not None:
+        pipe, process = _reaper
+        _reaper = None
         with suppress(OSError):
-            os.write(_pipe, b"q")
-        os.close(_pipe)
-        _pipe = None
+            os.write(pipe, b"q")
+        os.close(pipe)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(DISMISS_S)
 
 
 def _processes() -> dict[int, tuple[int, int]]:

@@ -86,10 +86,10 @@ class Supervisor:
             self._lifeline = reading
             return self._pid
 
-    def fresh(self) -> str:
-        """A fresh child; returns the folder that is its own."""
-        self.fork()
-        return self.folder
+    def fresh(self) -> tuple[str, int]:
+        """A fresh child; returns the folder that is its own, and its process id."""
+        pid = self.fork()
+        return self.folder, pid
 
     def call(self, name: str, *arguments: Any, timeout_s: float) -> Any:
         """Let the child carry out a command; raises what it raised, or after the deadline."""

@@ -70,7 +70,6 @@ def connect(address: str | None) -> None:
             num_gpus=0,
             include_dashboard=False,
             object_store_memory=128 << 20,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
         started()
@@ -175,8 +174,9 @@ class RayRuntime:
             for index in range(missing)
         ]
         facts = _get([actor.ready.remote() for actor in actors], ACTOR_START_S, "starting actors")
+        hosts = _host_addresses()
         self._members += [
-            Member(actor, fact["host"], *_clock_offset(actor, fact["boot_id"]))
+            Member(actor, hosts[fact["ray_node"]], *_clock_offset(actor, fact["boot_id"]))
             for actor, fact in zip(actors, facts, strict=True)
         ]
         self._members = _alternating(self._members)
@@ -203,27 +203,44 @@ class RayRuntime:
     def run(self, parts: Parts, settle: bool = False) -> RunRecord:
         """One run; ``settle``: wait at the end until the replicas hold the same."""
         asked_ns = time.monotonic_ns()
-        with self._deployed(parts) as deployment:
+        with self.deployed(parts) as deployment:
             origin_ns = deployment.start()
             if self._last_return_s is not None:
                 self.lost_between_runs_s = origin_ns / NS_PER_S - self._last_return_s
             deployment.wait()
             record = deployment.collect(settle, origin_ns - asked_ns)
-            self._last_return_s = (origin_ns + record.end_ns) / NS_PER_S
+            last_return_ns = max(int(record.history.returned_ns.max()), 0)
+            self._last_return_s = (origin_ns + last_return_ns) / NS_PER_S
         return record
 
     @contextmanager
-    def _deployed(self, parts: Parts) -> Iterator[Deployment]:
-        nodes, clients = parts.system.nodes, parts.config.clients
-        self.reserve(nodes + clients)
+    def deployed(self, parts: Parts, *, clients: bool = True) -> Iterator[Deployment]:
+        """The processes of one run, ended afterwards; ``clients`` False: the nodes alone."""
+        nodes, wanted = parts.system.nodes, parts.config.clients if clients else 0
+        self.reserve(nodes + wanted)
         deployment = Deployment(
-            parts, self._members[:nodes], self._members[nodes : nodes + clients]
+            parts, self._members[:nodes], self._members[nodes : nodes + wanted]
         )
         try:
             deployment.deploy()
             yield deployment
         finally:
             deployment.end()
+
+
+def _host_addresses() -> dict[str, str]:
+    """Ray node id -> the address that processes on that host bind to and are reached at.
+
+    That is the address by which the cluster knows the host; where the cluster is this machine
+    alone, nothing need be reachable from outside.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    here = ray.get_runtime_context().get_node_id()
+    if len(nodes) == 1 and nodes[0]["NodeID"] == here:
+        return {here: "127.0.0.1"}
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
 
 
 def _clock_offset(actor: Any, boot_id: str) -> tuple[int, int]:
@@ -259,7 +276,7 @@ class _Actor(Supervisor):
         """Facts of its host, once its fork server is up."""
         import ray
 
-        return super().ready() | {"host": ray.util.get_node_ip_address()}
+        return super().ready() | {"ray_node": ray.get_runtime_context().get_node_id()}
 
 
 class Deployment:
@@ -272,6 +289,8 @@ class Deployment:
         self._nodes = list(nodes)
         self._clients = list(clients)
         self._specs: list[NodeSpec] = []
+        self.node_pids: list[int] = []
+        self.client_pids: list[int] = []
         self._origin_ns = 0
         self._lost: list[str] = []
 
@@ -282,9 +301,11 @@ class Deployment:
         parts = self._parts
         now_ns = time.monotonic_ns()
         members = self._nodes + self._clients
-        folders = _get([m.actor.fresh.remote() for m in members], CALL_S, "forking processes")
+        forked = _get([m.actor.fresh.remote() for m in members], CALL_S, "forking processes")
+        pids = [pid for _, pid in forked]
+        self.node_pids, self.client_pids = pids[: len(self._nodes)], pids[len(self._nodes) :]
         self._specs = [
-            NodeSpec(parts, node, member.host, folders[node], now_ns)
+            NodeSpec(parts, node, member.host, forked[node][0], now_ns)
             for node, member in enumerate(self._nodes)
         ]
         ports = self._all_nodes("node", lambda node: (self._specs[node],), "starting nodes")
@@ -393,7 +414,7 @@ class Deployment:
         )
         present = [report for report in reports if report is not None]
         if not present:
-            raise EnvironmentFailure("all clients were lost; nothing was measured")
+            raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost)}")
         end_ns = parts.end_ns
         if end_ns is None:
             end_ns = max(report.latest_return_ns for report in present)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import heapq
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -42,37 +43,51 @@ SETTLE_NS: Final = 2 * NS_PER_S
 """How long replicas may take to converge after the last answer."""
 SETUP_NS: Final = -NS_PER_S
 """Nodes start one second before the load, time enough to elect a leader."""
+COUNTERS: Final = (
+    "operations",
+    "messages",
+    "cpu_busy_ns",
+    "storage_busy_ns",
+    "cache_hits",
+    "cache_misses",
+)
+"""What a node counts, by its name in NodeShell and in NodeRecord."""
+
+NEVER_NS: Final = 2**63
+"""Later than everything."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class VirtualClock:
-    """The heap of events."""
+    """The heap of events. ``current_ns`` is what ``now_ns()`` gives."""
 
     def __init__(self) -> None:
-        self._now_ns = SETUP_NS
-        self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
-        self._order = 0
+        self.current_ns = SETUP_NS
         self.stopping = False
+        self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        heap, push, order = self._heap, heapq.heappush, itertools.count().__next__
+
+        def at(when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+            push(heap, (when_ns, order(), callback, argument))
+
+        # Called several times an operation, and a closure is quicker than a method.
+        self.at = at
 
     def now_ns(self) -> int:
-        return self._now_ns
+        return self.current_ns
 
-    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-        self._order += 1
-        heapq.heappush(self._heap, (when_ns, self._order, callback, argument))
-
-    def run(self, limit_ns: int | None = None) -> None:
+    def run(self, limit_ns: int = NEVER_NS) -> None:
         """Run events until ``stopping`` is set, past ``limit_ns``, or none is left."""
         heap, pop = self._heap, heapq.heappop
         self.stopping = False
         while heap and not self.stopping:
-            if limit_ns is not None and heap[0][0] > limit_ns:
-                self._now_ns = limit_ns
+            if heap[0][0] > limit_ns:
+                self.current_ns = limit_ns
                 return
             when_ns, _, callback, argument = pop(heap)
-            if when_ns > self._now_ns:
-                self._now_ns = when_ns
+            if when_ns > self.current_ns:
+                self.current_ns = when_ns
             callback(argument)
 
 
@@ -90,9 +105,10 @@ class SimulatedNode:
             warm(self.cache, parts)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
         self._links = {peer: Link(sender) for peer in range(store.replicas)}
-        self.responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
+        responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
+        self._response_ns = responses.constant_ns[RESPONSE] if responses.plain else None
         self._client_links = [
-            [Link(self.responses) for _ in range(parts.config.client.connections)]
+            [Link(responses) for _ in range(parts.config.client.connections)]
             for _ in range(parts.config.clients)
         ]
         self._sized = store.network.bandwidth is not None
@@ -100,7 +116,10 @@ class SimulatedNode:
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
         )
         self.records: list[Any] = []
+        self._recovered = 0
         self.samples: list[tuple[int, ...]] = []
+        # What the shells before the last crash counted.
+        self._counted = (0,) * len(COUNTERS)
         self.shell: NodeShell = self._new_shell()
 
     @property
@@ -117,13 +136,13 @@ class SimulatedNode:
 
     def send(self, target: int, message: Any) -> None:
         size_bytes = len(_encode(message)) if self._sized else 0
-        due_ns = self._links[target].arrival_ns(self._clock.now_ns(), message.link, size_bytes)
+        due_ns = self._links[target].arrival_ns(self._clock.current_ns, message.link, size_bytes)
         if due_ns != LOST and not self.cluster.cut(self.node, target):
-            self._clock.at(due_ns, self.cluster.arrive, (target, self.node, message))
+            self._clock.at(due_ns, self.cluster.nodes[target].arrive, (self.node, message))
 
     def reply(self, reply: Reply) -> None:
-        value = reply.value
         size_bytes = HEADER_BYTES
+        value = reply.value
         if self._sized and value is not None:
             size_bytes += sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
         self._respond(reply.handle, size_bytes, self.cluster.answered, reply)
@@ -134,48 +153,68 @@ class SimulatedNode:
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
+        clock = self._clock
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, callback, effect)
+            return
         session = handle[0]
-        due_ns = self._client_links[session.client][session.connection].arrival_ns(self._clock.now_ns(), RESPONSE, size_bytes)
+        link = self._client_links[session.client][session.connection]
+        due_ns = link.arrival_ns(clock.current_ns, RESPONSE, size_bytes)
         if due_ns != LOST:
-            self._clock.at(due_ns, callback, effect)
+            clock.at(due_ns, callback, effect)
 
     def append(self, record: Any) -> None:
         self.records.append(record)
 
     def sync(self, done: Callable[[], None]) -> None:
-        due_ns = self._clock.now_ns() + self._sync_law.draw_ns()
+        due_ns = self._clock.current_ns + self._sync_law.draw_ns()
         self._clock.at(due_ns, lambda _: done(), None)
 
     def became(self, role: str) -> None:
         self.cluster.event(self.node, "role", role)
 
+    # --- arrivals -------------------------------------------------------------------------
+
+    def arrive(self, message: tuple[int, Any]) -> None:
+        if not self.shell.stopped:
+            self.shell.received(*message)
+
+    def request(self, request: tuple[Any, Op]) -> None:
+        if not self.shell.stopped:
+            self.shell.request(*request)
+
     # --- life -----------------------------------------------------------------------------
 
-    def crash(self) -> None:
-        """Lose everything but what was persisted."""
+    def crash(self, survivors: int = 0) -> None:
+        """Lose everything but what is durable.
+
+        ``survivors``: how many records behind the last durable one are kept all the same, as a
+        disk may have written what nobody had waited for yet.
+        """
+        self._counted = self._counters()
         self.shell.stopped = True
+        del self.records[self._recovered + self.shell.durable_records + survivors :]
         self.cluster.event(self.node, "crash", "")
+        for client in self.cluster.clients:
+            client.disconnected(self.node)
 
     def restart(self) -> None:
-        """Come back with the persisted records; cache and counters start anew."""
+        """Come back with the persisted records and an empty cache."""
         self.cluster.event(self.node, "restart", "")
         self.cache = make_cache(self.cluster.parts.store)
+        self._recovered = len(self.records)
         self.shell = self._new_shell()
         self.shell.start(list(self.records))
 
+    def _counters(self) -> tuple[int, ...]:
+        if self.shell.stopped:
+            return self._counted
+        counted = zip(self._counted, COUNTERS, strict=True)
+        return tuple(before + getattr(self.shell, name) for before, name in counted)
+
     def sample(self) -> None:
         """Note the counters at the end of an interval."""
-        shell = self.shell
-        self.samples.append(
-            (
-                shell.operations,
-                shell.messages,
-                shell.cpu_busy_ns,
-                shell.storage_busy_ns,
-                shell.cache_hits,
-                shell.cache_misses,
-            )
-        )
+        self.samples.append(self._counters())
 
 
 class SimulatedClient:
@@ -187,7 +226,7 @@ class SimulatedClient:
         self._cluster = cluster
         self._clock = cluster.clock
         sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
-        self._sized = parts.store.network.bandwidth is not None
+        self._request_ns = sender.constant_ns[REQUEST] if sender.plain else None
         self._links = [
             [Link(sender) for _ in range(parts.config.client.connections)]
             for _ in range(parts.store.replicas)
@@ -195,19 +234,35 @@ class SimulatedClient:
         self.driver: LoadDriver = make_driver(parts, client, self)
 
     def submit(self, session: Session, node: int) -> bool:
-        op = session.op
-        size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"") if self._sized else 0
-        link = self._links[node][session.connection]
-        due_ns = link.arrival_ns(self._clock.now_ns(), REQUEST, size_bytes)
+        target, clock, op = self._cluster.nodes[node], self._clock, session.op
+        if target.shell.stopped:
+            return False
+        if self._request_ns is not None:
+            due_ns = clock.current_ns + self._request_ns
+        else:
+            size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"")
+            link = self._links[node][session.connection]
+            due_ns = link.arrival_ns(clock.current_ns, REQUEST, size_bytes)
         if due_ns != LOST:
-            self._clock.at(due_ns, self._cluster.request, (node, (session, op.sequence), op))
+            clock.at(due_ns, target.request, ((session, op.sequence), op))
         return True
+
+    def disconnected(self, node: int) -> None:
+        """A node crashed: what was under way there is lost."""
+        now_ns = self._clock.current_ns
+        for session in self.driver.sessions:
+            if session.busy and session.target == node:
+                self._clock.at(now_ns, self._lost, (session, session.sequence))
+
+    def _lost(self, operation: tuple[Session, int]) -> None:
+        self.driver.lost(*operation, self._clock.current_ns)
+        self.stop_if_finished()
 
     def wake_at(self, when_ns: int) -> None:
         self._clock.at(when_ns, self._poll, when_ns)
 
     def _poll(self, _: int) -> None:
-        self.driver.poll(self._clock.now_ns())
+        self.driver.poll(self._clock.current_ns)
         self.stop_if_finished()
 
     def stop_if_finished(self) -> None:
@@ -230,39 +285,31 @@ class SimulatedCluster:
         ]
 
     def event(self, node: int, kind: str, detail: str) -> None:
-        self.events.append(EventRecord(self.clock.now_ns(), node, kind, detail))
+        self.events.append(EventRecord(self.clock.current_ns, node, kind, detail))
 
     def cut(self, source: int, target: int) -> bool:
         """Whether messages on this link are dropped."""
         return bool(self.severed) and self.severed.get((source, target), False)
 
-    # --- arrivals -------------------------------------------------------------------------
-
-    def arrive(self, message: tuple[int, int, Any]) -> None:
-        target, source, content = message
-        shell = self.nodes[target].shell
-        if not shell.stopped:
-            shell.received(source, content)
-
-    def request(self, request: tuple[int, Any, Op]) -> None:
-        node, handle, op = request
-        shell = self.nodes[node].shell
-        if not shell.stopped:
-            shell.requested([handle], [op])
+    # --- answers --------------------------------------------------------------------------
 
     def answered(self, reply: Reply) -> None:
         session, sequence = reply.handle
         client = self.clients[session.client]
-        value = reply.value if type(reply.value) is bytes else None
-        now_ns = self.clock.now_ns()
-        client.driver.returned(session, sequence, reply.outcome, value, reply.version, now_ns)
-        if client.driver.outstanding == 0:
+        driver = client.driver
+        value = reply.value
+        if type(value) is list:
+            value = None
+        driver.returned(
+            session, sequence, reply.outcome, value, reply.version, self.clock.current_ns
+        )
+        if not driver.outstanding:
             client.stop_if_finished()
 
     def redirected(self, redirect: Redirect) -> None:
         session, sequence = redirect.handle
         driver = self.clients[session.client].driver
-        driver.redirected(session, sequence, redirect.node, self.clock.now_ns())
+        driver.redirected(session, sequence, redirect.node, self.clock.current_ns)
 
     # --- the run --------------------------------------------------------------------------
 
@@ -277,11 +324,11 @@ class SimulatedCluster:
     def _sample(self, _: Any) -> None:
         for node in self.nodes:
             node.sample()
-        self.clock.at(self.clock.now_ns() + INTERVAL_NS, self._sample, None)
+        self.clock.at(self.clock.current_ns + INTERVAL_NS, self._sample, None)
 
     def finished(self) -> bool:
         """Every client has had all its answers."""
-        if self.clock.now_ns() < 0:
+        if self.clock.current_ns < 0:
             return False
         return all(client.driver.finished for client in self.clients)
 
@@ -291,9 +338,9 @@ class SimulatedCluster:
         self.clock.run()
         if not self.finished():
             raise EnvironmentFailure("the simulation ran out of events before the load ended")
-        limit_ns = self.clock.now_ns() + SETTLE_NS
-        while self.clock.now_ns() < limit_ns and not self.converged():
-            self.clock.run(self.clock.now_ns() + INTERVAL_NS)
+        limit_ns = self.clock.current_ns + SETTLE_NS
+        while self.clock.current_ns < limit_ns and not self.converged():
+            self.clock.run(self.clock.current_ns + INTERVAL_NS)
 
     def converged(self) -> bool:
         """All live replicas hold the same."""
@@ -311,14 +358,9 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
         role=node.shell.machine.role,
         cores=store.node.cores,
         storage_parallel=store.node.storage.parallel,
-        operations=deltas[:, 0],
-        messages=deltas[:, 1],
-        cpu_busy_ns=deltas[:, 2],
-        storage_busy_ns=deltas[:, 3],
-        cache_hits=deltas[:, 4],
-        cache_misses=deltas[:, 5],
         process_cpu_ns=0,
         contents_digest=contents_digest(node.shell.machine),
+        **{name: deltas[:, index] for index, name in enumerate(COUNTERS)},
     )
 
 

@@ -256,6 +256,7 @@ TRIALS = Table(
     _columns(
         ("study", _TEXT, "", "name of the study"),
         ("number", WHOLE, "", "number of the trial, from 0"),
+        ("is_default", _FLAG, "", "whether it is the variant that the config itself describes"),
         ("state", _TEXT, "", ", ".join(TRIAL_STATES)),
         ("params", _TEXT, "", "JSON: config path to value"),
         ("value", NUMBER, "", "the objective, in its metric's unit; null: not measured"),

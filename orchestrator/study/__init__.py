@@ -1,0 +1,1 @@
+"""The parts of a study: its leases, search space, trials, verdicts, driver, view and progress."""

@@ -1,0 +1,100 @@
+"""What a measured trial is worth: its value, its constraints, and whether it may win.
+
+An *outcome* is the row of the ``trials`` table as plain JSON data. A run that is not valid, or
+whose consistency claim was not shown to hold, is infeasible whatever its figures are, so a
+search cannot win by being wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from orchestrator.config.schema import Config, Objective
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.core.verdict import INVALID, UNDECIDED
+from orchestrator.report.model import COMPLETE, FAILED, INFEASIBLE, finite, lookup, metric
+
+Outcome = Mapping[str, Any]
+
+_BOUNDS: Final = ("p50", "p90", "p99", "p999", "max")
+_KINDS: Final = (("all", ""), ("read", "read."), ("write", "write."))
+
+
+def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
+    """Bound of the SLO by its path below ``slo`` -> (path into a result object, its value)."""
+    bounds = {}
+    for kind, prefix in _KINDS:
+        group = config.slo if kind == "all" else getattr(config.slo, kind)
+        for name in _BOUNDS:
+            bound_ns = getattr(group, name)
+            if bound_ns is not None:
+                bounds[prefix + name] = (f"latency_ms.{kind}.{name}", bound_ns / NS_PER_MS)
+    if config.slo.error_rate is not None:
+        bounds["error_rate"] = ("error_rate", config.slo.error_rate)
+    return bounds
+
+
+def constraints_of(summary: Mapping[str, Any], config: Config) -> dict[str, float]:
+    """Name -> value, above 0 where broken: the SLO's as value / bound - 1, verdicts as 1."""
+    violated = {found["metric"] for found in lookup(summary, "slo.violations") or ()}
+    found = {
+        "valid": 0.0 if summary["valid"] else 1.0,
+        "consistency": float(lookup(summary, "consistency.verdict") in (INVALID, UNDECIDED)),
+    }
+    for name, (path, bound) in slo_bounds(config).items():
+        value = metric(summary, path)
+        margin = value / bound - 1 if value is not None and bound > 0 else 0.0
+        if name in violated:
+            margin = margin if margin > 0 else 1.0
+        found[f"slo.{name}"] = margin if name in violated else min(margin, 0.0)
+    if lookup(summary, "slo.met") is False and not violated & set(slo_bounds(config)):
+        found["slo"] = 1.0
+    return found
+
+
+def feasible(outcome: Outcome) -> bool:
+    """Whether the trial may win: measured, believed, and within every constraint."""
+    constraints = outcome["constraints"] or ()
+    return (
+        outcome["state"] == COMPLETE
+        and outcome["value"] is not None
+        and all(value <= 0 for value in constraints)
+    )
+
+
+def counts(outcome: Outcome) -> bool:
+    """Whether the trial counts towards the budget: what was refused before it ran does not."""
+    return outcome["run_id"] is not None or outcome["state"] == FAILED
+
+
+def best_of(outcomes: Sequence[Outcome], direction: str) -> Outcome | None:
+    """The best feasible trial, the earliest of equals."""
+    sign = -1.0 if direction == "maximize" else 1.0
+    may_win = [outcome for outcome in outcomes if feasible(outcome)]
+    return min(
+        may_win, key=lambda outcome: (sign * outcome["value"], outcome["number"]), default=None
+    )
+
+
+def judged(
+    summary: Mapping[str, Any], config: Config, objective: Objective
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """State, value and reason of a trial that ran, and its constraints."""
+    constraints = constraints_of(summary, config)
+    value = finite(lookup(summary, objective.metric))
+    doubts = list(summary["invalid_reasons"] or ())
+    if constraints["consistency"] > 0:
+        verdict = lookup(summary, "consistency.verdict")
+        doubts.append(f"consistency is {verdict}")
+    if constraints["valid"] > 0 or constraints["consistency"] > 0:
+        state, reason = INFEASIBLE, "; ".join(doubts) or "the run is not valid"
+    elif value is None:
+        state, reason = FAILED, f"the run has no figure for {objective.metric}"
+    else:
+        state = COMPLETE
+        reason = "; ".join(
+            f"{found['metric']} {found['value']:.4g} above its bound of {found['bound']:.4g}"
+            for found in lookup(summary, "slo.violations") or ()
+        )
+    return {"state": state, "value": value, "reason": reason or None}, constraints

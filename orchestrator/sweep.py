@@ -1,0 +1,191 @@
+"""A grid over any config paths: every combination once, whatever was interrupted before.
+
+A variant is identified by the hash of its resolved configuration. One whose valid run is in
+the results already is taken from there; what its own limits forbid is listed and not run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from orchestrator.config.load import ConfigSource, parse_override, parse_value
+from orchestrator.config.render import config_hash
+from orchestrator.config.schema import Config
+from orchestrator.errors import ConfigError, InfeasibleError, InputError
+from orchestrator.run import Runner, plan
+
+RUN: Final = "run"
+REUSED: Final = "reused"
+INFEASIBLE: Final = "infeasible"
+
+Axes = Mapping[str, Sequence[Any]]
+_OPENING: Final = {"[": "]", "{": "}", "(": ")"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination: ``values`` by path, and its config, or why it cannot run."""
+
+    values: dict[str, Any]
+    config: Config | None
+    error: InputError | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One variant that was dealt with; ``summary`` is None where it is infeasible."""
+
+    values: dict[str, Any]
+    state: Literal["run", "reused", "infeasible"]
+    summary: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """All points in the order of the grid, the last axis changing fastest."""
+
+    points: tuple[Point, ...]
+    results: str
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """``runs``: result objects with ``values`` and ``reused``; ``infeasible``: with reasons."""
+        return {
+            "runs": [
+                {**point.summary, "values": point.values, "reused": point.state == REUSED}
+                for point in self.points
+                if point.summary is not None
+            ],
+            "infeasible": [
+                {"values": point.values, "reason": point.reason}
+                for point in self.points
+                if point.state == INFEASIBLE
+            ],
+            "results": self.results,
+        }
+
+
+# --- the grid ---------------------------------------------------------------------------
+
+
+def split_axes(texts: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
+    """(plain overrides, axes) of ``path=value`` texts: a list of values at commas is an axis.
+
+    Commas within brackets or quotes belong to a value: ``tune.objectives=[a,b]`` is one value.
+    Raises ConfigError for a malformed text or an axis given twice.
+    """
+    plain: list[str] = []
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        path, _, value = text.partition("=")
+        values = list(split_values(value))
+        if len(values) == 1:
+            plain.append(text)
+            continue
+        parsed = [parse_override(f"{path}={each}") for each in values]
+        name = parsed[0][0]
+        if name in axes:
+            raise ConfigError("the axis is given twice", path=name)
+        axes[name] = [each for _, each in parsed]
+    return plain, axes
+
+
+def split_values(text: str) -> Iterator[str]:
+    """The parts of ``text`` between commas that stand outside brackets and quotes."""
+    closing: list[str] = []
+    quote = ""
+    start = 0
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in _OPENING:
+            closing.append(_OPENING[character])
+        elif closing and character == closing[-1]:
+            closing.pop()
+        elif character == "," and not closing:
+            yield text[start:position].strip()
+            start = position + 1
+    yield text[start:].strip()
+
+
+def variants(source: ConfigSource, axes: Axes) -> list[Variant]:
+    """The grid, checked as far as that goes without running it.
+
+    A value that is wrong by itself raises ConfigError; a combination that cannot run becomes a
+    variant with its error, unless no combination can run at all.
+    """
+    for path, values in axes.items():
+        if source.knows(path):
+            for value in values:
+                parse_value(source, path, value)
+    found = [
+        _variant(source, dict(zip(axes, combination, strict=True)))
+        for combination in itertools.product(*axes.values())
+    ]
+    errors = [variant.error for variant in found if variant.error is not None]
+    if len(errors) == len(found) and not any(isinstance(e, InfeasibleError) for e in errors):
+        raise errors[0]
+    return found
+
+
+def _variant(source: ConfigSource, values: dict[str, Any]) -> Variant:
+    try:
+        config = source.with_values(values).build()
+        plan(config)
+    except (ConfigError, InfeasibleError) as error:
+        return Variant(values, None, error)
+    return Variant(values, config)
+
+
+# --- the sweep --------------------------------------------------------------------------
+
+
+def sweep(
+    source: ConfigSource,
+    axes: Axes,
+    runner: Runner,
+    *,
+    told: Callable[[int, int, Point], None] | None = None,
+    started: Callable[[int, int, Variant], None] | None = None,
+) -> SweepResult:
+    """Run every feasible variant of the grid that has no valid run yet.
+
+    ``started(number, of, variant)`` is called before a run, ``told(number, of, point)`` after
+    each variant. Raises what :func:`variants` and Runner.run raise; finished runs are kept,
+    and the same call goes on where it stopped.
+    """
+    grid = variants(source, axes)
+    points = []
+    for number, variant in enumerate(grid, start=1):
+        point = _stored_already(variant, runner)
+        if point is None:
+            if started is not None:
+                started(number, len(grid), variant)
+            point = _run(variant, runner)
+        points.append(point)
+        if told is not None:
+            told(number, len(grid), point)
+    listed = {path: list(values) for path, values in axes.items()}
+    return SweepResult(tuple(points), runner.store.results, listed)
+
+
+def _stored_already(variant: Variant, runner: Runner) -> Point | None:
+    from orchestrator.store.parquet import result
+
+    if variant.config is None:
+        return Point(variant.values, INFEASIBLE, reason=str(variant.error))
+    for row in reversed(runner.store.runs_by_config_hash(config_hash(variant.config))):
+        if row["valid"]:
+            return Point(variant.values, REUSED, result(row))
+    return None
+
+
+def _run(variant: Variant, runner: Runner) -> Point:
+    assert variant.config is not None
+    return Point(variant.values, RUN, runner.run(variant.config).summary)

@@ -1,0 +1,270 @@
+"""The project's speed bars, measured: ``python scripts/bench.py [NAME ...]``.
+
+Timed thresholds live here and not in the tests. Absolute figures depend on the machine, so what
+matters is compared with something that runs beside it, in interleaved rounds. Exit code 1 says
+that a bar was missed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.load import load_mapping
+from orchestrator.core.record import RunRecord
+from orchestrator.runtimes._deploy import Parts
+
+ROUNDS = 3
+CONNECTIONS = 50
+OPERATIONS = 300_000
+KEYS = 100_000
+
+
+def raft(**changes: Any) -> Parts:
+    """Three Raft replicas with measured costs and memory durability."""
+    config = {
+        "experiment": "bench",
+        "system": {
+            "name": "replicated_store",
+            "protocol": {"name": "raft"},
+            "replicas": 3,
+            "node": {"costs": "measured"},
+        },
+        "workload": {"name": "ycsb", "mix": "a", "keys": KEYS, "distribution": "uniform"},
+        "arrival": {"name": "closed", "sessions": 64},
+        "warmup": "1s",
+        "duration": "4s",
+    }
+    return Parts.of(load_mapping(config | changes))
+
+
+class Report:
+    """Collects figures against their bars."""
+
+    def __init__(self) -> None:
+        self.missed = 0
+
+    def bar(self, name: str, figure: float, bound: float, unit: str, *, least: bool) -> None:
+        """Print one figure with its bar."""
+        met = figure >= bound if least else figure <= bound
+        self.missed += not met
+        sign = ">=" if least else "<="
+        print(f"{'ok  ' if met else 'MISS'} {name}: {figure:,.4g} {unit} ({sign} {bound:,.4g})")
+
+    def note(self, text: str) -> None:
+        """Print a figure without a bar."""
+        print(f"     {text}", flush=True)
+
+
+def _redis_benchmark(port: int, *extra: str) -> float:
+    """SET operations per second."""
+    command = ["redis-benchmark", "-p", str(port), "-c", str(CONNECTIONS), "-t", "set"]
+    command += ["-n", str(OPERATIONS), "-r", str(KEYS), "--csv", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return float(done.stdout.strip().splitlines()[-1].replace('"', "").split(",")[1])
+
+
+def _wait_for_port(port: int) -> None:
+    import socket
+
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@contextmanager
+def _real_redis(replicas: int) -> Iterator[int]:
+    """A primary and its replicas; yields the primary's port."""
+    import socket
+
+    folder = tempfile.mkdtemp(prefix="archbench-bench-")
+    ports = []
+    for _ in range(replicas + 1):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    servers = []
+    for index, port in enumerate(ports):
+        command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+        command += ["--bind", "127.0.0.1", "--dir", folder, "--dbfilename", f"{index}.rdb"]
+        if index:
+            command += ["--replicaof", "127.0.0.1", str(ports[0])]
+        servers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    try:
+        for port in ports:
+            _wait_for_port(port)
+        time.sleep(2)
+        yield ports[0]
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def data_path(report: Report) -> None:
+    """Acknowledged writes of three Raft replicas beside real Redis with two replicas."""
+    from orchestrator.runtimes import ray_cluster
+
+    if shutil.which("redis-benchmark") is None or shutil.which("redis-server") is None:
+        report.note("data_path: redis-benchmark or redis-server is not installed; left out")
+        return
+    runtime = ray_cluster.RayRuntime()
+    parts = raft()
+    runtime.reserve(4)
+    ours, real, piped = [], [], []
+    try:
+        with runtime.deployed(parts, clients=False) as deployment, _real_redis(2) as redis_port:
+            deployment.start()
+            port = deployment.client_addresses[0][1]
+            for _ in range(ROUNDS):
+                ours.append(_redis_benchmark(port))
+                real.append(_redis_benchmark(redis_port))
+                piped.append(_redis_benchmark(port, "-P", "16"))
+        own = [_own_clients(runtime.run(parts)) for _ in range(ROUNDS)]
+    finally:
+        runtime.close()
+        ray_cluster.disconnect()
+    for mine, theirs in zip(ours, real, strict=True):
+        report.note(f"redis-benchmark SET: {mine:,.0f}/s, real Redis {theirs:,.0f}/s")
+    ratio = statistics.median(a / b for a, b in zip(ours, real, strict=True))
+    report.bar("writes against real Redis with 2 replicas", ratio, 0.5, "x", least=True)
+    report.bar("acknowledged writes", statistics.median(ours), 45_000, "/s", least=True)
+    report.note(f"pipelined by 16: {statistics.median(piped):,.0f}/s")
+    report.bar("own clients", statistics.median(own), 45_000, "/s", least=True)
+
+
+def _own_clients(record: RunRecord) -> float:
+    history = record.history
+    window_s = (record.end_ns - record.warmup_ns) / 1e9
+    returned = history.returned_ns
+    done = (history.outcome == 0) & (returned >= record.warmup_ns) & (returned < record.end_ns)
+    return float(done.sum() / window_s)
+
+
+def simulator(report: Report) -> None:
+    """Simulated operations per second of three-node Raft with 64 clients on one core."""
+    from orchestrator.runtimes import simulated
+
+    node = {"cpu": {"read": "5us", "write": "5us", "message": "20us"}}
+    network = {"delay": "250us"}
+
+    def rate(batch: dict[str, Any]) -> float:
+        base = {"name": "replicated_store", "protocol": {"name": "raft"}, "replicas": 3}
+        parts = raft(system=base | {"node": node, "network": network, "batch": batch})
+        started_s = time.perf_counter()
+        record = simulated.run(parts)
+        return len(record.history) / (time.perf_counter() - started_s)
+
+    batched = [rate({"max": 16, "linger": "100us"}) for _ in range(ROUNDS)]
+    report.bar("simulated operations", statistics.median(batched), 60_000, "/s", least=True)
+    report.note(f"without batching: {rate({'max': 1}):,.0f}/s")
+
+
+def timer(report: Report) -> None:
+    """How late emulated waits of 200 microseconds end, at 1,000 a second."""
+    import asyncio
+
+    import numpy
+    import uvloop
+
+    from orchestrator.runtimes._clock import RealClock
+
+    late_ns: list[int] = []
+    loop = uvloop.new_event_loop()
+    clock = RealClock(loop, time.monotonic_ns())
+    count, wait_ns, gap_ns = 3_000, 200_000, 1_000_000
+    done: asyncio.Future[None] = loop.create_future()
+
+    def ended(due_ns: int) -> None:
+        late_ns.append(clock.now_ns() - due_ns)
+        if len(late_ns) == count:
+            done.set_result(None)
+
+    def begin(_: Any) -> None:
+        due_ns = clock.now_ns() + wait_ns
+        clock.at(due_ns, ended, due_ns)
+
+    for index in range(count):
+        clock.at(10_000_000 + index * gap_ns, begin, None)
+    loop.run_until_complete(asyncio.wait_for(done, 30))
+    clock.close()
+    loop.close()
+    p50_ns, p99_ns = numpy.percentile(late_ns, [50, 99])
+    report.bar("200 us waits, median error", p50_ns / 1e3, 100, "us", least=False)
+    report.bar("200 us waits, p99 error", p99_ns / 1e3, 500, "us", least=False)
+
+
+def cold_start(report: Report) -> None:
+    """From the command line to the first operation, Ray's start included."""
+    with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
+        config = Path(folder) / "cold.yaml"
+        config.write_text("experiment: cold\nwarmup: 0s\nduration: 100ms\nworkload: {keys: 1000}\n")
+        seconds = []
+        for _ in range(ROUNDS):
+            command = [sys.executable, "-m", "orchestrator.cli", "run", str(config), "--json"]
+            started_s = time.time()
+            done = subprocess.run(
+                [*command, "--results", folder], capture_output=True, timeout=120, check=False
+            )
+            ended_s = time.time()
+            if done.returncode not in (0, 1):
+                raise RuntimeError(done.stderr.decode())
+            seconds.append(ended_s - started_s)
+        # The whole command is an upper bound of the time to its first operation.
+        report.bar("cold run, whole command", statistics.median(seconds), 8, "s", least=False)
+
+
+def warm_pool(report: Report) -> None:
+    """What is lost between two runs on a warm pool, from last return to next intended start."""
+    from orchestrator.runtimes import ray_cluster
+
+    runtime = ray_cluster.RayRuntime()
+    lost = []
+    try:
+        for _ in range(2 * ROUNDS):
+            runtime.run(raft(duration="1s"))
+            if runtime.lost_between_runs_s is not None:
+                lost.append(runtime.lost_between_runs_s)
+    finally:
+        runtime.close()
+        ray_cluster.disconnect()
+    report.bar("lost between two runs", statistics.median(lost), 0.5, "s", least=False)
+
+
+BARS: dict[str, Callable[[Report], None]] = {
+    "timer": timer,
+    "simulator": simulator,
+    "data_path": data_path,
+    "warm_pool": warm_pool,
+    "cold_start": cold_start,
+}
+
+
+def main() -> int:
+    """Run the named bars, or all."""
+    report = Report()
+    for name in sys.argv[1:] or list(BARS):
+        if name not in BARS:
+            print(f"no bar is called {name!r}; there are: {', '.join(BARS)}")
+            return 2
+        print(f"{name}: {(BARS[name].__doc__ or '').strip()}", flush=True)
+        BARS[name](report)
+    return 1 if report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

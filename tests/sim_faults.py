@@ -1,0 +1,241 @@
+"""Simulated clusters under crashes, restarts, partitions, loss and reordering.
+
+A seed decides everything. Safety is checked while faults happen, by the machines' own
+invariants after every event and by the checkers on the history; then all is healed, and the
+replicas have to converge. One read of every key after the end joins the history, so that an
+acknowledged write that was lost is seen even where no client read it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from orchestrator.config.load import load_mapping
+from orchestrator.config.schema import Config
+from orchestrator.core.history import COLUMNS, DTYPES, NEVER, PHASE_RUN, VALUE_ID_BYTES, History
+from orchestrator.core.machine import OK, READ, Effect, Event, Machine
+from orchestrator.core.randomness import scalar_stream
+from orchestrator.core.registry import Slot
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.core.verdict import VALID, check, check_claims
+from orchestrator.runtimes._deploy import Parts, contents_digest
+from orchestrator.runtimes.simulated import SimulatedCluster
+
+FAULTS_END_NS = 2 * NS_PER_S
+LOAD_END_NS = FAULTS_END_NS + NS_PER_S // 2
+FINAL_SESSION = 1 << 31
+
+BASE: dict[str, Any] = {
+    "experiment": "faults",
+    "runtime": "sim",
+    "system": {
+        "name": "replicated_store",
+        "replicas": 3,
+        "node": {
+            "cpu": {"read": "20us", "write": "20us", "message": "10us"},
+            "storage": {
+                "write": "50us",
+                "sync": {"name": "exponential", "mean": "2ms"},
+                "durability": "fsync",
+            },
+        },
+        "network": {"delay": {"name": "exponential", "mean": "2ms"}, "loss": 0.01},
+        "batch": {"max": 4, "linger": "100us"},
+    },
+    "workload": {"name": "ycsb", "mix": "a", "keys": 4, "value_size": "8B"},
+    "arrival": {
+        "name": "closed",
+        "sessions": 8,
+        "think_time": {"name": "exponential", "mean": "20ms"},
+    },
+    "clients": 2,
+    "client": {"timeout": "150ms", "connections": 2},
+    "warmup": "0s",
+    "duration": "2500ms",
+}
+
+Watch = Callable[[Machine, Event, list[Effect]], None]
+
+
+@dataclass(frozen=True)
+class Chosen(Slot):
+    """A slot of a machine that is not registered: the twins that tests make."""
+
+    machine: type[Any] = object
+
+    @property
+    def implementation(self) -> type[Any]:
+        return self.machine
+
+
+def watched(machine: type[Any], watch: Watch) -> type[Any]:
+    """The machine with its invariants checked after every event, then ``watch``."""
+
+    class Watched(machine):  # type: ignore[misc]
+        def handle(self, event: Event, now_ns: int) -> list[Effect]:
+            effects: list[Effect] = super().handle(event, now_ns)
+            self.check()
+            watch(self, event, effects)
+            return effects
+
+    return Watched
+
+
+def nothing(machine: Machine, event: Event, effects: list[Effect]) -> None:
+    """Watches nothing."""
+
+
+def configured(seed: int, system: Mapping[str, Any], *overrides: str) -> Config:
+    """BASE with other parts of ``system`` (merged key by key) and overrides."""
+    merged = BASE["system"] | dict(system)
+    return load_mapping(BASE | {"seed": seed, "system": merged}, *overrides)
+
+
+@dataclass
+class Faults:
+    """Decides what happens when: random crashes, restarts and cuts of one cluster.
+
+    ``hunt``: share of faults that are aimed at the leader. ``away_ns``: mean time that a
+    crashed node stays away or a cut lasts. Every fault happens before FAULTS_END_NS.
+    """
+
+    cluster: SimulatedCluster
+    chance: random.Random
+    gap_ns: int = 120 * NS_PER_MS
+    away_ns: int = 60 * NS_PER_MS
+    hunt: float = 0.5
+    crashes: float = 0.6
+
+    def plan(self) -> None:
+        """Put the whole schedule into the cluster's clock."""
+        at_ns = 0
+        while True:
+            at_ns += round(self.chance.expovariate(1 / self.gap_ns))
+            if at_ns >= FAULTS_END_NS:
+                break
+            self.cluster.clock.at(at_ns, self._strike, self._until(at_ns))
+        self.cluster.clock.at(FAULTS_END_NS, self._heal, None)
+
+    def _until(self, at_ns: int) -> int:
+        return min(FAULTS_END_NS, at_ns + round(self.chance.expovariate(1 / self.away_ns)))
+
+    def _victim(self) -> int:
+        nodes = self.cluster.nodes
+        leaders = [each.node for each in nodes if each.shell.machine.role in ("leader", "primary")]
+        aimed = leaders and self.chance.random() < self.hunt
+        return self.chance.choice(leaders if aimed else [each.node for each in nodes])
+
+    def _strike(self, until_ns: int) -> None:
+        victim = self._victim()
+        if self.chance.random() < self.crashes:
+            node = self.cluster.nodes[victim]
+            if not node.shell.stopped:
+                node.crash(survivors=self.chance.choice((0, 0, 1, 3)))
+                self.cluster.clock.at(until_ns, self._restart, victim)
+            return
+        links = self._cut_links(victim)
+        for link in links:
+            self.cluster.severed[link] = True
+        self.cluster.clock.at(until_ns, self._mend, links)
+
+    def _cut_links(self, victim: int) -> list[tuple[int, int]]:
+        others = [each.node for each in self.cluster.nodes if each.node != victim]
+        side = self.chance.sample(others, self.chance.randint(1, len(others))) if others else []
+        outward = [(victim, other) for other in side]
+        inward = [(other, victim) for other in side]
+        return self.chance.choice((outward + inward, outward + inward, outward, inward))
+
+    def _mend(self, links: list[tuple[int, int]]) -> None:
+        for link in links:
+            self.cluster.severed.pop(link, None)
+
+    def _restart(self, victim: int) -> None:
+        node = self.cluster.nodes[victim]
+        if node.shell.stopped:
+            node.restart()
+
+    def _heal(self, _: None) -> None:
+        self.cluster.severed.clear()
+        for node in self.cluster.nodes:
+            self._restart(node.node)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation showed. ``problem`` is empty where everything claimed held."""
+
+    problem: str
+    history: History
+    cluster: SimulatedCluster
+
+
+def simulate(
+    config: Config,
+    *,
+    machine: type[Any] | None = None,
+    watch: Watch = nothing,
+    faults: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Run the config, under ``faults`` (parameters of Faults) unless None; judge the history.
+
+    ``machine`` stands in for the protocol's own. Raises AssertionError for a broken invariant.
+    """
+    slot = config.system.params.protocol
+    chosen = Chosen(
+        slot.family, slot.name, slot.params, watched(machine or slot.implementation, watch)
+    )
+    params = dataclasses.replace(config.system.params, protocol=chosen)
+    config = dataclasses.replace(config, system=dataclasses.replace(config.system, params=params))
+    cluster = SimulatedCluster(Parts.of(config))
+    if faults is not None:
+        Faults(cluster, scalar_stream(config.seed, "faults"), **faults).plan()
+    cluster.run()
+    history = History.concatenate([client.driver.history() for client in cluster.clients])
+    history = with_final_reads(history, cluster)
+    digests = [contents_digest(node.shell.machine) for node in cluster.nodes]
+    claimed = cluster.parts.system.claims(config.client.sticky)
+    verdicts = [*check_claims(history, claimed, digests=digests).verdicts]
+    verdicts.append(check(history, "eventual", digests=digests))
+    problems = [found.explanation for found in verdicts if found.verdict != VALID]
+    return Outcome("; ".join(problems), history, cluster)
+
+
+def problem_of(config: Config, **options: Any) -> str:
+    """What :func:`simulate` found wrong, a broken invariant included; empty: nothing."""
+    try:
+        return simulate(config, **options).problem
+    except AssertionError as error:
+        return f"invariant: {error}"
+
+
+def with_final_reads(history: History, cluster: SimulatedCluster) -> History:
+    """The history and a read of every key after it, as node 0 would answer it at the end."""
+    machine = cluster.nodes[0].shell.machine
+    preload = cluster.parts.workload.preload()
+    names = cluster.parts.workload.key_names
+    keys = sorted(set(history.key.tolist()))
+    columns = {name: numpy.zeros(len(keys), dtype=DTYPES[name]) for name in COLUMNS}
+    end_ns = cluster.clock.current_ns
+    for row, key in enumerate(keys):
+        written = machine.contents().get(names[key])
+        value = preload.get(names[key]) if written is None else written[0]
+        found = -1 if value is None else int.from_bytes(value[:VALUE_ID_BYTES], "big")
+        columns["value_id"][row] = found
+        columns["version"][row] = 0 if written is None else written[1]
+    columns["session"][:] = FINAL_SESSION + numpy.arange(len(keys))
+    columns["sequence"][:] = 1
+    columns["kind"][:] = READ
+    columns["outcome"][:] = OK
+    columns["phase"][:] = PHASE_RUN
+    columns["key"][:] = keys
+    columns["intended_ns"][:] = columns["invoked_ns"][:] = end_ns
+    columns["returned_ns"][:] = end_ns + 1
+    columns["previous_return_ns"][:] = NEVER
+    final = History(**columns, key_names=history.key_names)
+    return History.concatenate([history, final])

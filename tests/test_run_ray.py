@@ -1,0 +1,238 @@
+"""Real runs on an embedded Ray: sockets, processes, deaths. The machines are those of sim."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from orchestrator.config.load import load_mapping
+from orchestrator.core.machine import OK, UNKNOWN
+from orchestrator.core.record import RunRecord
+from orchestrator.core.verdict import VALID, check_claims
+from orchestrator.errors import EnvironmentFailure
+from orchestrator.runtimes import ray_cluster
+from orchestrator.runtimes._deploy import Parts
+
+pytestmark = pytest.mark.serial
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[ray_cluster.RayRuntime]:
+    """One warm pool for all tests of this module."""
+    made = ray_cluster.RayRuntime()
+    yield made
+    made.close()
+    ray_cluster.disconnect()
+
+
+def parts(protocol: dict[str, Any], **changes: Any) -> Parts:
+    """A short closed-loop run of a replicated store with measured costs."""
+    system = {
+        "name": "replicated_store",
+        "protocol": protocol,
+        "replicas": 3,
+        "node": {"costs": "measured"},
+    }
+    config: dict[str, Any] = {
+        "experiment": "real",
+        "system": system | changes.pop("system", {}),
+        "workload": {"name": "ycsb", "mix": "a", "keys": 200},
+        "arrival": {"name": "closed", "sessions": 8},
+        "warmup": "200ms",
+        "duration": "1s",
+    }
+    return Parts.of(load_mapping(config | changes))
+
+
+def claims_hold(record: RunRecord, made: Parts) -> bool:
+    """Whether the history passes everything that the configuration claims."""
+    digests = [node.contents_digest for node in record.nodes]
+    claimed = made.system.claims(made.config.client.sticky)
+    return check_claims(record.history, claimed, digests=digests).verdict == VALID
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {"name": "raft"},
+        {"name": "primary_backup", "mode": "sync"},
+        {"name": "primary_backup", "mode": "async", "read_from": "any"},
+    ],
+    ids=["raft", "sync", "async-any"],
+)
+def test_history_of_a_real_run_keeps_what_is_claimed(
+    runtime: ray_cluster.RayRuntime, protocol: dict[str, Any]
+) -> None:
+    made = parts(protocol, client={"sticky": True}, clients=2)
+    record = runtime.run(made, settle=True)
+    assert record.clock == "real"
+    assert not record.lost_parts
+    assert len(record.history) > 500
+    assert set(record.history.client.tolist()) == {0, 1}
+    assert (record.history.outcome == OK).all()
+    assert claims_hold(record, made)
+    assert sum(int(node.operations.sum()) for node in record.nodes) > 0
+
+
+def test_emulated_delays_and_costs_are_as_long_as_asked(runtime: ray_cluster.RayRuntime) -> None:
+    node = {"costs": "modelled", "cpu": {"read": "1ms", "write": "1ms", "message": "0s"}}
+    system = {"replicas": 1, "node": node, "network": {"delay": "2ms"}}
+    made = parts({"name": "unreplicated"}, system=system, arrival={"name": "closed", "sessions": 1})
+    record = runtime.run(made)
+    latency_ms = (record.history.returned_ns - record.history.intended_ns) / 1e6
+    # Two links of 2 ms and 1 ms of CPU; what is above is the harness.
+    assert latency_ms.min() >= 5.0
+    assert numpy.median(latency_ms) < 7.0
+
+
+def test_open_load_starts_on_time_and_closed_load_reuses_the_warm_pool(
+    runtime: ray_cluster.RayRuntime,
+) -> None:
+    made = parts({"name": "raft"}, arrival={"name": "constant", "rate": "500/s"})
+    first, second = runtime.run(made), runtime.run(made)
+    for record in (first, second):
+        intended = record.history.intended_ns
+        assert len(intended) == 600
+        assert numpy.diff(numpy.sort(intended)).max() <= 2_000_001
+    assert runtime.lost_between_runs_s is not None
+
+
+def _kill_soon(pid: int, after_s: float) -> threading.Timer:
+    timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("victim", [0, 2], ids=["leader", "follower"])
+def test_raft_recovers_a_killed_node_from_its_log(
+    runtime: ray_cluster.RayRuntime, victim: int
+) -> None:
+    durable = {"node": {"costs": "measured", "storage": {"durability": "fsync"}}}
+    protocol = {"name": "raft", "election_timeout": "150ms", "heartbeat": "30ms"}
+    made = parts(protocol, system=durable, client={"timeout": "500ms"}, duration="3s")
+    with runtime.deployed(made) as deployment:
+        deployment.start()
+        _kill_soon(deployment.node_pids[victim], 1.0)
+        deployment.wait()
+        record = deployment.collect(True, 0)
+    assert not record.lost_parts
+    assert claims_hold(record, made)
+    history = record.history
+    late = history.intended_ns > 2_500_000_000
+    assert (history.outcome[late] == OK).any()
+    digests = {node.contents_digest for node in record.nodes}
+    assert len(record.nodes) == 3
+    assert len(digests) == 1
+
+
+def test_a_killed_node_without_a_log_stays_away_and_is_named(
+    runtime: ray_cluster.RayRuntime,
+) -> None:
+    made = parts({"name": "raft"}, client={"timeout": "300ms"}, duration="1500ms")
+    with runtime.deployed(made) as deployment:
+        deployment.start()
+        _kill_soon(deployment.node_pids[1], 0.5)
+        deployment.wait()
+        record = deployment.collect(False, 0)
+    assert len(record.lost_parts) == 1
+    assert record.lost_parts[0].startswith("node 1")
+    assert claims_hold(record, made)
+
+
+def test_a_killed_client_is_named(runtime: ray_cluster.RayRuntime) -> None:
+    made = parts({"name": "raft"}, clients=2)
+    with runtime.deployed(made) as deployment:
+        deployment.start()
+        _kill_soon(deployment.client_pids[0], 0.5)
+        deployment.wait()
+        record = deployment.collect(False, 0)
+    assert any(part.startswith("client 0") for part in record.lost_parts)
+    assert set(record.history.client.tolist()) == {1}
+
+
+def test_all_replicas_gone_gives_outcomes_in_doubt_and_an_end(
+    runtime: ray_cluster.RayRuntime,
+) -> None:
+    made = parts({"name": "unreplicated"}, system={"replicas": 1}, client={"timeout": "200ms"})
+    with runtime.deployed(made) as deployment:
+        deployment.start()
+        _kill_soon(deployment.node_pids[0], 0.4)
+        deployment.wait()
+        record = deployment.collect(False, 0)
+    assert (record.history.outcome == UNKNOWN).any()
+    assert record.lost_parts
+
+
+def test_an_unreachable_cluster_is_said_at_once() -> None:
+    with pytest.raises(EnvironmentFailure, match="no Ray cluster answers at '127.0.0.1:1'"):
+        ray_cluster._reachable("127.0.0.1:1")
+
+
+_DRIVER = """
+import sys, time
+from orchestrator.config.load import load_mapping
+from orchestrator.runtimes import ray_cluster
+from orchestrator.runtimes._deploy import Parts
+config = {"experiment": "killed", "duration": "60s", "workload": {"keys": 100}}
+runtime = ray_cluster.RayRuntime()
+with runtime.deployed(Parts.of(load_mapping(config))) as deployment:
+    deployment.start()
+    print("running", flush=True)
+    deployment.wait()
+"""
+
+
+def _family(root: int) -> dict[int, str]:
+    """All descendants of a process, with their start times."""
+    parents: dict[int, int] = {}
+    starts: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            words = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)], starts[int(entry.name)] = int(words[1]), words[19]
+    family = {root}
+    for _ in range(10):
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    return {pid: starts[pid] for pid in family if pid in starts}
+
+
+def _alive(family: dict[int, str]) -> list[int]:
+    left = []
+    for pid, start in family.items():
+        with suppress(OSError, IndexError):
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if words[19] == start and words[0] != "Z":
+                left.append(pid)
+    return left
+
+
+def test_nothing_survives_a_driver_killed_by_sigkill() -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == b"running\n"
+    time.sleep(1.0)
+    family = _family(driver.pid)
+    assert len(family) > 8
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    deadline_s = time.monotonic() + 10.0
+    while _alive(family) and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    assert _alive(family) == []
