@@ -259,7 +259,12 @@ class NodeProcess:
         assert log is not None
         log.write()
         waiting = self._loop.run_in_executor(None, log.sync)
-        waiting.add_done_callback(lambda future: (future.result(), done()))
+
+        def synced(future: asyncio.Future[None]) -> None:
+            future.result()
+            done()
+
+        waiting.add_done_callback(synced)
 
     def became(self, role: str) -> None:
         self._events.append(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))

