@@ -121,7 +121,7 @@ def _cores() -> Check:
 
 def _shared_memory() -> Check:
     try:
-        free_bytes = shutil.disk_usage("/dev/shm").free
+        free_bytes = shutil.disk_usage("/dev/shm").free >> 20 << 20
     except OSError as error:
         return Check("/dev/shm", False, f"{error.strerror}; Ray keeps objects there")
     detail = f"{format_size(free_bytes)} free (needed: {format_size(SHARED_MEMORY_BYTES)})"

@@ -7,10 +7,10 @@ import math
 import os
 from typing import Any, Final
 
+from orchestrator.analysis.sample import SAMPLE_OPERATIONS
 from orchestrator.config.schema import RAY, SIM
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.run import SAMPLE_OPERATIONS
 from orchestrator.runtimes._deploy import Parts
 from orchestrator.systems.replicated_store import MODELLED
 
@@ -88,7 +88,7 @@ class _Beginning:
     def __init__(self, parts: Parts) -> None:
         self._workload = parts.workload
         self.payload_bytes = parts.workload.payload_bytes
-        self.total = None
+        self.total: int | None = None
         self.key_names = parts.workload.key_names
         self.preload = parts.workload.preload
         self.stream = parts.workload.stream

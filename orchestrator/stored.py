@@ -74,10 +74,14 @@ def _event(row: Mapping[str, Any]) -> EventView:
     return EventView(row["at_s"], row["kind"], node, row["detail"] or "")
 
 
-def report_folder(results: str, name: str) -> Path:
-    """Where the report of ``name`` goes: beside the results, here where those are remote."""
-    home = Path("results") if "://" in results else Path(results)
-    return home / REPORTS / name
+def experiment_of(store: Store, run_id: str) -> str:
+    """The experiment that a run belongs to."""
+    return store.files("runs", run_id)[0].experiment
+
+
+def reports_folder(results: str) -> Path:
+    """Where reports go: beside the results, here where those are remote."""
+    return (Path("results") if "://" in results else Path(results)) / REPORTS
 
 
 def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:
@@ -87,4 +91,5 @@ def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:
 
     view = run_view(store, run_id)
     figures = run_figures(view)
-    return page.write(report_folder(store.results, run_id), page.run_page(view, figures), figures)
+    folder = reports_folder(store.results) / run_id
+    return page.write(folder, page.run_page(view, figures), figures)

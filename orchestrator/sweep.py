@@ -161,9 +161,10 @@ def sweep(
     and the same call goes on where it stopped.
     """
     grid = variants(source, axes)
+    done = _valid_runs(runner)
     points = []
     for number, variant in enumerate(grid, start=1):
-        point = _stored_already(variant, runner)
+        point = _known(variant, done)
         if point is None:
             if started is not None:
                 started(number, len(grid), variant)
@@ -175,15 +176,21 @@ def sweep(
     return SweepResult(tuple(points), runner.store.results, listed)
 
 
-def _stored_already(variant: Variant, runner: Runner) -> Point | None:
+def _valid_runs(runner: Runner) -> dict[str, dict[str, Any]]:
+    """Config hash -> row of the latest valid run that is stored."""
+    rows = runner.store.table("runs").to_pylist()
+    rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
+    return {row["config_hash"]: row for row in rows if row["valid"]}
+
+
+def _known(variant: Variant, done: Mapping[str, Mapping[str, Any]]) -> Point | None:
+    """What needs no run: infeasible, or run before."""
     from orchestrator.store.parquet import result
 
     if variant.config is None:
         return Point(variant.values, INFEASIBLE, reason=str(variant.error))
-    for row in reversed(runner.store.runs_by_config_hash(config_hash(variant.config))):
-        if row["valid"]:
-            return Point(variant.values, REUSED, result(row))
-    return None
+    row = done.get(config_hash(variant.config))
+    return None if row is None else Point(variant.values, REUSED, result(row))
 
 
 def _run(variant: Variant, runner: Runner) -> Point:

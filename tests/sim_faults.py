@@ -97,52 +97,81 @@ def configured(seed: int, system: Mapping[str, Any], *overrides: str) -> Config:
     return load_mapping(BASE | {"seed": seed, "system": merged}, *overrides)
 
 
+class Cluster(SimulatedCluster):
+    """Tells when a node takes office, and loses messages between nodes at will."""
+
+    on_leader: Callable[[int], None] | None = None
+    lossy: random.Random | None = None
+    loss: float = 0.0
+
+    def cut(self, source: int, target: int) -> bool:
+        if self.lossy is not None and self.lossy.random() < self.loss:
+            return True
+        return super().cut(source, target)
+
+    def event(self, node: int, kind: str, detail: str) -> None:
+        super().event(node, kind, detail)
+        if detail == "leader" and self.on_leader is not None:
+            self.on_leader(node)
+
+
 @dataclass
 class Faults:
     """Decides what happens when: random crashes, restarts and cuts of one cluster.
 
-    ``hunt``: share of faults that are aimed at the leader. ``away_ns``: mean time that a
-    crashed node stays away or a cut lasts. Every fault happens before FAULTS_END_NS.
+    ``gap_ns``: mean time between faults. ``away_ns``: mean time that a crashed node stays away
+    or a cut lasts. ``hunt``: share of faults that are aimed at the leader. ``crashes``: share
+    that are crashes. ``ambush_ns``: where above 0, every new leader is struck after about that
+    time. ``loss``: share of messages between nodes that are lost. All faults happen before FAULTS_END_NS.
     """
 
-    cluster: SimulatedCluster
+    cluster: Cluster
     chance: random.Random
     gap_ns: int = 120 * NS_PER_MS
     away_ns: int = 60 * NS_PER_MS
     hunt: float = 0.5
     crashes: float = 0.6
+    ambush_ns: int = 0
+    loss: float = 0.0
 
     def plan(self) -> None:
         """Put the whole schedule into the cluster's clock."""
-        at_ns = 0
-        while True:
-            at_ns += round(self.chance.expovariate(1 / self.gap_ns))
-            if at_ns >= FAULTS_END_NS:
-                break
-            self.cluster.clock.at(at_ns, self._strike, self._until(at_ns))
+        at_ns = self._later(0, self.gap_ns)
+        while at_ns < FAULTS_END_NS:
+            self.cluster.clock.at(at_ns, self._strike_somebody, None)
+            at_ns = self._later(at_ns, self.gap_ns)
         self.cluster.clock.at(FAULTS_END_NS, self._heal, None)
+        self.cluster.lossy, self.cluster.loss = self.chance, self.loss
+        if self.ambush_ns:
+            self.cluster.on_leader = self._ambush
 
-    def _until(self, at_ns: int) -> int:
-        return min(FAULTS_END_NS, at_ns + round(self.chance.expovariate(1 / self.away_ns)))
+    def _later(self, now_ns: int, mean_ns: int) -> int:
+        return now_ns + 1 + round(self.chance.expovariate(1 / mean_ns))
 
-    def _victim(self) -> int:
+    def _ambush(self, leader: int) -> None:
+        at_ns = self._later(self.cluster.clock.current_ns, self.ambush_ns)
+        if at_ns < FAULTS_END_NS:
+            self.cluster.clock.at(at_ns, self._strike, leader)
+
+    def _strike_somebody(self, _: None) -> None:
         nodes = self.cluster.nodes
         leaders = [each.node for each in nodes if each.shell.machine.role in ("leader", "primary")]
         aimed = leaders and self.chance.random() < self.hunt
-        return self.chance.choice(leaders if aimed else [each.node for each in nodes])
+        self._strike(self.chance.choice(leaders if aimed else [each.node for each in nodes]))
 
-    def _strike(self, until_ns: int) -> None:
-        victim = self._victim()
+    def _strike(self, victim: int) -> None:
+        clock = self.cluster.clock
+        until_ns = min(FAULTS_END_NS, self._later(clock.current_ns, self.away_ns))
         if self.chance.random() < self.crashes:
             node = self.cluster.nodes[victim]
             if not node.shell.stopped:
                 node.crash(survivors=self.chance.choice((0, 0, 1, 3)))
-                self.cluster.clock.at(until_ns, self._restart, victim)
+                clock.at(until_ns, self._restart, victim)
             return
         links = self._cut_links(victim)
         for link in links:
             self.cluster.severed[link] = True
-        self.cluster.clock.at(until_ns, self._mend, links)
+        clock.at(until_ns, self._mend, links)
 
     def _cut_links(self, victim: int) -> list[tuple[int, int]]:
         others = [each.node for each in self.cluster.nodes if each.node != victim]
@@ -161,6 +190,7 @@ class Faults:
             node.restart()
 
     def _heal(self, _: None) -> None:
+        self.cluster.lossy = None
         self.cluster.severed.clear()
         for node in self.cluster.nodes:
             self._restart(node.node)
@@ -172,7 +202,7 @@ class Outcome:
 
     problem: str
     history: History
-    cluster: SimulatedCluster
+    cluster: Cluster
 
 
 def simulate(
@@ -192,7 +222,7 @@ def simulate(
     )
     params = dataclasses.replace(config.system.params, protocol=chosen)
     config = dataclasses.replace(config, system=dataclasses.replace(config.system, params=params))
-    cluster = SimulatedCluster(Parts.of(config))
+    cluster = Cluster(Parts.of(config))
     if faults is not None:
         Faults(cluster, scalar_stream(config.seed, "faults"), **faults).plan()
     cluster.run()
@@ -214,7 +244,7 @@ def problem_of(config: Config, **options: Any) -> str:
         return f"invariant: {error}"
 
 
-def with_final_reads(history: History, cluster: SimulatedCluster) -> History:
+def with_final_reads(history: History, cluster: Cluster) -> History:
     """The history and a read of every key after it, as node 0 would answer it at the end."""
     machine = cluster.nodes[0].shell.machine
     preload = cluster.parts.workload.preload()

@@ -23,7 +23,8 @@ from orchestrator.config.shape import (
     nested_members,
 )
 from orchestrator.core.parameters import BANDWIDTH, CAPACITY, DURATION, FORMATTERS, RATE, SIZE
-from orchestrator.core.registry import Plugin
+from orchestrator.core.registry import Family, Plugin, plugins
+from orchestrator.errors import InputError, suggestion
 
 _QUANTITY_WORDS: Final = {
     DURATION: "duration",
@@ -43,6 +44,29 @@ def describe(subject: Plugin | type[Any] = Config) -> list[dict[str, Any]]:
     """
     record = subject.params if isinstance(subject, Plugin) else subject
     return [row for member in members(record).values() for row in _rows(member, member.name)]
+
+
+def catalogue(family: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """``{family: [{name, summary, claims, params}]}`` of all plug-ins, or of one family.
+
+    Raises InputError for a name that is no family.
+    """
+    names = [each.value for each in Family]
+    if family is not None and family not in names:
+        raise InputError(f"unknown family {family!r}", hint=suggestion(family, names))
+    return {
+        each.value: [
+            {
+                "name": name,
+                "summary": found.summary,
+                "claims": found.claims,
+                "params": describe(found),
+            }
+            for name, found in plugins(each).items()
+        ]
+        for each in Family
+        if family in {None, each.value}
+    }
 
 
 def _rows(member: Member, name: str) -> list[dict[str, Any]]:

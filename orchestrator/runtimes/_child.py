@@ -22,7 +22,11 @@ def preload() -> None:
     import uvloop  # noqa: F401
 
     from orchestrator.core.registry import Family, plugins
-    from orchestrator.runtimes import _client_process, _node_process  # noqa: F401
+    from orchestrator.runtimes import (  # noqa: F401
+        _client_process,
+        _node_process,
+        _server_process,
+    )
 
     for family in Family:
         plugins(family)
@@ -61,9 +65,17 @@ class Child:
     async def do_node(self, spec: Any) -> dict[str, int]:
         """Become a node; answers with its ports."""
         from orchestrator.runtimes._node_process import NodeProcess
+        from orchestrator.runtimes._server_process import ServerProcess
 
-        self._role = NodeProcess(spec, self._loop)
-        ports: dict[str, int] = await self._role.listen()
+        become = NodeProcess if spec.parts.system.emulated else ServerProcess
+        self._role = become(spec, self._loop)
+        try:
+            ports: dict[str, int] = await self._role.listen()
+        except OSError as error:
+            where = f"{spec.host}:{spec.client_port}" if spec.client_port else spec.host
+            raise EnvironmentFailure(
+                f"node {spec.node} cannot listen on {where}: {error.strerror or error}"
+            ) from error
         return ports
 
     async def do_client(self, spec: Any, addresses: list[tuple[str, int]]) -> None:
@@ -72,6 +84,12 @@ class Child:
 
         self._role = ClientProcess(spec, self._loop)
         await self._role.connect(addresses)
+
+    async def do_preload(self, parts: Any, primary: tuple[str, int]) -> None:
+        """Client: load the data of a system that is not emulated."""
+        from orchestrator.runtimes._redis_commands import preload
+
+        preload(parts, primary)
 
     async def do_connect(self, addresses: list[tuple[str, int]]) -> None:
         """Node: open the links to its peers and wait until they stand."""

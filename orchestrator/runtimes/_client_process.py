@@ -141,7 +141,12 @@ class TaggedConnection(_Connection):
 
 
 class PlainConnection(_Connection):
-    """To a Redis server: GET and SET, answered in order."""
+    """To a Redis server: GET and SET, answered in order.
+
+    An error reply says that the command was refused (no memory, a snapshot being loaded), so it
+    did not happen. An answer that nothing asked for, or that is no RESP, ends the connection:
+    what is under way on it may have happened.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -161,16 +166,20 @@ class PlainConnection(_Connection):
         return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(op.key), op.key)
 
     def data_received(self, data: bytes) -> None:
-        reader, client = self._reader, self._client
+        reader, client, sent = self._reader, self._client, self._sent
         reader.feed(data)
         driver = client.driver
         now_ns = client.clock.now_ns()
-        while (answer := reader.gets()) is not False:
-            session, sequence = self._sent.popleft()
-            # An error reply says that the command was refused, so it did not happen.
-            outcome = FAIL if isinstance(answer, hiredis.ReplyError) else OK
-            value = answer if type(answer) is bytes and session.op.kind != WRITE else None
-            driver.returned(session, sequence, outcome, value, 0, now_ns)
+        try:
+            while (answer := reader.gets()) is not False:
+                if not sent:
+                    raise hiredis.ProtocolError("an answer that nothing asked for")
+                session, sequence = sent.popleft()
+                outcome = FAIL if isinstance(answer, hiredis.ReplyError) else OK
+                value = answer if type(answer) is bytes and session.op.kind != WRITE else None
+                driver.returned(session, sequence, outcome, value, 0, now_ns)
+        except hiredis.ProtocolError:
+            self.close()
         client.tick()
 
 

@@ -1,28 +1,50 @@
 """The side of a node that clients talk to: RESP over TCP, parsed by hiredis.
 
 Own clients use the private command of ``_wire`` and take answers in any order. Plain Redis
-clients (redis-cli, redis-benchmark, redis-py) may use GET, SET, PING, ECHO, CONFIG GET,
-COMMAND, HELLO and INFO, pipelined; anything else is answered with an error. Their answers
-leave in the order of their commands. Each of their operations borrows a session of the node,
-since a pipelining connection is no sequential process.
+clients (redis-cli, redis-benchmark, redis-py) may use GET, SET and the commands of
+``_administration``, pipelined; anything else is answered with an error. Their answers leave in
+the order of their commands. Each of their operations borrows a session of the node, since a
+pipelining connection is no sequential process.
+
+What is no RESP ends the connection, after everything asked before it is answered. A line
+without RESP at the start of what arrives is a command too ("inline", for people with telnet).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import shlex
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, Op, Redirect, Reply
-from orchestrator.runtimes import _wire
+from orchestrator.runtimes import _administration, _wire
+from orchestrator.runtimes._administration import RESP2, Failure, encode
 from orchestrator.runtimes._network import Link
 
 PLAIN_SESSIONS: Final = 1 << 30
 """Sessions of plain clients: this bit, then 10 bits of node, then 20 bits of number."""
+ENTRY_MAX_BYTES: Final = 8 << 20
+"""Key and value of a plain SET; frames between nodes are bounded too."""
+COMMAND_MAX_BYTES: Final = 2 * ENTRY_MAX_BYTES
+INLINE_MAX_BYTES: Final = 64 << 10
+
+_ARRAY: Final = ord("*")
+_COUNT_END: Final = len(b"*1234567\r")
+"""Where the number of a command's words ends at the latest."""
+_STRING: Final = ord("$")
+_NO_COMMAND: Final = b"*0\r\n"
+_DONE: Final = b"+OK\r\n"
+_NOT_DONE: Final = encode(Failure("TRYAGAIN the operation was not carried out"), RESP2)
+_IN_DOUBT: Final = encode(Failure("UNKNOWN the operation may have been carried out"), RESP2)
+_TOO_LARGE: Final = encode(
+    Failure(f"ERR string exceeds maximum allowed size ({ENTRY_MAX_BYTES} bytes with its key)"),
+    RESP2,
+)
 
 
 class Service(Protocol):
@@ -59,14 +81,22 @@ class Service(Protocol):
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
+    _numbers = itertools.count(1)
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reader = hiredis.Reader()
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._slots: deque[PlainSlot] = deque()
+        self._line = b""
+        self._ending = False
         self.dirty = False
         self.link: Link | None = None
+        # What plain clients may ask for.
+        self.protocol = RESP2
+        self.name = b""
+        self.number = next(self._numbers)
 
     @property
     def connection(self) -> Connection:
@@ -75,33 +105,96 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's.
-        self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
 
+    def pause_writing(self) -> None:
+        """A client that does not read its answers is not read from either."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- commands in ----------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        service = self._service
+        try:
+            if data[0] != _ARRAY or self._line:
+                data = self._inline(data)
+            elif data.find(b"\r", 1, _COUNT_END) < 0 and len(data) >= _COUNT_END:
+                self._refuse_count()
+            self._commands(data)
+        except (hiredis.ProtocolError, ValueError, TypeError, MemoryError) as error:
+            slot = PlainSlot(self)
+            self._slots.append(slot)
+            text = str(error).removeprefix("Protocol error, ") or type(error).__name__
+            slot.fill(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
+            self.end()
+        if service.pending_ops:
+            service.wake()
+
+    def _commands(self, data: bytes) -> None:
+        """Take up all commands that are complete by now."""
         reader, service = self._reader, self._service
         reader.feed(data)
         handles, ops = service.pending_handles, service.pending_ops
-        try:
-            while (command := reader.gets()) is not False:
-                if type(command) is not list or not command or type(command[0]) is not bytes:
-                    raise ValueError("a command is an array of strings")
-                name = command[0]
-                if name == _wire.COMMAND:
-                    op = _wire.decode_request(command)
-                    handles.append((self, op.session, op.sequence))
-                    ops.append(op)
-                else:
-                    self._plain(name.upper(), command)
-        except (hiredis.ProtocolError, ValueError, TypeError) as error:
-            self.write(b"-ERR Protocol error: %b\r\n" % str(error).encode())
-            self.flush()
-            if self._transport is not None:
-                self._transport.close()
-        if ops:
-            service.wake()
+        while (command := reader.gets()) is not False:
+            if type(command) is not list:
+                if command is None:
+                    continue
+                raise ValueError("a command is an array of strings")
+            if not command:
+                continue
+            name = command[0]
+            if name == _wire.COMMAND:
+                op = _wire.decode_request(command)
+                handles.append((self, op.session, op.sequence))
+                ops.append(op)
+            else:
+                self._plain(command)
+                if self._ending:
+                    return
+        if reader.len() > COMMAND_MAX_BYTES:
+            raise ValueError("too big a command")
+
+    def _refuse_count(self) -> None:
+        """A parser makes room for all elements that an array announces."""
+        if not self._reader.has_data():
+            raise ValueError("invalid multibulk length")
+
+    def _inline(self, data: bytes) -> bytes:
+        """Carry out commands given as lines; returns what follows them."""
+        reader = self._reader
+        if not self._line:
+            if data[0] == _STRING or reader.has_data():
+                return data
+            # A reader within an array takes this for its next element.
+            reader.feed(_NO_COMMAND)
+            if reader.gets() != []:
+                raise ValueError(f"expected '$', got {chr(data[0])!r}")
+        data, self._line = self._line + data, b""
+        while data and data[0] != _ARRAY and not self._ending:
+            line, newline, rest = data.partition(b"\n")
+            if len(line) > INLINE_MAX_BYTES:
+                raise ValueError("too big inline request")
+            if not newline:
+                self._line = line
+                return b""
+            data = rest
+            try:
+                words = shlex.split(line.decode("latin-1"))
+            except ValueError:
+                raise ValueError("unbalanced quotes in request") from None
+            if words:
+                self._plain([word.encode("latin-1") for word in words])
+        return b"" if self._ending else data
 
     # --- answers --------------------------------------------------------------------------
 
@@ -115,9 +208,7 @@ class Connection(asyncio.Protocol):
     def redirect(self, handle: Any, redirect: Redirect) -> None:
         """Tell an own client whom to ask."""
         _, session, sequence = handle
-        self.write(
-            _wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None)
-        )
+        self.write(_wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None))
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""
@@ -131,21 +222,42 @@ class Connection(asyncio.Protocol):
         self.dirty = False
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        if self._transport is not None and data:
-            self._transport.write(data)
+        if self._transport is not None:
+            if data:
+                self._transport.write(data)
+            if self._ending and not self._slots:
+                self._transport.close()
 
     # --- plain clients --------------------------------------------------------------------
 
-    def _plain(self, name: bytes, command: list[bytes]) -> None:
+    def _plain(self, command: list[bytes]) -> None:
         slot = PlainSlot(self)
         self._slots.append(slot)
-        if name == b"SET" and len(command) == 3:
-            slot.submit(WRITE, command[1], command[2])
-        elif name == b"GET" and len(command) == 2:
+        name, count = command[0], len(command)
+        # Parsing lets anything stand in a command's place; only strings may go further.
+        if count == 2 and name in (b"GET", b"get") and type(command[1]) is bytes:
             slot.submit(READ, command[1], None)
+        elif (
+            count == 3
+            and name in (b"SET", b"set")
+            and type(command[1]) is type(command[2]) is bytes
+        ):
+            slot.submit(WRITE, command[1], command[2])
         else:
-            answer = _ADMINISTRATION.get(name, _unknown)
-            slot.fill(answer(self._service, command))
+            self._administer(slot, command)
+
+    def _administer(self, slot: PlainSlot, command: list[bytes]) -> None:
+        if not all(type(word) is bytes for word in command):
+            self._slots.pop()
+            raise ValueError("a command is an array of strings")
+        folded = command[0].upper()
+        if folded == b"GET" and len(command) == 2:
+            slot.submit(READ, command[1], None)
+        elif folded == b"SET" and len(command) == 3:
+            slot.submit(WRITE, command[1], command[2])
+        else:
+            answer = _administration.answer(self, command)
+            slot.fill(encode(answer, self.protocol))
 
     def fill(self) -> None:
         """Let the answers at the head leave, in order."""
@@ -153,10 +265,14 @@ class Connection(asyncio.Protocol):
         while slots and slots[0].data is not None:
             self.write(slots.popleft().data or b"")
 
-    def plain_operation(self, slot: PlainSlot, op: Op) -> None:
-        """Queue a plain client's operation."""
-        self._service.pending_handles.append((slot,))
-        self._service.pending_ops.append(op)
+    def info(self) -> bytes:
+        """The text of INFO."""
+        return self._service.info()
+
+    def end(self) -> None:
+        """Close once everything asked so far is answered; hear nothing any more."""
+        self._ending = True
+        self.write(b"")
 
 
 class PlainSlot:
@@ -172,23 +288,29 @@ class PlainSlot:
 
     def submit(self, kind: int, key: bytes, value: bytes | None) -> None:
         """Make the operation, in a borrowed session."""
+        size = len(key) + len(value or b"")
+        if size > ENTRY_MAX_BYTES:
+            self.fill(_TOO_LARGE)
+            return
         service = self.connection._service
         session = self._session = service.borrow_session()
         session[1] += 1
         self._write = kind == WRITE
-        size = len(key) + len(value or b"")
-        op = Op(session[0], session[1], kind, key, value, size)
-        self.connection.plain_operation(self, op)
+        service.pending_handles.append((self,))
+        service.pending_ops.append(Op(session[0], session[1], kind, key, value, size))
 
     def answer(self, handle: Any, reply: Reply) -> None:
         """Fill the slot and give the session back, unless its outcome is in doubt."""
         outcome = reply.outcome
         if outcome == OK:
-            data = b"+OK\r\n" if self._write else _wire.encode_bulk(reply.value)
-        elif outcome == FAIL:
-            data = b"-TRYAGAIN the operation was not carried out\r\n"
+            if self._write:
+                data = _DONE
+            elif reply.value is None:
+                data = encode(None, self.connection.protocol)
+            else:
+                data = _wire.encode_bulk(reply.value)
         else:
-            data = b"-UNKNOWN the operation may have been carried out\r\n"
+            data = _NOT_DONE if outcome == FAIL else _IN_DOUBT
         if outcome in (OK, FAIL):
             self.connection._service.give_back_session(self._session)
         self.fill(data)
@@ -198,93 +320,6 @@ class PlainSlot:
         self.connection._service.proxy(handle, redirect)
 
     def fill(self, data: bytes) -> None:
+        """The answer is there; it leaves when those before it have left."""
         self.data = data
         self.connection.fill()
-
-
-# --- commands that need no machine -------------------------------------------------------
-
-Answer = Callable[[Service, list[bytes]], bytes]
-
-
-def _wrong_number(command: list[bytes]) -> bytes:
-    name = command[0].lower()
-    return b"-ERR wrong number of arguments for '%b' command\r\n" % name
-
-
-def _unknown(service: Service, command: list[bytes]) -> bytes:
-    if command[0].upper() in (b"GET", b"SET"):
-        if len(command) > 3:
-            return b"-ERR syntax error\r\n"
-        return _wrong_number(command)
-    shown = b" ".join(b"'%b'" % argument[:64] for argument in command[1:4])
-    name = command[0][:64].replace(b"\r", b" ").replace(b"\n", b" ")
-    shown = shown.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"-ERR unknown command '%b', with args beginning with: %b\r\n" % (name, shown)
-
-
-def _ping(service: Service, command: list[bytes]) -> bytes:
-    if len(command) > 2:
-        return _wrong_number(command)
-    return _wire.encode_bulk(command[1]) if len(command) == 2 else b"+PONG\r\n"
-
-
-def _echo(service: Service, command: list[bytes]) -> bytes:
-    return _wire.encode_bulk(command[1]) if len(command) == 2 else _wrong_number(command)
-
-
-def _config(service: Service, command: list[bytes]) -> bytes:
-    if len(command) < 3 or command[1].upper() != b"GET":
-        return b"-ERR only CONFIG GET is served\r\n"
-    known = {b"save": b"", b"appendonly": b"no", b"maxmemory": b"0"}
-    found = [name.lower() for name in command[2:] if name.lower() in known]
-    items = b"".join(_wire.encode_bulk(name) + _wire.encode_bulk(known[name]) for name in found)
-    return b"*%d\r\n" % (2 * len(found)) + items
-
-
-_SERVED: Final = {
-    b"get": (2, b"readonly"),
-    b"set": (3, b"write"),
-    b"ping": (-1, b"fast"),
-    b"echo": (2, b"fast"),
-    b"config": (-2, b"admin"),
-    b"command": (-1, b"random"),
-    b"hello": (-1, b"fast"),
-    b"info": (-1, b"random"),
-}
-
-
-def _command(service: Service, command: list[bytes]) -> bytes:
-    if len(command) >= 2 and command[1].upper() == b"COUNT":
-        return b":%d\r\n" % len(_SERVED)
-    if len(command) >= 2 and command[1].upper() == b"DOCS":
-        return b"*0\r\n"
-    keyed = (b"get", b"set")
-    rows = [
-        b"*6\r\n%b:%d\r\n*1\r\n+%b\r\n:%d\r\n:%d\r\n:%d\r\n"
-        % (_wire.encode_bulk(name), arity, flag, *((1, 1, 1) if name in keyed else (0, 0, 0)))
-        for name, (arity, flag) in _SERVED.items()
-    ]
-    return b"*%d\r\n" % len(rows) + b"".join(rows)
-
-
-def _hello(service: Service, command: list[bytes]) -> bytes:
-    if len(command) >= 2 and command[1] != b"2":
-        return b"-NOPROTO unsupported protocol version\r\n"
-    fields = (b"server", b"archbench", b"version", b"7.0.0", b"proto", 2, b"mode", b"standalone")
-    items = [b":%d\r\n" % f if isinstance(f, int) else _wire.encode_bulk(f) for f in fields]
-    return b"*%d\r\n" % len(items) + b"".join(items)
-
-
-def _info(service: Service, command: list[bytes]) -> bytes:
-    return _wire.encode_bulk(service.info())
-
-
-_ADMINISTRATION: Final[dict[bytes, Answer]] = {
-    b"PING": _ping,
-    b"ECHO": _echo,
-    b"CONFIG": _config,
-    b"COMMAND": _command,
-    b"HELLO": _hello,
-    b"INFO": _info,
-}

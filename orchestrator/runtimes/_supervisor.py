@@ -34,6 +34,8 @@ class Supervisor:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         environment = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+        # What this process can import (a driver hands its search path to its actors), it can too.
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         module = "orchestrator.runtimes._zygote"
         self._zygote = subprocess.Popen(
             [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],

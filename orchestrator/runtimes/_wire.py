@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestrator.core.machine import OUTCOME_NAMES, Op
+from orchestrator.core.machine import OUTCOME_NAMES, SCAN, Op
 
 COMMAND: Final = b"AB"
+_NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
 
@@ -57,6 +58,9 @@ def decode_request(command: list[bytes]) -> Op:
         raise ValueError("malformed AB command")
     session, sequence, context, size, count, kind = _unpack_request(command[1])
     value = command[3] if len(command) == 4 else None
+    # A parser lets anything stand here, and what is no string would spoil the replicated log.
+    if kind > SCAN or type(command[2]) is not bytes or type(value) not in (bytes, _NO_VALUE):
+        raise ValueError("malformed AB command")
     return Op(session, sequence, kind, command[2], value, size, context, count)
 
 

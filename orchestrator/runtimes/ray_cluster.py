@@ -33,6 +33,8 @@ from orchestrator.systems.replicated_store import MEMORY
 CONNECT_S: Final = 20.0
 ACTOR_START_S: Final = 60.0
 CALL_S: Final = 20.0
+PRELOAD_S: Final = 300.0
+"""For a system that is not emulated, whose data is really written."""
 STOP_S: Final = 10.0
 DRAIN_S: Final = 10.0
 """Beyond the end of the load and the clients' timeout."""
@@ -220,15 +222,20 @@ class RayRuntime:
         return record
 
     @contextmanager
-    def deployed(self, parts: Parts, *, clients: bool = True) -> Iterator[Deployment]:
-        """The processes of one run, ended afterwards; ``clients`` False: the nodes alone."""
+    def deployed(
+        self, parts: Parts, *, clients: bool = True, first_port: int = 0
+    ) -> Iterator[Deployment]:
+        """The processes of one run, ended afterwards; ``clients`` False: the nodes alone.
+
+        ``first_port``: node i listens on that port + i (0: wherever there is room).
+        """
         nodes, wanted = parts.system.nodes, parts.config.clients if clients else 0
         self.reserve(nodes + wanted)
         deployment = Deployment(
             parts, self._members[:nodes], self._members[nodes : nodes + wanted]
         )
         try:
-            deployment.deploy()
+            deployment.deploy(first_port)
             yield deployment
         finally:
             deployment.end()
@@ -302,7 +309,7 @@ class Deployment:
 
     # --- deploying ------------------------------------------------------------------------
 
-    def deploy(self) -> None:
+    def deploy(self, first_port: int = 0) -> None:
         """Fork everything, open all ports and connections."""
         parts = self._parts
         now_ns = time.monotonic_ns()
@@ -311,7 +318,14 @@ class Deployment:
         pids = [pid for _, pid in forked]
         self.node_pids, self.client_pids = pids[: len(self._nodes)], pids[len(self._nodes) :]
         self._specs = [
-            NodeSpec(parts, node, member.host, forked[node][0], now_ns)
+            NodeSpec(
+                parts,
+                node,
+                member.host,
+                forked[node][0],
+                now_ns,
+                client_port=first_port + node if first_port else 0,
+            )
             for node, member in enumerate(self._nodes)
         ]
         ports = self._all_nodes("node", lambda node: (self._specs[node],), "starting nodes")
@@ -326,6 +340,11 @@ class Deployment:
         ]
         self._all_nodes("connect", lambda node: (self._peer_addresses,), "connecting nodes")
         _get(connecting, CONNECT_S, "connecting clients")
+        if not parts.system.emulated:
+            loading = self._clients[0].call(
+                "preload", parts, client_addresses[0], timeout_s=PRELOAD_S
+            )
+            _get(loading, PRELOAD_S + CALL_S, "loading the data")
 
     @property
     def _peer_addresses(self) -> list[tuple[str, int]]:

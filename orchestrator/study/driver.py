@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -138,7 +138,7 @@ class Driver:
 
     # --- the loop -------------------------------------------------------------------------
 
-    def drive(self, slots: list[Slot]) -> None:
+    def drive(self, slots: Sequence[Slot]) -> None:
         """Run trials until the budget is used up or nothing new is left.
 
         Raises EnvironmentFailure (or ConfigError, where the objective has no figure) after

@@ -105,13 +105,13 @@ def _objectives(view: StudyView) -> list[str]:
     assert view.best is not None
     for path, bound in view.slo.items():
         reached = metric(view.best.metrics, path)
-        if reached is None or bound <= 0:
+        if not reached or bound <= 0:  # nothing failed: no news
             continue
         name = metric_name(path)
         share = reached / bound
         state = "which limits the search" if share >= ACTIVE else "which leaves room"
         sentences.append(
-            f"{name.label} is {quantity(reached, name.unit)}, {percent(share)} of the bound of"
+            f"Its {name.label.lower()} is {quantity(reached, name.unit)}, {percent(share)} of the bound of"
             f" {quantity(bound, name.unit)}, {state}."
         )
     return sentences

@@ -37,6 +37,9 @@ Params = Mapping[str, Any]
 Values = Mapping[str, Any]
 """Path -> the value as YAML writes it, of the paths that the variant has."""
 
+# Optuna's progress is not ours to tell.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 _MODEL_DRAWS: Final = 8
 _RANDOM_DRAWS: Final = 64
 _LISTED_VARIANTS: Final = 20_000

@@ -109,7 +109,6 @@ class Study:
         seed: int,
         startup: int,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.name = name
         self.space = space
         self._leases = leases

@@ -26,7 +26,6 @@ from orchestrator.core.parameters import CAPACITY, PARSERS, SIZE, Capacity
 from orchestrator.errors import InputError, suggestion
 from orchestrator.report.model import (
     COMPLETE,
-    EventView,
     ParameterView,
     RunView,
     StudyView,
@@ -34,6 +33,7 @@ from orchestrator.report.model import (
     Value,
 )
 from orchestrator.store.parquet import Store, result
+from orchestrator.stored import run_view
 from orchestrator.study.reasons import why
 from orchestrator.study.space import distribution, number
 from orchestrator.study.verdict import Outcome, best_of, slo_bounds
@@ -50,6 +50,15 @@ def studies(store: Store, experiment: str) -> list[str]:
             seen = latest.get(row["study"])
             latest[row["study"]] = max(filter(None, (seen, row["started_utc"])), default=None)
     return sorted(latest, key=lambda name: (str(latest[name]), name), reverse=True)
+
+
+def find_study(store: Store, name: str) -> str | None:
+    """The study with that name, else the latest of that experiment; None where there is none."""
+    if not store.files("trials"):
+        return None
+    if any(row["study"] == name for row in _columns(store, "trials", "study")):
+        return name
+    return next(iter(studies(store, name)), None)
 
 
 def outcomes(store: Store, study: str) -> list[Outcome]:
@@ -105,8 +114,8 @@ def study_view(
         default=None if default is None else trials[default["number"]],
         best=None if best is None else trials[best["number"]],
         importance=importance(searched, found, objective.direction),
-        best_run=_run_of(store, best),
-        default_run=_run_of(store, default),
+        best_run=_run_of(store, best, metrics),
+        default_run=_run_of(store, default, metrics),
         command=command,
         config_yaml=render_yaml(config),
         slo=dict(slo_bounds(config).values()),
@@ -165,36 +174,11 @@ def _trial(
     )
 
 
-# --- runs -------------------------------------------------------------------------------
-
-
-def run_view(store: Store, run_id: str) -> RunView:
-    """One run with its series, read back. InputError where there is none."""
-    row = store.run(run_id)
-    if row is None:
-        raise InputError(f"no run {run_id!r}", path=store.results)
-    latencies = store.table("latencies", run_id).to_pylist()
-    events = store.table("events", run_id).to_pylist()
-    return RunView(
-        summary=result(row),
-        intervals=store.table("intervals", run_id).to_pydict(),
-        latencies={each["kind"]: (each["values_ms"], each["counts"]) for each in latencies},
-        nodes=store.table("nodes", run_id).to_pydict(),
-        events=[
-            EventView(
-                each["at_s"],
-                each["kind"],
-                "" if each["node"] is None else str(each["node"]),
-                each["detail"] or "",
-            )
-            for each in events
-        ],
-        config_yaml=row["config_yaml"] or "",
-    )
-
-
-def _run_of(store: Store, outcome: Outcome | None) -> RunView | None:
-    if outcome is None or outcome["run_id"] is None:
+def _run_of(
+    store: Store, outcome: Outcome | None, metrics: Mapping[str, Mapping[str, Any]]
+) -> RunView | None:
+    """The run of a trial; None where it never ran, or the results have lost it."""
+    if outcome is None or outcome["run_id"] not in metrics:
         return None
     return run_view(store, outcome["run_id"])
 

@@ -174,7 +174,11 @@ def find_executable() -> str:
 def _major_version(executable: str) -> int:
     try:
         said = subprocess.run(
-            [executable, "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True
+            [executable, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_S,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentFailure(f"{executable} does not run: {error}") from error

@@ -1,0 +1,319 @@
+"""What people see on a terminal: tables, progress, errors. Results go to stdout, the rest to
+stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import ArchbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from orchestrator.doctor import Check
+    from orchestrator.run import RunResult
+    from orchestrator.sweep import Point, SweepResult
+
+_LATENCY_COLUMNS: Final = ("count", "mean", "p50", "p90", "p99", "p999", "max")
+
+
+# --- JSON -------------------------------------------------------------------------------
+
+
+def json_ready(value: Any) -> Any:
+    """``value`` in JSON's own types; numbers that are not finite become null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): json_ready(item) for key, item in value.items()}
+        case list() | tuple():
+            return [json_ready(item) for item in value]
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def json_line(value: Any) -> str:
+    """One JSON object on one line, in ASCII so that no terminal or pipe can garble it."""
+    return json.dumps(json_ready(value), allow_nan=False)
+
+
+def error_json(error: BaseException) -> dict[str, Any]:
+    """``{"error": {"kind", "message", "path", "hint"}}``."""
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "message": error.message if isinstance(error, ArchbenchError) else str(error),
+            "path": getattr(error, "path", None),
+            "hint": getattr(error, "hint", None),
+        }
+    }
+
+
+# --- consoles ---------------------------------------------------------------------------
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never wraps what goes into a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 4096, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of progress or advice."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, expected_s: float | None) -> Iterator[None]:
+    """While the block runs: a moving line on a terminal, one plain line elsewhere.
+
+    ``expected_s`` is about how long it takes; None where nobody knows.
+    """
+    about = "" if expected_s is None else f", about {expected_s:.0f} s"
+    if not sys.stderr.isatty():
+        say(f"{what}{about}")
+        yield
+        return
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task
+    from rich.text import Text
+
+    class Elapsed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{what}: {task.elapsed or 0:.0f} s{about}")
+
+    with Progress(SpinnerColumn(), Elapsed(), console=console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+# --- tables -----------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> Any:
+    """A plain table; the columns from ``right`` on are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, name in enumerate(header):
+        justify: Any = "right" if right and index >= right else "left"
+        made.add_column(Text(name), justify=justify, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def _facts(pairs: Sequence[tuple[str, str, str]]) -> RenderableType:
+    """Label, value and style of a line each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for label, value, style in pairs:
+        if value:
+            made.add_row(label, Text(value, style=style))
+    return made
+
+
+def cell(value: Any) -> str:
+    """A value of a query as text."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json_line(value) if isinstance(value, (list, dict)) else str(value)
+
+
+# --- a run ------------------------------------------------------------------------------
+
+
+def show_run(out: Console, result: RunResult) -> None:
+    """One run, or the pool of several, in about fifteen lines."""
+    summary = result.summary
+    virtual = " (virtual time)" if summary["clock"] == "virtual" else ""
+    repeats = f", {len(result.repeats)} repeats" if result.repeats else ""
+    title = f"{summary['experiment']} on {summary['runtime']}{virtual}, seed {summary['seed']}"
+    out.print(title + repeats, style="bold", markup=False)
+    out.print(_latency_table(summary["latency_ms"]))
+    out.print(_facts([*_figures(summary), *_verdicts(summary)]))
+    where = [("operations", f"stored: {result.kept}", "")] if result.kept != "none" else []
+    out.print(_facts([*where, ("stored", f"{summary['results']}, run {summary['run_id']}", "")]))
+
+
+def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from orchestrator.report.compare import bottleneck
+    from orchestrator.report.model import interval, metric
+    from orchestrator.report.wording import NONE, percent, quantity, span
+
+    def with_interval(path: str, unit: str) -> str:
+        bounds = interval(summary, path)
+        text = quantity(metric(summary, path), unit)
+        return f"{text} (95 %: {span(bounds)})" if bounds else text
+
+    offered, ratio = summary["offered_ops"], summary["cache"]["hit_ratio"]
+    outcomes = summary["outcomes"].items()
+    return [
+        ("throughput", with_interval("throughput_ops", "ops/s"), ""),
+        ("offered", quantity(offered, "ops/s") if offered else "", ""),
+        ("p99", with_interval("latency_ms.all.p99", "ms"), ""),
+        ("outcomes", ", ".join(f"{count:,} {name}" for name, count in outcomes), ""),
+        ("cache hits", "" if ratio is None else percent(ratio), ""),
+        ("bottleneck", bottleneck(summary).replace(NONE, ""), ""),
+    ]
+
+
+def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from orchestrator.report.compare import consistency, slo_word
+
+    bad = "bold red"
+    valid, met = bool(summary["valid"]), summary["slo"]["met"]
+    kept = summary["consistency"]["verdict"] == "valid"
+    limited = "the host itself was saturated: these are its limits"
+    return [
+        ("consistency", consistency(summary), "" if kept else bad),
+        ("SLO", "" if met is None else slo_word(summary), bad if met is False else ""),
+        ("valid", "yes" if valid else "no", "green" if valid else bad),
+        *(("", f"- {reason}", "red") for reason in summary["invalid_reasons"]),
+        ("", limited if summary["host_limited"] else "", "yellow"),
+    ]
+
+
+def _latency_table(latencies: Mapping[str, Mapping[str, Any]]) -> Any:
+    from orchestrator.report.wording import number
+
+    rows = [
+        [kind, f"{figures['count']:,}", *(number(figures[name]) for name in _LATENCY_COLUMNS[1:])]
+        for kind, figures in latencies.items()
+        if figures["count"]
+    ]
+    header = ["latency (ms)", *(name.replace("p999", "p99.9") for name in _LATENCY_COLUMNS)]
+    return table(header, rows, right=1)
+
+
+# --- a sweep ----------------------------------------------------------------------------
+
+
+def point_line(number: int, of: int, point: Point) -> str:
+    """What became of one variant, on one line."""
+    from orchestrator.report.wording import quantity
+
+    values = " ".join(f"{path}={cell(value)}" for path, value in point.values.items())
+    if point.summary is None:
+        return f"[{number}/{of}] {values}: {point.state}: {point.reason}"
+    rate = quantity(point.summary["throughput_ops"], "ops/s")
+    p99 = quantity(point.summary["latency_ms"]["all"]["p99"], "ms")
+    return f"[{number}/{of}] {values}: {point.state}, {rate}, p99 {p99}"
+
+
+def show_sweep(out: Console, result: SweepResult) -> None:
+    """A row a variant, then those that cannot run and why."""
+    from orchestrator.report.compare import bottleneck
+    from orchestrator.report.wording import number, short_names
+
+    names = short_names(list(result.axes))
+    rows = []
+    for point in result.points:
+        if point.summary is None:
+            continue
+        found = point.summary
+        met = {True: "yes", False: "no", None: "–"}[found["slo"]["met"]]
+        rows.append(
+            [
+                *(cell(point.values[path]) for path in result.axes),
+                number(found["throughput_ops"]),
+                number(found["latency_ms"]["all"]["p50"]),
+                number(found["latency_ms"]["all"]["p99"]),
+                bottleneck(found),
+                met,
+                "yes" if found["valid"] else "no",
+                point.state,
+            ]
+        )
+    header = [*names.values(), "ops/s", "p50 ms", "p99 ms", "bottleneck", "SLO", "valid", ""]
+    out.print(table(header, rows))
+    for point in result.points:
+        if point.reason is not None:
+            values = " ".join(f"{path}={cell(value)}" for path, value in point.values.items())
+            out.print(f"infeasible: {values}: {point.reason}", markup=False)
+    out.print(f"stored in {result.results}", markup=False)
+
+
+# --- the rest ---------------------------------------------------------------------------
+
+
+def show_dry_run(out: Console, found: Mapping[str, Any]) -> None:
+    """What would run, where, for how long, and its disk."""
+    from orchestrator.core.units import format_size
+
+    place = found["placement"]
+    where = "this process, in virtual time"
+    if place["runtime"] != "sim":
+        cluster = f"the cluster at {place['address']}" if place["address"] else "an embedded Ray"
+        where = f"{cluster}: {place['machines']} machine(s), {place['cpus']:g} CPUs"
+    kib = math.ceil(found["disk_bytes"] / 1024)
+    pairs = [
+        ("runs", str(found["runs"]), ""),
+        ("nodes", f"{found['nodes']}, and {found['clients']} client(s)", ""),
+        ("where", where, ""),
+        ("time", f"about {found['seconds']:.1f} s", ""),
+        ("disk", f"about {format_size(kib * 1024)}", ""),
+    ]
+    out.print(_facts(pairs))
+
+
+def show_catalogue(out: Console, catalogue: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Every plug-in with its claims and parameters."""
+    from rich.padding import Padding
+
+    for family, listed in catalogue.items():
+        out.print(f"{family}", style="bold", markup=False)
+        for found in listed:
+            out.print(f"  {found['name']}: {found['summary']}", markup=False)
+            for level, condition in found["claims"].items():
+                out.print(f"      claims {level} {condition}", markup=False)
+            rows = [
+                [each["name"], each["type"], _default(each), each["help"]]
+                for each in found["params"]
+            ]
+            if rows:
+                out.print(
+                    Padding(
+                        table(["parameter", "type", "default", ""], rows),
+                        (0, 0, 1, 6),
+                        expand=False,
+                    )
+                )
+
+
+def _default(parameter: Mapping[str, Any]) -> str:
+    return "(required)" if parameter["required"] else json.dumps(parameter["default"])
+
+
+def show_checks(out: Console, found: Sequence[Check]) -> None:
+    """One line a check."""
+    marks = {
+        (True, True): "ok",
+        (True, False): "ok",
+        (False, True): "FAILED",
+        (False, False): "note",
+    }
+    rows = [[marks[check.ok, check.needed], check.name, check.detail] for check in found]
+    out.print(table(["", "check", ""], rows))

@@ -1,0 +1,393 @@
+"""The command line: parse, call, print, exit code.
+
+A command returns an :class:`Answer`; :func:`main` prints it, as JSON or for people. stdout
+carries the answer and nothing else, progress and errors go to stderr. Exit codes: 0 fine, 1 the
+verdict is bad, 2 the input is wrong, 3 the environment failed, 130 stopped by Ctrl-C.
+
+Whatever is heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from orchestrator import _terminal
+from orchestrator.errors import ArchbenchError, InputError, RunInterrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.config.schema import Config
+
+DEFAULT_RESULTS: Final = "results"
+BAD_VERDICT: Final = 1
+BAD_INPUT: Final = 2
+BAD_ENVIRONMENT: Final = 3
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="archbench",
+    help="Which architecture should a distributed service run, and how sure are we?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Replace values at config paths."),
+]
+Results = Annotated[str, typer.Option("--results", metavar="DIR", help="Where results are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="A Ray cluster; default: RAY_ADDRESS, else an embedded local Ray.",
+    ),
+]
+RuntimeName = Annotated[str | None, typer.Option("--runtime", metavar="ray|sim")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replaces the config's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and do not run it.")]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: for programs, for people, and as its exit code."""
+
+    data: dict[str, Any]
+    show: Callable[[Console], None]
+    exit_code: int = 0
+
+
+# --- commands ---------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    runtime: RuntimeName = None,
+    seed: Seed = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", metavar="N", help="Runs with seeds counted up, pooled.")
+    ] = 1,
+    dry_run: DryRun = False,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Run one experiment, check it and store it."""
+    from orchestrator.config.load import load
+    from orchestrator.run import Runner, plan
+
+    loaded = load(config, *_with_options(overrides, runtime, seed))
+    if repeat < 1:
+        raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
+    if dry_run:
+        from orchestrator.dry_run import dry_run as forecast
+
+        found = forecast(plan(loaded), repeats=repeat, address=address)
+        return Answer(found, lambda out: _terminal.show_dry_run(out, found))
+    times = f" {repeat} times" if repeat > 1 else ""
+    what = f"running {loaded.experiment} on {loaded.runtime}{times}"
+    with Runner(results, address) as runner, _terminal.progress(what, _expected_s(loaded, repeat)):
+        done = runner.run_repeated(loaded, repeat)
+    return Answer(
+        done.summary,
+        lambda out: _terminal.show_run(out, done),
+        0 if done.good else BAD_VERDICT,
+    )
+
+
+@app.command()
+def sweep(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    runtime: RuntimeName = None,
+    seed: Seed = None,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Run the grid of all comma lists among the overrides; what is done already is reused."""
+    from orchestrator.config.load import ConfigSource
+    from orchestrator.run import Runner
+    from orchestrator.sweep import split_axes
+    from orchestrator.sweep import sweep as run_sweep
+
+    plain, axes = split_axes(_with_options(overrides, runtime, seed))
+    source = ConfigSource.read(config, *plain)
+    with Runner(results, address) as runner:
+        done = run_sweep(
+            source,
+            axes,
+            runner,
+            told=lambda number, of, point: _terminal.say(_terminal.point_line(number, of, point)),
+        )
+    return Answer(done.as_json(), lambda out: _terminal.show_sweep(out, done))
+
+
+@app.command()
+def tune(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    runtime: RuntimeName = None,
+    seed: Seed = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", metavar="N", help="Replaces tune.trials.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="NAME", help="Default: by the config's hash.")
+    ] = None,
+    storage: Annotated[
+        str, typer.Option("--storage", metavar="journal|sqlite", help="How the study is kept.")
+    ] = "journal",
+    dry_run: DryRun = False,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Search the parameters for the best variant; the same command resumes.
+
+    The study is named after the experiment and a hash of the config, the seed included, so a
+    changed config begins a study of its own; a larger --trials goes on with the same one.
+    """
+    from orchestrator import _tune_terminal
+    from orchestrator.config.load import ConfigSource
+    from orchestrator.study.plan import prepare
+    from orchestrator.tune import dry_run as forecast
+    from orchestrator.tune import tune as search
+
+    source = ConfigSource.read(config, *_with_options(overrides, runtime, seed))
+    planned = prepare(source, trials=trials, results=results, study=study, storage=storage)
+    if dry_run:
+        found = forecast(planned, address=address)
+        return Answer(found, lambda out: _terminal.show_dry_run(out, found))
+    command = _tune_terminal.command_line(config, overrides, runtime, seed)
+    with _tune_terminal.progress(planned) as listener:
+        done = search(planned, address=address, command=command, listener=listener)
+    return Answer(
+        done.as_json(),
+        lambda out: _tune_terminal.show_tune(out, done),
+        0 if done.good else BAD_VERDICT,
+    )
+
+
+@app.command()
+def show(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Print the resolved configuration: every default filled in, every unit spelled out."""
+    from orchestrator.config.load import load
+    from orchestrator.config.render import render_yaml, resolved
+
+    loaded = load(config, *(overrides or []))
+    text = render_yaml(loaded).rstrip("\n")
+    return Answer(resolved(loaded), lambda out: out.print(text, markup=False, soft_wrap=True))
+
+
+@app.command("list")
+def list_plugins(
+    family: Annotated[str | None, typer.Argument(metavar="[FAMILY]")] = None,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """List the plug-ins with what they claim and their parameters."""
+    from orchestrator.config.describe import catalogue
+
+    found = catalogue(family)
+    return Answer(found, lambda out: _terminal.show_catalogue(out, found))
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL")],
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Ask the results by SQL (DuckDB).
+
+    Views: runs, intervals, latencies, operations, nodes, events, trials.
+    """
+    from orchestrator.store.query import query as ask
+
+    columns, rows = ask(results, sql)
+
+    def print_rows(out: Console) -> None:
+        cells = [[_terminal.cell(value) for value in row] for row in rows]
+        out.print(_terminal.table(columns, cells))
+
+    return Answer({"columns": columns, "rows": rows}, print_rows)
+
+
+@app.command()
+def report(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN_OR_EXPERIMENT]", help="Default: the newest run."),
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Write one self-contained HTML page and its figures."""
+    from orchestrator.store.parquet import Store
+    from orchestrator.stored import find_run, write_run_report
+
+    store = Store(results)
+    study = None
+    if name is not None and not store.files("runs", name):
+        from orchestrator.study.view import find_study
+
+        study = find_study(store, name)
+    if study is None:
+        page, figures = write_run_report(store, find_run(store, name))
+    else:
+        from orchestrator.tune import write_study_report
+
+        page, figures = write_study_report(store, study)
+    return Answer(
+        {"report": str(page), "figures": [str(path) for path in figures]},
+        lambda out: out.print(str(page), markup=False, soft_wrap=True),
+    )
+
+
+@app.command()
+def doctor(
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Check the environment: Python, packages, Ray, timers, cores, shared memory."""
+    from orchestrator.doctor import checks
+
+    with _terminal.progress("checking the environment", 10.0):
+        found = checks(address)
+    broken = any(check.needed and not check.ok for check in found)
+    return Answer(
+        {"checks": [check.as_json() for check in found]},
+        lambda out: _terminal.show_checks(out, found),
+        BAD_ENVIRONMENT if broken else 0,
+    )
+
+
+def _write_report(results: str, name: str | None) -> tuple[Path, list[Path]]:
+    """The page and figures of a run, of a study, or of the latest study of an experiment."""
+    from orchestrator.store.parquet import Store
+    from orchestrator.stored import experiment_of, find_run, write_run_report
+
+    store = Store(results)
+    if store.exists() and store.files("trials") and not (name and store.files("runs", name)):
+        from orchestrator.study.view import studies
+        from orchestrator.tune import write_study_report
+
+        experiment = name or experiment_of(store, find_run(store, None))
+        every = [study for found in store.experiments() for study in studies(store, found)]
+        known = [name] if name in every else studies(store, experiment)
+        if known:
+            return write_study_report(store, str(known[0]))
+    return write_run_report(store, find_run(store, name))
+
+
+def _with_options(
+    overrides: Sequence[str] | None, runtime: str | None, seed: int | None
+) -> list[str]:
+    """Options are overrides that come last."""
+    options = {"runtime": runtime, "seed": seed}
+    return [
+        *(overrides or []),
+        *(f"{path}={value}" for path, value in options.items() if value is not None),
+    ]
+
+
+def _expected_s(config: Config, repeats: int) -> float | None:
+    """How long a real run takes; a simulation takes as long as it takes."""
+    if config.runtime == "sim" or config.workload.name == "trace":
+        return None
+    return repeats * (config.warmup + config.duration) / 1e9
+
+
+# --- the way in and out -----------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and print its answer; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    out = sys.stdout
+    with contextlib.ExitStack() as stack:
+        if as_json:  # whatever else prints, stdout carries one object
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _warn
+        answer, code = _invoke(given)
+    try:
+        if as_json and answer is not None:
+            print(_terminal.json_line(answer.data), file=out, flush=True)
+        elif answer is not None:
+            answer.show(_terminal.console())
+            out.flush()
+    except BrokenPipeError:
+        # The reader has gone; without this the interpreter complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    return code
+
+
+def _invoke(given: Sequence[str]) -> tuple[Answer | None, int]:
+    """(answer, exit code); errors are told on stderr, and None is for help."""
+    try:
+        answer = app(list(given), prog_name="archbench", standalone_mode=False)
+    except ArchbenchError as error:
+        return _failed(error, error.exit_code)
+    except typer.TyperException as error:
+        hint = f"see archbench {_command(given)}--help"
+        return _failed(InputError(error.format_message(), hint=hint), BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(error, BAD_ENVIRONMENT)
+    if answer == INTERRUPTED:  # what typer makes of Ctrl-C
+        return _interrupted()
+    return (answer, answer.exit_code) if isinstance(answer, Answer) else (None, int(answer or 0))
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _terminal.say(f"warning: {message}")
+
+
+def _failed(error: Exception, code: int) -> tuple[Answer, int]:
+    _terminal.say(f"error: {error}")
+    return Answer(_terminal.error_json(error), lambda _: None), code
+
+
+def _interrupted() -> tuple[Answer, int]:
+    return _failed(RunInterrupted("stopped; what had finished is kept"), INTERRUPTED)
+
+
+def _command(given: Sequence[str]) -> str:
+    """The command's name with a space behind it, where one was given."""
+    return next((f"{word} " for word in given if not word.startswith("-")), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

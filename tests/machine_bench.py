@@ -1,0 +1,201 @@
+"""Bare machines on a bench: a test decides which message arrives, which timer fires, what a
+crash takes away. No cost, no delay, no client.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.core.keys import KeyRange
+from orchestrator.core.machine import (
+    CancelTimer,
+    Effect,
+    Event,
+    MachineContext,
+    Op,
+    Persist,
+    Persisted,
+    Received,
+    Redirect,
+    Reply,
+    Requested,
+    Send,
+    SetTimer,
+    Started,
+    TimerFired,
+)
+from orchestrator.core.randomness import scalar_stream
+
+Wanted = Callable[[int, int, Any], bool]
+Watch = Callable[[Any, Event, list[Effect]], None]
+
+
+def everything(source: int, target: int, message: Any) -> bool:
+    """Every message is delivered."""
+    return True
+
+
+def among(*nodes: int) -> Wanted:
+    """Only messages between these nodes are delivered."""
+    return lambda source, target, message: source in nodes and target in nodes
+
+
+class Bench:
+    """Machines and the messages between them.
+
+    What a machine persists is durable at once unless ``syncs`` is off; then effects wait for
+    :meth:`sync` as the persist barrier says, and a crash loses the record.
+    """
+
+    def __init__(
+        self,
+        machine: type[Any],
+        params: Any,
+        nodes: int,
+        *,
+        seed: int = 1,
+        batch_max: int = 0,
+        watch: Watch | None = None,
+    ) -> None:
+        self._machine = machine
+        self._params = params
+        self._seed = seed
+        self._batch_max = batch_max
+        self._watch = watch
+        self.nodes = tuple(range(nodes))
+        self.now_ns = 0
+        self.wire: list[tuple[int, int, Any]] = []
+        self.sent: list[Any] = []
+        self.replies: dict[Any, Reply] = {}
+        self.redirects: dict[Any, Redirect] = {}
+        self.timers: dict[tuple[int, str], int] = {}
+        self.records: list[list[Any]] = [[] for _ in self.nodes]
+        self.syncs = True
+        self._unsynced: list[list[Persist]] = [[] for _ in self.nodes]
+        self._held: list[list[Effect]] = [[] for _ in self.nodes]
+        self.machines: list[Any] = [self._made(node) for node in self.nodes]
+        self.down: list[bool] = [False for _ in self.nodes]
+        for node in self.nodes:
+            self.event(node, Started([]))
+
+    def _made(self, node: int) -> Any:
+        context = MachineContext(
+            node=node,
+            nodes=self.nodes,
+            preload=KeyRange(4, 8),
+            chance=scalar_stream(self._seed, f"node/{node}"),
+            batch_max=self._batch_max,
+            accesses=False,
+        )
+        return self._machine(context, self._params)
+
+    # --- events ---------------------------------------------------------------------------
+
+    def event(self, node: int, event: Event) -> None:
+        """Let a machine handle an event, and what follows from it at once."""
+        machine = self.machines[node]
+        effects = machine.handle(event, self.now_ns)
+        machine.check()
+        if self._watch is not None:
+            self._watch(machine, event, effects)
+        self._unsynced[node] += [effect for effect in effects if isinstance(effect, Persist)]
+        for effect in effects:
+            overlaps = isinstance(effect, Send) and effect.overlap
+            if self._unsynced[node] and not self.syncs and not overlaps:
+                self._held[node].append(effect)
+            else:
+                self._carry_out(node, effect)
+        if self.syncs and self._unsynced[node]:
+            self.sync(node)
+
+    def _carry_out(self, node: int, effect: Effect) -> None:
+        match effect:
+            case Send(target, message):
+                self.wire.append((node, target, message))
+                self.sent.append(message)
+            case Reply(handle):
+                self.replies[handle] = effect
+            case Redirect(handle):
+                self.redirects[handle] = effect
+            case SetTimer(timer, delay_ns):
+                self.timers[node, timer] = self.now_ns + delay_ns
+            case CancelTimer(timer):
+                self.timers.pop((node, timer), None)
+            case _:
+                pass
+
+    def sync(self, node: int) -> None:
+        """Everything that the node persisted is durable."""
+        persists, self._unsynced[node] = self._unsynced[node], []
+        held, self._held[node] = self._held[node], []
+        self.records[node] += [persist.record for persist in persists]
+        for effect in held:
+            self._carry_out(node, effect)
+        if persists:
+            self.event(node, Persisted(persists[-1].token))
+
+    def request(self, node: int, op: Op, handle: Any = None) -> Any:
+        """An operation arrives at a node; returns its handle."""
+        handle = (op.session, op.sequence, len(self.sent)) if handle is None else handle
+        self.event(node, Requested([handle], [op]))
+        return handle
+
+    def deliver(self, wanted: Wanted = everything) -> None:
+        """Deliver in order until nothing is under way; what is not wanted is lost."""
+        while self.wire:
+            self.deliver_one(0, wanted)
+
+    def deliver_one(self, index: int, wanted: Wanted = everything) -> None:
+        """Deliver the message at this place on the wire, or lose it."""
+        source, target, message = self.wire.pop(index)
+        if not self.down[target] and wanted(source, target, message):
+            self.event(target, Received(source, message))
+
+    def fire(self, node: int, timer: str) -> None:
+        """Let a timer fire that is set, and move the clock to it if it lies ahead."""
+        self.now_ns = max(self.now_ns, self.timers.pop((node, timer)))
+        self.event(node, TimerFired(timer))
+
+    # --- life -----------------------------------------------------------------------------
+
+    def crash(self, node: int) -> None:
+        """Lose everything but the durable records."""
+        self.down[node] = True
+        self._unsynced[node].clear()
+        self._held[node].clear()
+        for timer in [timer for timer in self.timers if timer[0] == node]:
+            del self.timers[timer]
+
+    def restart(self, node: int) -> None:
+        """Come back with the durable records."""
+        self.down[node] = False
+        self.machines[node] = self._made(node)
+        self.event(node, Started(list(self.records[node])))
+
+
+def walk(bench: Bench, chance: random.Random, steps: int) -> None:
+    """Random steps: messages arrive in any order or are lost, timers fire, nodes come and go."""
+    sequence = 0
+    for _ in range(steps):
+        choice = chance.random()
+        up = [node for node in bench.nodes if not bench.down[node]]
+        if bench.wire and choice < 0.70:
+            lost = chance.random() < 0.12
+            index = min(chance.randrange(len(bench.wire)), chance.randrange(len(bench.wire)))
+            bench.deliver_one(index, lambda *_, lost=lost: not lost)
+        elif choice < 0.78 and up:
+            sequence += 1
+            bench.request(chance.choice(up), Op(sequence, 1, 1, b"k", b"%d" % sequence))
+        elif choice < 0.90 and bench.timers:
+            bench.fire(*chance.choice(sorted(bench.timers)))
+        elif choice < 0.95 and up:
+            bench.crash(chance.choice(up))
+        elif choice < 0.985:
+            for node in bench.nodes:
+                if bench.down[node] and chance.random() < 0.7:
+                    bench.restart(node)
+        else:
+            # A cut: whatever is under way is lost.
+            bench.wire.clear()
