@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from orchestrator.config.load import ConfigSource
     from orchestrator.config.schema import Config
     from orchestrator.run import RunResult
@@ -64,7 +62,7 @@ def tune(config: Config | ConfigSource | Mapping[str, Any], **options: Any) -> T
     return search(config, **options)
 
 
-def results(folder: str | os.PathLike[str] = _RESULTS) -> DuckDBPyConnection:
+def results(folder: str | os.PathLike[str] = _RESULTS) -> Any:
     """A DuckDB connection with a view of every table of a results folder.
 
     ``.sql("SELECT ...").to_arrow_table()`` gives Arrow. InputError: there is no such folder.

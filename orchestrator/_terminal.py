@@ -73,7 +73,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str) -> None:
     """A line of progress or advice."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -153,9 +154,9 @@ def show_run(out: Console, result: RunResult) -> None:
     title = f"{summary['experiment']} on {summary['runtime']}{virtual}, seed {summary['seed']}"
     out.print(title + repeats, style="bold", markup=False)
     out.print(_latency_table(summary["latency_ms"]))
-    out.print(_facts([*_figures(summary), *_verdicts(summary)]))
-    where = [("operations", f"stored: {result.kept}", "")] if result.kept != "none" else []
-    out.print(_facts([*where, ("stored", f"{summary['results']}, run {summary['run_id']}", "")]))
+    kept = f", with operations: {result.kept}" if result.kept != "none" else ""
+    where = f"{summary['results']}, run {summary['run_id']}{kept}"
+    out.print(_facts([*_figures(summary), *_verdicts(summary), ("stored", where, "")]))
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:

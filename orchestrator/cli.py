@@ -96,15 +96,16 @@ def run(
     loaded = load(config, *_with_options(overrides, runtime, seed))
     if repeat < 1:
         raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
+    planned = plan(loaded)
     if dry_run:
         from orchestrator.dry_run import dry_run as forecast
 
-        found = forecast(plan(loaded), repeats=repeat, address=address)
+        found = forecast(planned, repeats=repeat, address=address)
         return Answer(found, lambda out: _terminal.show_dry_run(out, found))
     times = f" {repeat} times" if repeat > 1 else ""
     what = f"running {loaded.experiment} on {loaded.runtime}{times}"
     with Runner(results, address) as runner, _terminal.progress(what, _expected_s(loaded, repeat)):
-        done = runner.run_repeated(loaded, repeat)
+        done = runner.run_repeated(planned, repeat)
     return Answer(
         done.summary,
         lambda out: _terminal.show_run(out, done),

@@ -123,9 +123,9 @@ def _shared_memory() -> Check:
     try:
         free_bytes = shutil.disk_usage("/dev/shm").free >> 20 << 20
     except OSError as error:
-        return Check("/dev/shm", False, f"{error.strerror}; Ray keeps objects there")
+        return Check("/dev/shm", False, f"{error.strerror}; Ray keeps objects there", needed=False)
     detail = f"{format_size(free_bytes)} free (needed: {format_size(SHARED_MEMORY_BYTES)})"
-    return Check("/dev/shm", free_bytes >= SHARED_MEMORY_BYTES, detail)
+    return Check("/dev/shm", free_bytes >= SHARED_MEMORY_BYTES, detail, needed=False)
 
 
 def timer_lateness_ns() -> list[int]:

@@ -19,7 +19,8 @@ MEASURED_OPS: Final = 30_000
 """Assumed where the speed of the system is what a run is to find out."""
 SIMULATED_OPS: Final = 30_000
 """Simulated operations per second of real time, of one core."""
-RAY_START_S: Final = 6.0
+START_S: Final = 1.0
+RAY_START_S: Final = 5.0
 BETWEEN_RUNS_S: Final = 0.5
 RUN_BYTES: Final = 90_000
 """A row of runs with its summary and config, its latencies and its events."""
@@ -43,9 +44,9 @@ def dry_run(parts: Parts, *, repeats: int = 1, address: str | None = None) -> di
         operations = float(parts.workload.total)
         load_s = operations / rate_ops
     if config.runtime == SIM:
-        seconds = repeats * operations / SIMULATED_OPS
+        seconds = START_S + repeats * (BETWEEN_RUNS_S + operations / SIMULATED_OPS)
     else:
-        seconds = RAY_START_S + repeats * (load_s + BETWEEN_RUNS_S)
+        seconds = START_S + RAY_START_S + repeats * (load_s + BETWEEN_RUNS_S)
     return {
         "runs": repeats,
         "nodes": parts.system.nodes,

@@ -297,25 +297,28 @@ class Runner:
                 raise
         return self._runtime
 
-    def run(self, config: Config, *, seed: int | None = None) -> RunResult:
+    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
         """Plan, run, check and store; ``seed`` replaces that of the config.
 
-        Raises what :func:`plan` raises, and EnvironmentFailure where the runtime or the
-        results folder fails; nothing is stored then.
+        A plan that is made already is not made again. Raises what :func:`plan` raises, and
+        EnvironmentFailure where the runtime or the results folder fails; nothing is stored then.
         """
+        parts = config if isinstance(config, Parts) else plan(config)
         if seed is not None:
-            config = dataclasses.replace(config, seed=seed)
-        parts = plan(config)
-        real = config.runtime == RAY
-        runtime = self.runtime() if real else None
-        provenance = self._provenance_of(config.runtime)
+            # Workloads, arrivals and systems are given the seed when they are used.
+            parts = dataclasses.replace(parts, config=dataclasses.replace(parts.config, seed=seed))
+        name = parts.config.runtime
+        runtime = self.runtime() if name == RAY else None
+        provenance = self._provenance_of(name)
         record = execute(parts, runtime=runtime)
         lost_s = runtime.lost_between_runs_s if runtime is not None else None
         return self._stored(parts, record, provenance, lost_s)
 
-    def run_repeated(self, config: Config, repeats: int) -> RunResult:
+    def run_repeated(self, config: Config | Parts, repeats: int) -> RunResult:
         """``repeats`` runs with seeds counted up from the config's, each stored, pooled."""
-        done = [self.run(config, seed=config.seed + number) for number in range(repeats)]
+        parts = config if isinstance(config, Parts) else plan(config)
+        seeds = range(parts.config.seed, parts.config.seed + repeats)
+        done = [self.run(parts, seed=seed) for seed in seeds]
         return done[0] if repeats == 1 else pooled(done)
 
     def _stored(

@@ -164,7 +164,7 @@ def _driver(planned: Plan, store: Store, listener: Listener | None) -> Iterator[
     with Leases(planned.folder / f"{planned.name}.leases") as leases:
         study = Study(
             planned.name,
-            open_storage(planned.storage, planned.folder, planned.name),
+            lambda: open_storage(planned.storage, planned.folder, planned.name),
             planned.space,
             leases,
             direction=config.tune.objectives[0].direction,

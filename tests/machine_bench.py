@@ -4,7 +4,6 @@ crash takes away. No cost, no delay, no client.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -173,29 +172,3 @@ class Bench:
         self.down[node] = False
         self.machines[node] = self._made(node)
         self.event(node, Started(list(self.records[node])))
-
-
-def walk(bench: Bench, chance: random.Random, steps: int) -> None:
-    """Random steps: messages arrive in any order or are lost, timers fire, nodes come and go."""
-    sequence = 0
-    for _ in range(steps):
-        choice = chance.random()
-        up = [node for node in bench.nodes if not bench.down[node]]
-        if bench.wire and choice < 0.70:
-            lost = chance.random() < 0.12
-            index = min(chance.randrange(len(bench.wire)), chance.randrange(len(bench.wire)))
-            bench.deliver_one(index, lambda *_, lost=lost: not lost)
-        elif choice < 0.78 and up:
-            sequence += 1
-            bench.request(chance.choice(up), Op(sequence, 1, 1, b"k", b"%d" % sequence))
-        elif choice < 0.90 and bench.timers:
-            bench.fire(*chance.choice(sorted(bench.timers)))
-        elif choice < 0.95 and up:
-            bench.crash(chance.choice(up))
-        elif choice < 0.985:
-            for node in bench.nodes:
-                if bench.down[node] and chance.random() < 0.7:
-                    bench.restart(node)
-        else:
-            # A cut: whatever is under way is lost.
-            bench.wire.clear()

@@ -4,10 +4,21 @@ twins of Raft that each break one rule.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
-from orchestrator.core.machine import Effect, Event, Send
-from orchestrator.protocols._raft_election import LEADER, NOBODY, Ballot, VoteReply
+from machine_bench import Bench, Wanted, among
+
+from orchestrator.core.machine import WRITE, Effect, Event, Op, Send
+from orchestrator.protocols._raft_election import (
+    ELECTION,
+    HEARTBEAT,
+    LEADER,
+    NOBODY,
+    Ballot,
+    VoteReply,
+    VoteRequest,
+)
 from orchestrator.protocols.raft import Raft
 
 RECENT = 8
@@ -122,3 +133,80 @@ class AcknowledgesEarly(Raft):
 
 
 TWINS = (SkipsLogMatching, CommitsOldTerms, ForgetsItsVote, AcknowledgesEarly)
+
+
+def votes_among(part: list[int]) -> Wanted:
+    """Elections go through within the part; everything else is lost."""
+    return lambda source, target, message: (
+        source in part and target in part and isinstance(message, VoteRequest | VoteReply)
+    )
+
+
+class Storm:
+    """Random elections, crashes and losses on a bench, dense enough for rare interleavings.
+
+    Each round somebody stands, sometimes with a rival, among a random part of the nodes; some
+    of the messages that follow arrive, in any order, and somebody may crash.
+    """
+
+    def __init__(self, bench: Bench, chance: random.Random) -> None:
+        self._bench = bench
+        self._chance = chance
+        self._requests = 0
+        # Some storms let elections through whole and lose what leaders send, others mix all.
+        self._whole_elections = chance.choice((0.0, 0.6))
+
+    def rage(self, rounds: int) -> None:
+        """That many rounds."""
+        for _ in range(rounds):
+            self._round()
+
+    def _round(self) -> None:
+        bench, chance = self._bench, self._chance
+        self._restart(0.6)
+        up = [node for node in bench.nodes if not bench.down[node]]
+        if not up:
+            return
+        candidates = chance.sample(up, min(len(up), chance.choice((1, 1, 2))))
+        side = chance.sample(up, chance.randint(1, len(up)))
+        part = sorted({*side, *candidates})
+        for _ in range(2):
+            for candidate in candidates:
+                self._fire(candidate, ELECTION)
+            if chance.random() < self._whole_elections:
+                bench.deliver(votes_among(part))
+            else:
+                self._deliver(12, part)
+            if chance.random() < 0.3:
+                bench.crash(chance.choice(part))
+                self._restart(1.0)
+        self._requests += 1
+        bench.request(candidates[0], Op(self._requests, 1, WRITE, b"k", b"%d" % self._requests))
+        self._deliver(10, part)
+        if chance.random() < 0.4:
+            self._fire(candidates[0], HEARTBEAT)
+            self._deliver(10, part)
+        if chance.random() < 0.5:
+            bench.crash(candidates[0])
+        if chance.random() < 0.2:
+            bench.wire.clear()
+
+    def _fire(self, node: int, timer: str) -> None:
+        self._bench.now_ns += 1000
+        if (node, timer) in self._bench.timers:
+            self._bench.fire(node, timer)
+
+    def _restart(self, probability: float) -> None:
+        for node in self._bench.nodes:
+            if self._bench.down[node] and self._chance.random() < probability:
+                self._bench.restart(node)
+
+    def _deliver(self, most: int, part: list[int]) -> None:
+        """Up to ``most`` messages, mostly in order; those that leave the part are lost."""
+        wire, chance = self._bench.wire, self._chance
+        for _ in range(chance.randint(0, most)):
+            if not wire:
+                return
+            index = 0 if chance.random() < 0.8 else chance.randrange(len(wire))
+            lost = chance.random() < 0.07
+            self._bench.deliver_one(index, among() if lost else among(*part))

@@ -21,6 +21,7 @@ import pytest
 from made_views import summary as made_summary
 from optuna.storages.journal import JournalFileBackend
 
+from orchestrator.cli import main
 from orchestrator.config.load import ConfigSource
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError, RunInterrupted
 from orchestrator.report.model import TrialView
@@ -93,6 +94,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Studies that measure nothing and draw nothing."""
     monkeypatch.setattr(module, "Runner", MadeUp)
     monkeypatch.setattr(module, "write_report", lambda view, results: (Path("report.html"), []))
+    # Nothing here refers to anything else, and looking for that takes most of the time.
+    monkeypatch.setattr("orchestrator.config.load._interpolated", lambda data: data)
     return monkeypatch
 
 
@@ -208,6 +211,7 @@ def test_a_finished_study_is_not_measured_again(
 ) -> None:
     done, _, results = study
     monkeypatch.setattr(module, "Runner", None)
+    monkeypatch.setattr(module, "write_report", lambda view, results: (done.report, []))
     assert tune(source(), results=results).as_json() == done.as_json()
 
 
@@ -330,7 +334,7 @@ def test_parameters_of_a_plugin_count_only_where_it_is_chosen(
     plain = {**TINY, "tune": {"trials": 10, "search": search}}
     done = tune(plain, results=tmp_path)
     seen = {tuple(outcome["params"].values()) for outcome in done.outcomes}
-    assert seen == {("round_robin",), ("power_of_d", 2), ("power_of_d", 3)}
+    assert seen == {("round_robin",), (2, "power_of_d"), (3, "power_of_d")}
     assert [trial.params for trial in done.view.trials if len(trial.params) == 1]
     assert done.note == "the search space holds no further variant"
 
@@ -633,7 +637,7 @@ def test_slots_run_side_by_side(tmp_path: Path, made_up: pytest.MonkeyPatch) -> 
         with lock:
             inside += 1
             most = max(most, inside)
-        time.sleep(0.05)
+        time.sleep(0.2)
         with lock:
             inside -= 1
         return done
@@ -677,6 +681,7 @@ def test_a_driver_that_hung_does_not_settle_what_another_took_over(
 SCRIPT = """
 import importlib, json, sys, time
 from pathlib import Path
+from orchestrator.cli import main
 from orchestrator.config.load import ConfigSource
 module = importlib.import_module("orchestrator.tune")
 module.write_report = lambda view, results: (Path("report.html"), [])
@@ -708,52 +713,66 @@ def kill_after(process: subprocess.Popen[str], finished: int, delay_s: float) ->
     process.stdout.close()
 
 
-def test_a_killed_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_study_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "write_report", lambda view, results: (Path("x.html"), []))
     name = prepare(source()).name
-    kill_after(start(tmp_path), 1, 0.05)
+    kill_after(start(tmp_path), 2, 0.05)
     rows = views.outcomes(Store(tmp_path), name)
-    finished = [row["run_id"] for row in rows if row["run_id"] is not None]
-    assert finished
-    kill_after(start(tmp_path), len(finished) + 1, 0.1)
-    done = tune(source(), results=tmp_path)
+    finished = {row["run_id"] for row in rows} - {None}
+    assert 2 <= len(finished) < 6
+    tune(source(), results=tmp_path)
     rows = check_whole(tmp_path, name, 6)
-    assert set(finished) <= {row["run_id"] for row in rows}
-    assert done.report.exists()
+    assert finished <= {row["run_id"] for row in rows}
 
 
 # --- the command ------------------------------------------------------------------------------
 
 
-def command(*arguments: str, results: Path, made: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """(exit code, lines on stdout) of ``archbench tune``."""
-    config = results.parent / "tiny.yaml"
+def command(config: Path, made: Mapping[str, Any], *arguments: str) -> int:
+    """Exit code of ``archbench tune``."""
     config.write_text(json.dumps(made), "utf-8")  # JSON is YAML
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "tune", str(config), *arguments]
-        + ["--results", str(results)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout.splitlines()
+    return main(["tune", str(config), "--results", str(config.parent / "results"), *arguments])
 
 
-def test_the_command_ends_with_the_path_of_the_report(tmp_path: Path) -> None:
-    code, lines = command("--trials", "2", results=tmp_path / "results", made=TINY)
-    assert code == 0
-    assert Path(lines[-1]).name == "report.html" and Path(lines[-1]).exists()
-    assert any("replicas" in line for line in lines)
+def test_the_command_ends_with_the_path_of_the_report(
+    tmp_path: Path, made_up: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(tmp_path / "a.yaml", TINY, "--trials", "2", "--seed", "3") == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "report.html"
+    assert "[2/2] trial" in told.err and "(default)" in told.err
 
 
-def test_the_command_says_in_json_that_nothing_is_feasible(tmp_path: Path) -> None:
-    hopeless = {**TINY, "slo": {"p99": "1us"}}
-    code, lines = command("--trials", "1", "--json", results=tmp_path / "results", made=hopeless)
-    assert code == 1
-    [line] = lines
+def test_the_command_says_in_json_that_nothing_is_feasible(
+    tmp_path: Path, made_up: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Late(MadeUp):
+        def judged(self, summary: dict[str, Any]) -> dict[str, Any]:
+            late = {"metric": "p99", "bound": 80.0, "value": 99.0, "unit": "ms"}
+            return summary | {"slo": {"met": False, "violations": [late]}}
+
+    made_up.setattr(module, "Runner", Late)
+    assert command(tmp_path / "a.yaml", TINY, "--trials", "1", "--json") == 1
+    [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["best"] is None
     assert json.loads(line)["trials"]["complete"] == 1
+
+
+def test_an_interrupted_command_says_the_best_so_far(
+    tmp_path: Path, made_up: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: MadeUp, config: Any) -> RunResult:
+        if config.system.params.replicas != 2:
+            plan(config)
+            raise KeyboardInterrupt
+        return MadeUp.run(self, config)
+
+    made_up.setattr(module, "Runner", runner(run))
+    assert command(tmp_path / "a.yaml", TINY) == 130
+    told = capsys.readouterr().err
+    assert "best so far: trial 0" in told and "the same command goes on" in told
 
 
 def test_views_of_made_up_studies_have_no_runs(tmp_path: Path, made_up: pytest.MonkeyPatch) -> None:

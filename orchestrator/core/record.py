@@ -16,6 +16,8 @@ from orchestrator.core.history import History
 
 INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
+LOST: Final = "lost"
+"""Kind of the event that a node's server ended by itself; the run is then invalid."""
 
 
 @dataclass(frozen=True)

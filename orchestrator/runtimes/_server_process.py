@@ -24,7 +24,7 @@ import hiredis
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.record import INTERVAL_NS, LOST, EventRecord, NodeRecord
 from orchestrator.core.system import Address
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
@@ -184,10 +184,11 @@ class ServerProcess:
     def _note_loss(self, error: OSError) -> None:
         self._lost = True
         status = self._program.poll() if self._program is not None else None
-        reason = str(error) if status is None else f"exit status {status}"
-        if status is not None and status < 0:
-            reason = signal.Signals(-status).name
-        self._events.append(EventRecord(self._clock.now_ns(), self._spec.node, "lost", reason))
+        reason = str(error)
+        if status is not None:
+            how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            reason = f"the server ended with {how}"
+        self._events.append(EventRecord(self._clock.now_ns(), self._spec.node, LOST, reason))
 
     def digest(self) -> str:
         """The server's own fingerprint of its contents; empty where it gives none."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from orchestrator.core.history import History
-from orchestrator.core.record import ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import LOST, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import ArchbenchError, EnvironmentFailure
 from orchestrator.runtimes import _reaper
@@ -452,6 +452,7 @@ class Deployment:
         )
         nodes = tuple(pair[0] for pair in pairs if pair is not None)
         events = [event for pair in pairs if pair is not None for event in pair[1]]
+        self._lost += [f"node {e.node}: {e.detail}" for e in events if e.kind == LOST]
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
         names = parts.workload.key_names

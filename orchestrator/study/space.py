@@ -229,6 +229,11 @@ class Sampler(optuna.samplers.BaseSampler):
         self._startup = startup
         self._is_new = is_new
         self.exhausted = False
+        # Imported before the first trial, not between two of them.
+        from scipy.stats import qmc
+
+        chance = block_stream(seed, "study")
+        self._halton = qmc.Halton(len(space.axes), scramble=True, rng=chance)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -252,7 +257,7 @@ class Sampler(optuna.samplers.BaseSampler):
         chance = scalar_stream(self._seed, f"study/{trial.number}")
         space = self._space.distributions
         if len(measured) < self._startup:
-            yield self._halton(trial.number)
+            yield self._even(trial.number)
         else:
             free = {path: held for path, held in space.items() if not held.single()}
             fixed = {path: _spread(held, 0.0) for path, held in space.items() if held.single()}
@@ -267,13 +272,11 @@ class Sampler(optuna.samplers.BaseSampler):
         chance.shuffle(rest)
         yield from rest
 
-    def _halton(self, index: int) -> Params:
-        from scipy.stats import qmc
-
+    def _even(self, index: int) -> Params:
+        """A point of the Halton sequence."""
         space = self._space.distributions
-        sequence = qmc.Halton(len(space), scramble=True, rng=block_stream(self._seed, "study"))
-        sequence.fast_forward(index)
-        [point] = sequence.random()
+        self._halton.reset().fast_forward(index)
+        [point] = self._halton.random()
         return {
             path: _spread(held, float(share))
             for (path, held), share in zip(space.items(), point, strict=True)

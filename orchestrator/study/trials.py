@@ -11,7 +11,7 @@ All methods expect :meth:`Leases.exclusive` to be held where they say so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -47,7 +47,7 @@ def open_storage(kind: str, folder: Path, name: str) -> optuna.storages.BaseStor
         # Parallel drivers wait for each other instead of failing.
         wait = {"connect_args": {"timeout": SQLITE_WAIT_S}}
         return optuna.storages.RDBStorage(url, engine_kwargs=wait)
-    except (OSError, ValueError, optuna.exceptions.OptunaError) as error:
+    except Exception as error:  # a damaged file fails in many ways, each backend's own
         reason = str(error).partition("\n")[0]
         raise EnvironmentFailure(f"the study cannot be opened: {reason}", path=name) from error
 
@@ -101,7 +101,7 @@ class Study:
     def __init__(
         self,
         name: str,
-        storage: optuna.storages.BaseStorage,
+        opening: Callable[[], optuna.storages.BaseStorage],
         space: SearchSpace,
         leases: Leases,
         *,
@@ -112,12 +112,12 @@ class Study:
         self.name = name
         self.space = space
         self._leases = leases
-        self._storage = storage
         self._known: Counter[str] = Counter()
         self._sampler = Sampler(seed, space, startup, self._is_new)
         with leases.exclusive():
+            self._storage = opening()
             self._study = optuna.create_study(
-                storage=storage,
+                storage=self._storage,
                 study_name=name,
                 direction=cast(_Direction, direction),
                 sampler=self._sampler,
@@ -211,8 +211,10 @@ class Study:
         """Settle a trial; False where it was taken from this driver in the meantime."""
         if not self._leases.held(asked.number):
             return False
+        known = asked.trial.constraints
         for name, value in constraints.items():
-            asked.trial.set_constraint(name, value)
+            if name not in known:
+                asked.trial.set_constraint(name, value)
         asked.trial.set_user_attr(_OUTCOME, dict(outcome))
         self._settle(asked.number, outcome, asked.sampled)
         return True

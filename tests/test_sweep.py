@@ -1,0 +1,174 @@
+"""The grid: how axes are told, what runs, what is reused, what cannot run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import BASE
+
+from orchestrator.config.load import ConfigSource
+from orchestrator.config.schema import Config
+from orchestrator.errors import ConfigError, InfeasibleError
+from orchestrator.run import Runner, RunResult
+from orchestrator.runtimes._deploy import Parts
+from orchestrator.sweep import Point, SweepResult, split_axes, split_values, sweep, variants
+
+SOURCE = ConfigSource.of(BASE)
+REPLICAS = {"system.replicas": [1, 3]}
+
+
+class Counting(Runner):
+    """Notes which configurations really run."""
+
+    def __init__(self, results: Path) -> None:
+        super().__init__(results)
+        self.ran: list[Config] = []
+
+    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
+        assert isinstance(config, Config)
+        self.ran.append(config)
+        return super().run(config, seed=seed)
+
+
+def swept(results: Path, axes: dict[str, list[Any]], *overrides: str) -> tuple[SweepResult, int]:
+    """A sweep, and how many runs it took."""
+    with Counting(results) as runner:
+        done = sweep(SOURCE.with_overrides(*overrides), axes, runner)
+        return done, len(runner.ran)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1,3,5", ["1", "3", "5"]),
+        ("a, b", ["a", "b"]),
+        ("raft", ["raft"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ("{name: lru, size: 5},null", ["{name: lru, size: 5}", "null"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        ("{a: [1,2], b: 'x,]'}", ["{a: [1,2], b: 'x,]'}"]),
+        ("", [""]),
+    ],
+)
+def test_values_part_at_commas_outside_brackets_and_quotes(text: str, parts: list[str]) -> None:
+    assert list(split_values(text)) == parts
+
+
+def test_lists_are_axes_and_the_rest_are_overrides() -> None:
+    plain, axes = split_axes(["seed=3", "system.replicas=1,3", "workload.mix=a,b", "tune.trials=2"])
+    assert plain == ["seed=3", "tune.trials=2"]
+    assert axes == {"system.replicas": [1, 3], "workload.mix": ["a", "b"]}
+
+
+def test_an_axis_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice") as raised:
+        split_axes(["seed=1,2", "seed=3,4"])
+    assert raised.value.path == "seed"
+
+
+def test_the_last_axis_changes_fastest() -> None:
+    grid = variants(SOURCE, {"system.replicas": [1, 3], "workload.mix": ["a", "b"]})
+    listed = [tuple(variant.values.values()) for variant in grid]
+    assert listed == [(1, "a"), (1, "b"), (3, "a"), (3, "b")]
+
+
+def test_an_axis_of_names_brings_the_defaults_of_each_plugin() -> None:
+    grid = variants(SOURCE, {"system.protocol.name": ["raft", "primary_backup"]})
+    names = [variant.config.system.params.protocol.name for variant in grid if variant.config]
+    assert names == ["raft", "primary_backup"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "path"),
+    [
+        ({"system.replicas": [3, 0]}, "system.replicas"),
+        ({"workload.mix": ["a", "z"]}, "workload.mix"),
+        ({"system.replicsa": [1, 3]}, "system.replicsa"),
+        ({"duration": ["1s", "2"]}, "duration"),
+    ],
+)
+def test_a_wrong_value_or_path_is_refused_before_anything_runs(
+    axes: dict[str, list[Any]], path: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        swept(tmp_path / "results", axes)
+    assert raised.value.path == path
+    assert not (tmp_path / "results").exists()
+
+
+def test_combinations_that_cannot_run_are_listed_and_not_run(tmp_path: Path) -> None:
+    axes = REPLICAS | {"system.protocol.name": ["raft", "unreplicated"]}
+    done, ran = swept(tmp_path, axes)
+    assert ran == 3
+    (refused,) = [point for point in done.points if point.state == "infeasible"]
+    assert refused.values == {"system.replicas": 3, "system.protocol.name": "unreplicated"}
+    assert "exactly 1 replica" in str(refused.reason)
+
+
+def test_a_grid_beyond_the_memory_is_infeasible_and_no_error(tmp_path: Path) -> None:
+    done, ran = swept(
+        tmp_path, REPLICAS, "system.cache={name: lru, size: 1000}", "system.memory=1KiB"
+    )
+    assert ran == 0
+    assert [point.state for point in done.points] == ["infeasible", "infeasible"]
+    (first, _) = variants(
+        SOURCE.with_overrides("system.cache={name: lru, size: 1MiB}", "system.memory=1KiB"),
+        REPLICAS,
+    )
+    assert isinstance(first.error, InfeasibleError)
+
+
+def test_what_was_run_is_reused(tmp_path: Path) -> None:
+    first, ran = swept(tmp_path, {"system.replicas": [1]})
+    assert ran == 1
+    told: list[Point] = []
+    with Counting(tmp_path) as runner:
+        second = sweep(SOURCE, REPLICAS, runner, told=lambda *news: told.append(news[2]))
+        assert [config.system.params.replicas for config in runner.ran] == [3]
+    assert [point.state for point in second.points] == ["reused", "run"] == [p.state for p in told]
+    assert second.points[0].summary == first.points[0].summary
+    # Another seed is another experiment.
+    _, ran = swept(tmp_path, REPLICAS, "seed=2")
+    assert ran == 2
+
+
+def test_an_invalid_run_is_run_again(tmp_path: Path) -> None:
+    short = ("duration=2ms", "warmup=0s")
+    done, ran = swept(tmp_path, {"seed": [1]}, *short)
+    assert ran == 1
+    assert done.points[0].summary is not None and not done.points[0].summary["valid"]
+    _, ran = swept(tmp_path, {"seed": [1]}, *short)
+    assert ran == 1
+
+
+def test_an_interrupted_sweep_keeps_what_had_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Runner._stored
+
+    def stop(self: Runner, *arguments: Any) -> RunResult:
+        done = stored(self, *arguments)
+        if done.config.system.params.replicas == 3:
+            raise KeyboardInterrupt
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "_stored", stop)
+        with pytest.raises(KeyboardInterrupt):
+            swept(tmp_path, {"system.replicas": [1, 3, 5]})
+    done, ran = swept(tmp_path, {"system.replicas": [1, 3, 5]})
+    assert ran == 1
+    assert [point.state for point in done.points] == ["reused", "reused", "run"]
+
+
+def test_the_json_object_has_runs_reasons_and_results(tmp_path: Path) -> None:
+    axes = REPLICAS | {"system.protocol.name": ["unreplicated"]}
+    done, _ = swept(tmp_path, axes)
+    found = json.loads(json.dumps(done.as_json()))
+    assert found["results"] == str(tmp_path)
+    assert [run["values"]["system.replicas"] for run in found["runs"]] == [1]
+    assert found["runs"][0]["reused"] is False
+    assert [each["values"]["system.replicas"] for each in found["infeasible"]] == [3]
