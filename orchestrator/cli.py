@@ -188,6 +188,29 @@ def tune(
 
 
 @app.command()
+def serve(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="P", help="Of node 0; node i has P + i.")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> None:
+    """Let the emulated cluster answer real Redis clients until it is interrupted."""
+    from orchestrator.config.load import load
+    from orchestrator.serve import serve as serve_until_ended
+
+    def announce(addresses: Sequence[str]) -> None:
+        text = _terminal.json_line({"addresses": addresses}) if json else "\n".join(addresses)
+        # sys.stdout is stderr by now where only an object may be printed.
+        print(text, file=sys.__stdout__, flush=True)
+
+    serve_until_ended(load(config, *(overrides or [])), announce, port=port, address=address)
+
+
+@app.command()
 def show(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -289,24 +312,6 @@ def doctor(
         lambda out: _terminal.show_checks(out, found),
         BAD_ENVIRONMENT if broken else 0,
     )
-
-
-def _write_report(results: str, name: str | None) -> tuple[Path, list[Path]]:
-    """The page and figures of a run, of a study, or of the latest study of an experiment."""
-    from orchestrator.store.parquet import Store
-    from orchestrator.stored import experiment_of, find_run, write_run_report
-
-    store = Store(results)
-    if store.exists() and store.files("trials") and not (name and store.files("runs", name)):
-        from orchestrator.study.view import studies
-        from orchestrator.tune import write_study_report
-
-        experiment = name or experiment_of(store, find_run(store, None))
-        every = [study for found in store.experiments() for study in studies(store, found)]
-        known = [name] if name in every else studies(store, experiment)
-        if known:
-            return write_study_report(store, str(known[0]))
-    return write_run_report(store, find_run(store, name))
 
 
 def _with_options(

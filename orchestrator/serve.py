@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -62,17 +62,19 @@ def serving(
 
 def serve(
     config: Config,
-    announce: Callable[[tuple[Address, ...]], None],
+    announce: Callable[[Sequence[str]], None],
     *,
     port: int | None = None,
     address: str | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; ``announce`` is called once all nodes listen.
+    """Serve until SIGINT or SIGTERM.
+
+    ``announce`` is called with ``host:port`` of each node once all of them listen.
 
     To be called in the main thread. Raises what :func:`serving` raises.
     """
     with serving(config, port=port, address=address) as addresses, _asked_to_end() as asked:
-        announce(addresses)
+        announce([f"{node.host}:{node.port}" for node in addresses])
         asked.wait()
 
 

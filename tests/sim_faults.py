@@ -122,7 +122,8 @@ class Faults:
     ``gap_ns``: mean time between faults. ``away_ns``: mean time that a crashed node stays away
     or a cut lasts. ``hunt``: share of faults that are aimed at the leader. ``crashes``: share
     that are crashes. ``ambush_ns``: where above 0, every new leader is struck after about that
-    time. ``loss``: share of messages between nodes that are lost. All faults happen before FAULTS_END_NS.
+    time. ``loss``: share of messages between nodes that are lost. All faults
+    happen before FAULTS_END_NS.
     """
 
     cluster: Cluster

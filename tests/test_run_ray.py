@@ -175,7 +175,7 @@ def test_all_replicas_gone_gives_outcomes_in_doubt_and_an_end(
 
 
 def test_an_unreachable_cluster_is_said_at_once() -> None:
-    with pytest.raises(EnvironmentFailure, match="no Ray cluster answers at '127.0.0.1:1'"):
+    with pytest.raises(EnvironmentFailure, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
         ray_cluster._reachable("127.0.0.1:1")
 
 

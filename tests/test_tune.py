@@ -259,12 +259,12 @@ def test_the_optimum_is_found(tmp_path: Path, made_up: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_great_result_that_is_wrong_never_wins(
-    tmp_path: Path, made_up: pytest.MonkeyPatch, changes: Mapping[str, Any], state: str
+    tmp_path: Path, made_up: pytest.MonkeyPatch, changes: dict[str, Any], state: str
 ) -> None:
     class Cheating(MadeUp):
         def judged(self, summary: dict[str, Any]) -> dict[str, Any]:
             wrong = summary["throughput_ops"] > 2500
-            return summary | {"throughput_ops": 1e9} | changes if wrong else summary
+            return summary | {"throughput_ops": 1e9} | dict(changes) if wrong else summary
 
     made_up.setattr(module, "Runner", Cheating)
     done = tune(source("tune.trials=9"), results=tmp_path)

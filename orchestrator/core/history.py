@@ -67,7 +67,9 @@ class History:
 
     def select(self, rows: Any) -> History:
         """The rows of a mask or an index array, in that order."""
-        return History(**{name: getattr(self, name)[rows] for name in COLUMNS}, key_names=self.key_names)
+        return History(
+            **{name: getattr(self, name)[rows] for name in COLUMNS}, key_names=self.key_names
+        )
 
     def without_names(self) -> History:
         """The same columns without key names, to travel light."""
@@ -76,7 +78,9 @@ class History:
     @staticmethod
     def concatenate(parts: Sequence[History]) -> History:
         """One history of several clients, ordered by invocation (ties: by client, then row)."""
-        columns = {name: numpy.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        columns = {
+            name: numpy.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
+        }
         merged = History(**columns, key_names=parts[0].key_names)
         return merged.select(numpy.argsort(merged.invoked_ns, kind="stable"))
 

@@ -74,7 +74,7 @@ class Plugin:
 
 
 _plugins: dict[Family, dict[str, Plugin]] = {family: {} for family in Family}
-_loaded: dict[Family, bool] = {family: False for family in Family}
+_loaded: dict[Family, bool] = dict.fromkeys(Family, False)
 
 Implementation = TypeVar("Implementation", bound=type[Any])
 

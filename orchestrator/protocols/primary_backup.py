@@ -114,7 +114,7 @@ class PrimaryBackup:
         self._handles: list[Any] = []
         self._applied = 0
         self._durable = 0
-        self._acknowledged = {backup: 0 for backup in self._backups}
+        self._acknowledged = dict.fromkeys(self._backups, 0)
         self._at_last_resend = dict(self._acknowledged)
         self._resend_armed = False
         # Where the last of several messages to a backup that fell behind ended, else 0.

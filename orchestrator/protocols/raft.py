@@ -178,9 +178,7 @@ class Raft(Elector):
             return
         self._propose(ops, handles, effects)
 
-    def _propose(
-        self, ops: list[Op], handles: list[Any] | None, effects: list[Effect]
-    ) -> None:
+    def _propose(self, ops: list[Op], handles: list[Any] | None, effects: list[Effect]) -> None:
         prev_index = self.log.last
         self.log.extend(self.term, ops, handles)
         self._persist(Entries(prev_index, self.term, ops), effects)
@@ -228,9 +226,7 @@ class Raft(Elector):
             progress.next += len(message.ops)
             progress.window.append(progress.next - 1)
 
-    def _appended(
-        self, source: int, message: Appended, now_ns: int, effects: list[Effect]
-    ) -> None:
+    def _appended(self, source: int, message: Appended, now_ns: int, effects: list[Effect]) -> None:
         if message.term > self.term:
             self._follow(message.term, NOBODY, now_ns, effects)
         if self.role != LEADER or message.term < self.term:
@@ -315,7 +311,7 @@ class Raft(Elector):
     def _store_entries(
         self, prev_index: int, term: int, ops: list[Op], effects: list[Effect]
     ) -> None:
-        """Append what is new, cutting a conflicting tail (section 5.3); duplicates change nothing."""
+        """Append what is new, cutting a conflicting tail (section 5.3); repeats change nothing."""
         log = self.log
         skip = max(0, log.base - prev_index)
         while prev_index + skip < log.last and skip < len(ops):

@@ -226,7 +226,9 @@ class LoadDriver:
             due_ns = self._starts[self._next]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            self._start(self._free.popleft() if self._free else self._open_session(), due_ns, now_ns)
+            self._start(
+                self._free.popleft() if self._free else self._open_session(), due_ns, now_ns
+            )
 
     def _fetch(self) -> None:
         """The next block of operations."""

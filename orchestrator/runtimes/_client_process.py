@@ -138,8 +138,6 @@ class TaggedConnection(_Connection):
         client.tick()
 
 
-
-
 class PlainConnection(_Connection):
     """To a Redis server: GET and SET, answered in order.
 
@@ -197,9 +195,7 @@ class ClientProcess:
         self._connection_type = TaggedConnection if parts.system.emulated else PlainConnection
         self._sender: Sender | None = None
         if parts.system.emulated:
-            sender = Sender(
-                parts.store.network, parts.config.seed, f"client/{spec.client}/network"
-            )
+            sender = Sender(parts.store.network, parts.config.seed, f"client/{spec.client}/network")
             self._sender = None if sender.instant else sender
         self.clock = RealClock(loop, spec.origin_ns)
         self._connections: list[list[_Connection | None]] = []

@@ -245,31 +245,30 @@ class NodeShell:
         held = self._asked > self._durable
         outlet = self._outlet
         for effect in effects:
-            kind = type(effect)
-            if kind is Reply:
+            if isinstance(effect, Reply):
                 if effect.after and effect.after in self._accessing:
                     self._accessing[effect.after].append((self._asked, effect))
                 elif held:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.reply(effect)
-            elif kind is Send:
+            elif isinstance(effect, Send):
                 if held and not effect.overlap:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.send(effect.target, effect.message)
-            elif kind is Access:
+            elif isinstance(effect, Access):
                 self._access(effect)
-            elif kind is Redirect:
+            elif isinstance(effect, Redirect):
                 if held:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.redirect(effect)
-            elif kind is SetTimer:
+            elif isinstance(effect, SetTimer):
                 self._set_timer(effect)
-            elif kind is CancelTimer:
+            elif isinstance(effect, CancelTimer):
                 self._timers.pop(effect.timer, None)
-            elif kind is Became:
+            elif isinstance(effect, Became):
                 outlet.became(effect.role)
         if persisted:
             self._event(Persisted(persisted))

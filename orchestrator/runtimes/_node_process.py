@@ -112,9 +112,9 @@ class NodeProcess:
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
         cache = make_cache(store)
-        if cache is not None and store.cache is not None and store.cache.params.warm:
-            if not spec.restarted:
-                warm(cache, parts)
+        wanted_warm = store.cache is not None and store.cache.params.warm
+        if cache is not None and wanted_warm and not spec.restarted:
+            warm(cache, parts)
         self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")
@@ -391,4 +391,3 @@ class NodeProcess:
             contents_digest=self.digest(),
         )
         return node, self._events
-

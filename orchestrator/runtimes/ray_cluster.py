@@ -231,9 +231,7 @@ class RayRuntime:
         """
         nodes, wanted = parts.system.nodes, parts.config.clients if clients else 0
         self.reserve(nodes + wanted)
-        deployment = Deployment(
-            parts, self._members[:nodes], self._members[nodes : nodes + wanted]
-        )
+        deployment = Deployment(parts, self._members[:nodes], self._members[nodes : nodes + wanted])
         try:
             deployment.deploy(first_port)
             yield deployment
@@ -295,9 +293,7 @@ class _Actor(Supervisor):
 class Deployment:
     """The processes of one run."""
 
-    def __init__(
-        self, parts: Parts, nodes: Sequence[Member], clients: Sequence[Member]
-    ) -> None:
+    def __init__(self, parts: Parts, nodes: Sequence[Member], clients: Sequence[Member]) -> None:
         self._parts = parts
         self._nodes = list(nodes)
         self._clients = list(clients)
@@ -434,9 +430,7 @@ class Deployment:
         """What all parts observed."""
         parts = self._parts
         collecting = [m.call("client_record", timeout_s=CALL_S) for m in self._clients]
-        reports: list[ClientReport | None] = self._collect_each(
-            self._clients, collecting, "client"
-        )
+        reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
         present = [report for report in reports if report is not None]
         if not present:
             raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost)}")

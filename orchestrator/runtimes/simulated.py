@@ -144,7 +144,9 @@ class SimulatedNode:
         size_bytes = HEADER_BYTES
         value = reply.value
         if self._sized and value is not None:
-            size_bytes += sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
+            size_bytes += (
+                sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
+            )
         self._respond(reply.handle, size_bytes, self.cluster.answered, reply)
 
     def redirect(self, redirect: Redirect) -> None:
@@ -280,9 +282,7 @@ class SimulatedCluster:
         self.events: list[EventRecord] = []
         self.severed: dict[tuple[int, int], bool] = {}
         self.nodes = [SimulatedNode(self, node) for node in range(parts.store.replicas)]
-        self.clients = [
-            SimulatedClient(self, client) for client in range(parts.config.clients)
-        ]
+        self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
 
     def event(self, node: int, kind: str, detail: str) -> None:
         self.events.append(EventRecord(self.clock.current_ns, node, kind, detail))

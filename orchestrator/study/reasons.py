@@ -111,8 +111,8 @@ def _objectives(view: StudyView) -> list[str]:
         share = reached / bound
         state = "which limits the search" if share >= ACTIVE else "which leaves room"
         sentences.append(
-            f"Its {name.label.lower()} is {quantity(reached, name.unit)}, {percent(share)} of the bound of"
-            f" {quantity(bound, name.unit)}, {state}."
+            f"Its {name.label.lower()} is {quantity(reached, name.unit)}, {percent(share)} of the"
+            f" bound of {quantity(bound, name.unit)}, {state}."
         )
     return sentences
 

@@ -141,9 +141,7 @@ class ReplicatedStore:
         params = self._params
         reason = self._protocol.validate(params.protocol.params, params.replicas)
         if reason is not None:
-            raise ConfigError(
-                reason, path="system.replicas", hint=f"replicas is {params.replicas}"
-            )
+            raise ConfigError(reason, path="system.replicas", hint=f"replicas is {params.replicas}")
         if params.cache is None or params.memory is None:
             return
         size = params.cache.params.size
