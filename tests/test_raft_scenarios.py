@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from machine_bench import Bench, Wanted, among, everything
-from raft_watch import CommitsOldTerms, RaftWatch, votes_among
+from raft_watch import RaftWatch
 
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE, Op, Requested
 from orchestrator.protocols import raft
@@ -67,21 +67,6 @@ def test_a_log_that_is_behind_cannot_win() -> None:
     elect(bench, 1)
     assert bench.machines[1].role == LEADER
     assert logs(bench)[2] == [b"value 1"]
-
-
-def test_pre_vote_keeps_a_returning_node_from_deposing_the_leader() -> None:
-    bench = cluster()
-    for _ in range(5):
-        elect(bench, 2, among(0, 1))
-        beat(bench, 0, among(0, 1))
-    assert bench.machines[2].term == 1
-    bench.now_ns += 1
-    bench.fire(2, ELECTION)
-    bench.deliver()
-    beat(bench, 0)
-    assert [machine.term for machine in bench.machines] == [1, 1, 1]
-    assert [machine.leader for machine in bench.machines] == [0, 0, 0]
-    assert bench.machines[0].role == LEADER
 
 
 def test_a_leader_that_hears_no_majority_steps_down() -> None:
@@ -203,52 +188,6 @@ def test_an_entry_of_a_deposed_leader_may_still_be_answered() -> None:
     beat(bench, 1)
     assert bench.machines[1].role == LEADER
     assert bench.replies[handle].outcome == OK, "it is committed, and node 0 has the client"
-
-
-@pytest.mark.parametrize("machine", [Raft, CommitsOldTerms])
-def test_figure_8(machine: type[Raft]) -> None:
-    """Section 5.4.2: an entry of an earlier term on a majority can still be overwritten."""
-    bench = Bench(machine, PARAMS, 5, batch_max=1)
-    bench.deliver()
-    # (a) Node 0 leads in term 1, its entry reaches node 1 alone.
-    handle = bench.request(0, write(1))
-    bench.deliver(among(0, 1))
-    bench.crash(0)
-    # (b) Node 4 wins term 2 with 2 and 3 and writes an entry of its own.
-    elect(bench, 4, votes_among([2, 3, 4]))
-    assert (bench.machines[4].role, bench.machines[4].term) == (LEADER, 2)
-    bench.crash(4)
-    # (c) Node 0 wins a later term and brings its old entry to a majority, but nothing newer.
-    bench.restart(0)
-    for _ in range(3):
-        if bench.machines[0].role != LEADER:
-            elect(bench, 0, votes_among([0, 1, 2]))
-    term = bench.machines[0].term
-    assert bench.machines[0].role == LEADER
-    for _ in range(4):
-        beat(
-            bench,
-            0,
-            lambda source, target, message: (
-                source in (0, 1, 2)
-                and target in (0, 1, 2)
-                and not (isinstance(message, Append) and message.entries_term == term)
-            ),
-        )
-    assert logs(bench)[:3] == [[b"value 1"]] * 3
-    committed = bench.machines[0].commit >= 2
-    assert committed == (handle in bench.replies or machine is CommitsOldTerms)
-    assert committed == (machine is CommitsOldTerms)
-    # (d) Node 4 comes back and wins: its entry is of a later term.
-    bench.crash(0)
-    bench.restart(4)
-    for _ in range(3):
-        if bench.machines[4].role != LEADER:
-            elect(bench, 4, among(2, 3, 4))
-    assert bench.machines[4].role == LEADER
-    for _ in range(4):
-        beat(bench, 4, among(2, 3, 4))
-    assert logs(bench)[2:] == [[], [], []], "what the twin had committed is gone"
 
 
 # --- catching up ------------------------------------------------------------------------

@@ -45,6 +45,7 @@ RETRY_NS: Final = 5_000_000
 SESSION_BITS: Final = 22
 """A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
 NO_WAKE: Final = 2**63
+_POLLING: Final = -(2**63)
 _ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
 
 
@@ -132,7 +133,7 @@ class LoadDriver:
         self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._closed = timetable.sessions > 0
         self._exhausted = False
-        self._wake_ns = NO_WAKE
+        self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
@@ -186,7 +187,11 @@ class LoadDriver:
 
     def poll(self, now_ns: int) -> None:
         """Start what is due, give up what has timed out."""
-        self._wake_ns = NO_WAKE
+        if now_ns < self._wake_ns:
+            # Armed for later by now: a wake-up that an earlier one has overtaken.
+            return
+        # What begins in here need not arm anything: the next wake-up is settled at the end.
+        self._wake_ns = _POLLING
         deadlines, retries = self._deadlines, self._retries
         while deadlines and deadlines[0][0] <= now_ns:
             _, session, sequence = deadlines.popleft()
@@ -210,6 +215,7 @@ class LoadDriver:
             wake_ns = deadlines[0][0]
         if retries and retries[0][0] < wake_ns:
             wake_ns = retries[0][0]
+        self._wake_ns = NO_WAKE
         if wake_ns != NO_WAKE:
             self._wake_by(wake_ns)
 

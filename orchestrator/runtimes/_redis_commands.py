@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,11 @@ class RedisCommands:
         if isinstance(address, Path):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(timeout_s)
-            self._socket.connect(str(address))
+            try:
+                self._socket.connect(str(address))
+            except OSError:
+                self._socket.close()
+                raise
         else:
             self._socket = socket.create_connection(address, timeout_s)
         self._reader = hiredis.Reader()
@@ -78,16 +83,15 @@ def preload(parts: Parts, primary: tuple[str, int]) -> None:
     keys = list(_all_keys(values))
     order = block_stream(parts.config.seed, "preload").permutation(len(keys)).tolist()
     try:
-        server = RedisCommands(primary, ANSWER_S)
-        for start in range(0, len(keys), CHUNK):
-            chunk = [keys[index] for index in order[start : start + CHUNK]]
-            answers = server.pipeline([("SET", key, values.get(key) or b"") for key in chunk])
-            for answer in answers:
-                if isinstance(answer, hiredis.ReplyError):
-                    raise _refused(str(answer), len(keys))
-        replicas = parts.system.nodes - 1
-        reached = server.call("WAIT", replicas, WAIT_MS)
-        server.close()
+        with closing(RedisCommands(primary, ANSWER_S)) as server:
+            for start in range(0, len(keys), CHUNK):
+                chunk = [keys[index] for index in order[start : start + CHUNK]]
+                answers = server.pipeline([("SET", key, values.get(key) or b"") for key in chunk])
+                for answer in answers:
+                    if isinstance(answer, hiredis.ReplyError):
+                        raise _refused(str(answer), len(keys))
+            replicas = parts.system.nodes - 1
+            reached = server.call("WAIT", replicas, WAIT_MS)
     except OSError as error:
         raise EnvironmentFailure(f"loading the data into the primary: {error}") from error
     if reached < replicas:

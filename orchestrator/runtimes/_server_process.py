@@ -71,7 +71,7 @@ class ServerProcess:
             try:
                 await self._wait_for_answer()
             except EnvironmentFailure:
-                self.close()
+                self._stop()
                 if fixed or attempt == PORT_ATTEMPTS:
                     raise
             else:
@@ -146,7 +146,11 @@ class ServerProcess:
         self._clock.at(0, self._sample_again, 0)
 
     def close(self) -> None:
-        """End the program."""
+        """End the program and forget what was to be counted."""
+        self._stop()
+        self._clock.close()
+
+    def _stop(self) -> None:
         if self._commands is not None:
             self._commands.close()
             self._commands = None
