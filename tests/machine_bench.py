@@ -4,6 +4,7 @@ crash takes away. No cost, no delay, no client.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,7 @@ class Bench:
         self.timers: dict[tuple[int, str], int] = {}
         self.records: list[list[Any]] = [[] for _ in self.nodes]
         self.syncs = True
+        self._handles = itertools.count(1000)
         self._unsynced: list[list[Persist]] = [[] for _ in self.nodes]
         self._held: list[list[Effect]] = [[] for _ in self.nodes]
         self.machines: list[Any] = [self._made(node) for node in self.nodes]
@@ -137,7 +139,7 @@ class Bench:
 
     def request(self, node: int, op: Op, handle: Any = None) -> Any:
         """An operation arrives at a node; returns its handle."""
-        handle = (op.session, op.sequence, len(self.sent)) if handle is None else handle
+        handle = next(self._handles) if handle is None else handle
         self.event(node, Requested([handle], [op]))
         return handle
 

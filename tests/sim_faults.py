@@ -22,13 +22,11 @@ from orchestrator.core.history import COLUMNS, DTYPES, NEVER, PHASE_RUN, VALUE_I
 from orchestrator.core.machine import OK, READ, Effect, Event, Machine
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.registry import Slot
-from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, check, check_claims
 from orchestrator.runtimes._deploy import Parts, contents_digest
 from orchestrator.runtimes.simulated import SimulatedCluster
 
-FAULTS_END_NS = 2 * NS_PER_S
-LOAD_END_NS = FAULTS_END_NS + NS_PER_S // 2
 FINAL_SESSION = 1 << 31
 
 BASE: dict[str, Any] = {
@@ -122,8 +120,8 @@ class Faults:
     ``gap_ns``: mean time between faults. ``away_ns``: mean time that a crashed node stays away
     or a cut lasts. ``hunt``: share of faults that are aimed at the leader. ``crashes``: share
     that are crashes. ``ambush_ns``: where above 0, every new leader is struck after about that
-    time. ``loss``: share of messages between nodes that are lost. All faults
-    happen before FAULTS_END_NS.
+    time. ``loss``: share of messages between nodes that are lost. All is healed after four
+    fifths of the load.
     """
 
     cluster: Cluster
@@ -135,13 +133,19 @@ class Faults:
     ambush_ns: int = 0
     loss: float = 0.0
 
+    @property
+    def end_ns(self) -> int:
+        """When the last fault ends."""
+        config = self.cluster.parts.config
+        return (config.warmup + config.duration) * 4 // 5
+
     def plan(self) -> None:
         """Put the whole schedule into the cluster's clock."""
         at_ns = self._later(0, self.gap_ns)
-        while at_ns < FAULTS_END_NS:
+        while at_ns < self.end_ns:
             self.cluster.clock.at(at_ns, self._strike_somebody, None)
             at_ns = self._later(at_ns, self.gap_ns)
-        self.cluster.clock.at(FAULTS_END_NS, self._heal, None)
+        self.cluster.clock.at(self.end_ns, self._heal, None)
         self.cluster.lossy, self.cluster.loss = self.chance, self.loss
         if self.ambush_ns:
             self.cluster.on_leader = self._ambush
@@ -151,7 +155,7 @@ class Faults:
 
     def _ambush(self, leader: int) -> None:
         at_ns = self._later(self.cluster.clock.current_ns, self.ambush_ns)
-        if at_ns < FAULTS_END_NS:
+        if at_ns < self.end_ns:
             self.cluster.clock.at(at_ns, self._strike, leader)
 
     def _strike_somebody(self, _: None) -> None:
@@ -162,7 +166,7 @@ class Faults:
 
     def _strike(self, victim: int) -> None:
         clock = self.cluster.clock
-        until_ns = min(FAULTS_END_NS, self._later(clock.current_ns, self.away_ns))
+        until_ns = min(self.end_ns, self._later(clock.current_ns, self.away_ns))
         if self.chance.random() < self.crashes:
             node = self.cluster.nodes[victim]
             if not node.shell.stopped:

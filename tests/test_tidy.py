@@ -31,7 +31,6 @@ LONG_MODULES: dict[str, int] = {
     "orchestrator/runtimes/ray_cluster.py": 486,
     "orchestrator/runtimes/simulated.py": 408,
     "tests/test_redis.py": 424,
-    "tests/test_tune.py": 783,
 }
 
 FAMILY_PACKAGES = {

@@ -103,12 +103,13 @@ def register(
 def _load(family: Family) -> None:
     if _loaded[family]:
         return
-    _loaded[family] = True
     home = importlib.import_module(_HOMES[family])
     for module in pkgutil.iter_modules(getattr(home, "__path__", [])):
         if not module.name.startswith("_"):
             importlib.import_module(f"{home.__name__}.{module.name}")
     _load_entry_points()
+    # Only now: another thread that asks in the meantime must wait for the imports, too.
+    _loaded[family] = True
 
 
 _entry_points_loaded = False
@@ -118,9 +119,9 @@ def _load_entry_points() -> None:
     global _entry_points_loaded  # noqa: PLW0603 - import once a process
     if _entry_points_loaded:
         return
-    _entry_points_loaded = True
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         entry_point.load()
+    _entry_points_loaded = True
 
 
 def plugins(family: Family) -> dict[str, Plugin]:

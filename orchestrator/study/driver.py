@@ -144,6 +144,7 @@ class Driver:
         Raises EnvironmentFailure (or ConfigError, where the objective has no figure) after
         FAILURES_MAX failures in a row for the same reason.
         """
+        self._begun_s = time.monotonic()
         free: SimpleQueue[Slot] = SimpleQueue()
         for slot in slots:
             free.put(slot)

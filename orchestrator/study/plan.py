@@ -18,8 +18,9 @@ from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError, InputError, suggestion
 from orchestrator.run import DEFAULT_RESULTS, plan
 from orchestrator.store import tables
+from orchestrator.store.parquet import Store
 from orchestrator.study.space import SearchSpace
-from orchestrator.study.trials import JOURNAL, storage_file
+from orchestrator.study.trials import JOURNAL, SQLITE, storage_file
 
 THROUGHPUT_METRICS: Final = ("throughput_ops", "goodput_ops")
 HASH_DIGITS: Final = 8
@@ -76,10 +77,32 @@ def prepare(
             hint="1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
         )
     folder = local_folder(results) / "studies"
-    storage_file(storage, folder, name)
-    return Plan(
+    planned = Plan(
         built, space, name, trials or built.tune.trials, os.fspath(results), folder, storage
     )
+    _check_home(planned)
+    return planned
+
+
+def _check_home(planned: Plan) -> None:
+    """A study is kept in one place, and its trials in the results are those of that place."""
+    home = storage_file(planned.storage, planned.folder, planned.name)
+    if home.exists():
+        return
+    for kind in (JOURNAL, SQLITE):
+        if storage_file(kind, planned.folder, planned.name).exists():
+            raise ConfigError(
+                f"the study {planned.name!r} is kept in {kind}",
+                path="--storage",
+                hint=f"use --storage {kind}, or name another study",
+            )
+    names = [file.name.rpartition("-")[0] for file in Store(planned.results).files("trials")]
+    if planned.name in names:
+        raise ConfigError(
+            f"the results hold trials of the study {planned.name!r}, but {home} is gone",
+            path="--study",
+            hint="name another study, or use another results folder",
+        )
 
 
 def _check_objective(config: Config) -> None:
