@@ -152,8 +152,10 @@ class Supervisor:
         """End the child, if there is one, and clear its folder."""
         with self._lock:
             self._drop_child()
-        for entry in Path(self.folder).iterdir():
-            entry.unlink()
+        # An actor that is being closed may find its folder gone.
+        with suppress(FileNotFoundError):
+            for entry in Path(self.folder).iterdir():
+                entry.unlink()
 
     def close(self) -> None:
         """End the child and the zygote; remove the folder."""

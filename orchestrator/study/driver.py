@@ -251,7 +251,7 @@ class Driver:
         self._end_on_failures(error)
 
     def _refuse(self, run: _Run, error: ConfigError | InfeasibleError) -> None:
-        refusal = {"state": INFEASIBLE, "reason": str(error)}
+        refusal = {"state": INFEASIBLE, "reason": error.message}
         self._tell(run, refusal, {"refused": 1.0}, None)
 
     def _finish(self, run: _Run, result: RunResult) -> None:

@@ -6,7 +6,16 @@ from typing import Any, Final
 
 from orchestrator.config.schema import Config
 from orchestrator.core.units import format_size
-from orchestrator.report.model import StudyView, Summary, TrialView, Value, finite, lookup, metric
+from orchestrator.report.model import (
+    RunView,
+    StudyView,
+    Summary,
+    TrialView,
+    Value,
+    finite,
+    lookup,
+    metric,
+)
 from orchestrator.report.wording import (
     metric_name,
     number,
@@ -28,6 +37,7 @@ def why(view: StudyView, config: Config) -> list[str]:
     default = None if view.default is None else view.default.metrics
     sentences = [
         _binding(view.best.metrics, default, view),
+        _spread(view),
         _caches(view.best.metrics, default, view),
         _memory(view.best, config),
         *_objectives(view),
@@ -59,7 +69,30 @@ def _binding(best: Summary | None, default: Summary | None, view: StudyView) -> 
         return ""
     if _is_default(view) or not theirs:
         return f"What binds it is {mine}."
+    if lookup(best, "bottleneck.resource") == lookup(default, "bottleneck.resource"):
+        return f"What binds it is {mine}, as it does the default."
     return f"What binds it is {mine}; what binds the default is {theirs}."
+
+
+def _spread(view: StudyView) -> str:
+    """How much of the work the busiest node does: what more nodes are for."""
+    mine, theirs = _busiest_share(view.best_run), _busiest_share(view.default_run)
+    if mine is None or theirs is None or _is_default(view):
+        return ""
+    return (
+        f"Its busiest node handles {percent(mine)} of the operations, the default's"
+        f" {percent(theirs)}."
+    )
+
+
+def _busiest_share(run: RunView | None) -> float | None:
+    """Share of all operations; None where nothing was counted."""
+    handled: dict[str, int] = {}
+    nodes = run.nodes if run is not None else {}
+    for node, count in zip(nodes.get("node", ()), nodes.get("operations", ()), strict=False):
+        handled[str(node)] = handled.get(str(node), 0) + (count or 0)
+    total = sum(handled.values())
+    return max(handled.values()) / total if total else None
 
 
 def _caches(best: Summary | None, default: Summary | None, view: StudyView) -> str:

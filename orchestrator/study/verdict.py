@@ -93,8 +93,12 @@ def judged(
         state, reason = FAILED, f"the run has no figure for {objective.metric}"
     else:
         state = COMPLETE
-        reason = "; ".join(
-            f"{found['metric']} {found['value']:.4g} above its bound of {found['bound']:.4g}"
-            for found in lookup(summary, "slo.violations") or ()
-        )
+        reason = "; ".join(_missed(found) for found in lookup(summary, "slo.violations") or ())
     return {"state": state, "value": value, "reason": reason or None}, constraints
+
+
+def _missed(violation: Mapping[str, Any]) -> str:
+    """``p99 362 ms, above its bound of 250 ms``."""
+    unit = " ms" if violation["unit"] == "ms" else ""
+    value, bound = f"{violation['value']:.4g}{unit}", f"{violation['bound']:.4g}{unit}"
+    return f"{violation['metric']} {value}, above its bound of {bound}"
