@@ -330,13 +330,21 @@ def servers_of(deployment: ray_cluster.Deployment) -> list[int]:
 
 
 def gone(pids: list[int]) -> bool:
-    """Whether all these processes end soon."""
+    """Whether all these processes end soon; what nobody has waited for yet has ended too."""
     deadline_s = time.monotonic() + 5.0
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while any(state(pid) not in ("", "Z") for pid in pids):
         if time.monotonic() > deadline_s:
             return False
         time.sleep(0.02)
     return True
+
+
+def state(pid: int) -> str:
+    """The letter that the kernel gives a process, empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def observe(

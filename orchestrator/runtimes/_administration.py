@@ -149,13 +149,13 @@ def _hello(caller: Caller, words: list[bytes]) -> Value:
             return Failure("NOPROTO unsupported protocol version")
     rest = words[2:]
     while rest:
-        match rest:
-            case [option, _, _, *rest] if option.upper() == b"AUTH":
-                pass
-            case [option, name, *rest] if option.upper() == b"SETNAME":
-                pass
-            case _:
-                return Failure(f"ERR Syntax error in HELLO option '{_text(rest[0])}'")
+        option = rest[0].upper()
+        if option == b"AUTH" and len(rest) >= 3:
+            rest = rest[3:]
+        elif option == b"SETNAME" and len(rest) >= 2:
+            name, rest = rest[1], rest[2:]
+        else:
+            return Failure(f"ERR Syntax error in HELLO option '{_text(rest[0])}'")
     caller.protocol, caller.name = protocol, name
     return {
         b"server": b"archbench",

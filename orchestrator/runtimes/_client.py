@@ -11,6 +11,7 @@ operation whose outcome is UNKNOWN ends its session.
 from __future__ import annotations
 
 import heapq
+import itertools
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -453,7 +454,9 @@ class LoadDriver:
 
     def history(self) -> History:
         """All rows in order of invocation."""
-        table = numpy.array(self._rows, dtype=numpy.int64).reshape(len(self._rows), len(_ROW))
+        cells = itertools.chain.from_iterable(self._rows)
+        table = numpy.fromiter(cells, numpy.int64, len(self._rows) * len(_ROW))
+        table = table.reshape(len(self._rows), len(_ROW))
         order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
         columns: dict[str, Any] = {
             name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)

@@ -149,7 +149,5 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
 
 def contents_digest(machine: Machine) -> str:
     """Fingerprint of the written state, equal on converged replicas."""
-    digest = hashlib.sha256()
-    for key, (value, version) in sorted(machine.contents().items()):
-        digest.update(msgspec.msgpack.encode((key, value, version)))
-    return digest.hexdigest()[:16]
+    entries = msgspec.msgpack.encode(sorted(machine.contents().items()))
+    return hashlib.sha256(entries).hexdigest()[:16]

@@ -37,7 +37,9 @@ _ARRAY: Final = ord("*")
 _COUNT_END: Final = len(b"*1234567\r")
 """Where the number of a command's words ends at the latest."""
 _STRING: Final = ord("$")
+_NEWLINE: Final = ord("\n")
 _NO_COMMAND: Final = b"*0\r\n"
+_NO_SESSION: Final[list[int]] = []
 _DONE: Final = b"+OK\r\n"
 _NOT_DONE: Final = encode(Failure("TRYAGAIN the operation was not carried out"), RESP2)
 _IN_DOUBT: Final = encode(Failure("UNKNOWN the operation may have been carried out"), RESP2)
@@ -90,6 +92,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._slots: deque[PlainSlot] = deque()
         self._line = b""
+        self._cut = False
         self._ending = False
         self.dirty = False
         self.link: Link | None = None
@@ -124,7 +127,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        service = self._service
+        service, last = self._service, data[-1]
         try:
             if data[0] != _ARRAY or self._line:
                 data = self._inline(data)
@@ -137,6 +140,7 @@ class Connection(asyncio.Protocol):
             text = str(error).removeprefix("Protocol error, ") or type(error).__name__
             slot.fill(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
             self.end()
+        self._cut = last != _NEWLINE
         if service.pending_ops:
             service.wake()
 
@@ -166,14 +170,14 @@ class Connection(asyncio.Protocol):
 
     def _refuse_count(self) -> None:
         """A parser makes room for all elements that an array announces."""
-        if not self._reader.has_data():
+        if not self._cut and not self._reader.has_data():
             raise ValueError("invalid multibulk length")
 
     def _inline(self, data: bytes) -> bytes:
         """Carry out commands given as lines; returns what follows them."""
         reader = self._reader
         if not self._line:
-            if data[0] == _STRING or reader.has_data():
+            if data[0] == _STRING or self._cut or reader.has_data():
                 return data
             # A reader within an array takes this for its next element.
             reader.feed(_NO_COMMAND)
@@ -283,7 +287,7 @@ class PlainSlot:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.data: bytes | None = None
-        self._session: list[int] = []
+        self._session = _NO_SESSION
         self._write = False
 
     def submit(self, kind: int, key: bytes, value: bytes | None) -> None:

@@ -429,18 +429,22 @@ class Deployment:
     def collect(self, settle: bool, setup_ns: int) -> RunRecord:
         """What all parts observed."""
         parts = self._parts
+        warmup_ns = parts.config.warmup
         collecting = [m.call("client_record", timeout_s=CALL_S) for m in self._clients]
+        end_ns, counting = parts.end_ns, []
+        if end_ns is not None and not settle:
+            # Nothing to wait for: the nodes count while the clients pack.
+            counting = [m.call("node_record", warmup_ns, end_ns) for m in self._nodes]
         reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
         present = [report for report in reports if report is not None]
         if not present:
             raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost)}")
-        end_ns = parts.end_ns
         if end_ns is None:
             end_ns = max(report.latest_return_ns for report in present)
         if settle:
             self._settle()
-        warmup_ns = parts.config.warmup
-        counting = [m.call("node_record", warmup_ns, end_ns) for m in self._nodes]
+        if not counting:
+            counting = [m.call("node_record", warmup_ns, end_ns) for m in self._nodes]
         pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
             self._nodes, counting, "node"
         )
