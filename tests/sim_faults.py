@@ -259,10 +259,10 @@ def with_final_reads(history: History, cluster: Cluster) -> History:
     end_ns = cluster.clock.current_ns
     for row, key in enumerate(keys):
         written = machine.contents().get(names[key])
-        value = preload.get(names[key]) if written is None else written[0]
+        value = preload.get(names[key]) if written is None else written.value
         found = -1 if value is None else int.from_bytes(value[:VALUE_ID_BYTES], "big")
         columns["value_id"][row] = found
-        columns["version"][row] = 0 if written is None else written[1]
+        columns["version"][row] = 0 if written is None else written.version
     columns["session"][:] = FINAL_SESSION + numpy.arange(len(keys))
     columns["sequence"][:] = 1
     columns["kind"][:] = READ

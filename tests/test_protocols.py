@@ -127,7 +127,11 @@ def ask(bench: Bench, node: int, op: Op) -> Any:
 
 
 def contents(bench: Bench) -> list[dict[bytes, tuple[bytes, int]]]:
-    return [dict(machine.contents()) for machine in bench.machines]
+    """Copies, since machines write in place."""
+    return [
+        {key: (entry.value, entry.version) for key, entry in machine.contents().items()}
+        for machine in bench.machines
+    ]
 
 
 # --- in the simulator -------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Node:
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
         self.values: dict[bytes, bytes] = {}
-        self.sessions: list[list[int]] = []
+        self.idle_slots: list[_server.PlainSlot] = []
         self.opened = 0
         self.proxied: list[Redirect] = []
         self._dirty: list[_server.Connection] = []
@@ -57,12 +57,9 @@ class Node:
     def proxy(self, handle: Any, redirect: Redirect) -> None:
         self.proxied.append(redirect)
 
-    def borrow_session(self) -> list[int]:
-        self.opened += not self.sessions
-        return self.sessions.pop() if self.sessions else [self.opened, 0]
-
-    def give_back_session(self, session: list[int]) -> None:
-        self.sessions.append(session)
+    def new_session(self) -> int:
+        self.opened += 1
+        return self.opened
 
     def info(self) -> bytes:
         return b"role:leader\r\n"
@@ -269,7 +266,7 @@ def test_an_outcome_in_doubt_is_said_and_its_session_is_not_used_again() -> None
         connection.data_received(command(b"SET", b"a", b"1"))
         node.serve(outcome=outcome)
         assert said in transport.data
-    assert node.sessions == []
+    assert node.idle_slots == []
     assert node.opened == 1
 
 
@@ -372,4 +369,4 @@ def test_answers_for_a_client_that_has_gone_are_dropped() -> None:
     connection.connection_lost(None)
     node.serve()
     assert transport.data == b""
-    assert node.sessions == [[1, 1]]
+    assert len(node.idle_slots) == 1

@@ -185,6 +185,14 @@ class Preload(Protocol):
         """Up to ``count`` preloaded keys at or after ``start`` in key order."""
 
 
+@dataclass(slots=True)
+class Entry:
+    """A written value and the version of its last write; replaced in place by the state."""
+
+    value: bytes
+    version: int
+
+
 @dataclass(frozen=True)
 class MachineContext:
     """What a machine is born with.
@@ -246,8 +254,8 @@ class Machine(Protocol):
         """Assert the invariants; called after every event in tests, never while measuring."""
 
     @abstractmethod
-    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
-        """The written state as key -> (value, version), to compare replicas at the end."""
+    def contents(self) -> Mapping[bytes, Entry]:
+        """The written state by key, to compare replicas at the end."""
 
     @staticmethod
     @abstractmethod

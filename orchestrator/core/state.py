@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Op, Preload, Reply
+from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Entry, Op, Preload, Reply
 
 
 class KeyValueState:
@@ -20,7 +20,7 @@ class KeyValueState:
     __slots__ = ("_inserted", "_preload", "_sessions", "_tokens", "accesses", "values")
 
     def __init__(self, preload: Preload, *, accesses: bool) -> None:
-        self.values: dict[bytes, tuple[bytes, int]] = {}
+        self.values: dict[bytes, Entry] = {}
         self._preload = preload
         self.accesses = accesses
         self._sessions: dict[int, tuple[int, int]] = {}
@@ -34,16 +34,24 @@ class KeyValueState:
         if done is not None and done[0] >= op.sequence:
             return done[1]
         self._sessions[session] = (op.sequence, version)
-        key = op.key
-        if self._inserted is not None and key not in self.values and self._preload.get(key) is None:
-            insort(self._inserted, key)
-        self.values[key] = (op.value or b"", version)
+        entry = self.values.get(op.key)
+        if entry is not None:
+            # In place: with many keys every object touched is a miss of the processor's caches.
+            entry.value = op.value or b""
+            entry.version = version
+        else:
+            self._insert(op.key, Entry(op.value or b"", version))
         return version
+
+    def _insert(self, key: bytes, entry: Entry) -> None:
+        self.values[key] = entry
+        if self._inserted is not None and self._preload.get(key) is None:
+            insort(self._inserted, key)
 
     def read(self, key: bytes) -> bytes | None:
         """The value of a key; None where there is none."""
         found = self.values.get(key)
-        return self._preload.get(key) if found is None else found[0]
+        return self._preload.get(key) if found is None else found.value
 
     def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """Up to ``count`` pairs at or after ``start`` in key order."""
@@ -76,6 +84,6 @@ class KeyValueState:
         if self.accesses:
             effects.append(Access(0, op.key, op.size, WRITE))
 
-    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+    def contents(self) -> Mapping[bytes, Entry]:
         """The written entries."""
         return self.values

@@ -38,6 +38,7 @@ from orchestrator.core.machine import (
     ClaimContext,
     ClusterView,
     Effect,
+    Entry,
     Event,
     MachineContext,
     Op,
@@ -303,9 +304,9 @@ class PrimaryBackup:
         else:
             assert not self._log
             assert all(first > self._applied + 1 for first in self._early)
-        assert all(version <= self._applied for _, version in self._state.values.values())
+        assert all(entry.version <= self._applied for entry in self._state.values.values())
 
-    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+    def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()
 
     @staticmethod

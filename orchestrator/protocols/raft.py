@@ -32,6 +32,7 @@ from orchestrator.core.machine import (
     ClaimContext,
     ClusterView,
     Effect,
+    Entry,
     Event,
     MachineContext,
     Op,
@@ -141,26 +142,31 @@ class Raft(Elector):
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         effects: list[Effect] = []
         match event:
-            case Requested(handles, ops):
-                self._requested(handles, ops, effects)
-            case Received(source, Append() as message):
-                self._append(source, message, now_ns, effects)
-            case Received(source, Appended() as message):
-                self._appended(source, message, now_ns, effects)
-            case Persisted(token):
-                self._persisted(token, effects)
-            case Received(source, VoteRequest() as message):
-                self._vote_request(source, message, now_ns, effects)
-            case Received(source, VoteReply() as message):
-                self._vote_reply(source, message, now_ns, effects)
-            case TimerFired(timer):
-                if timer == HEARTBEAT:
+            case Requested():
+                self._requested(event.handles, event.ops, effects)
+            case Received():
+                self._received(event.source, event.message, now_ns, effects)
+            case Persisted():
+                self._persisted(event.token, effects)
+            case TimerFired():
+                if event.timer == HEARTBEAT:
                     self._heartbeat(now_ns, effects)
                 else:
                     self._election_timer(now_ns, effects)
-            case Started(records):
-                self._started(records, now_ns, effects)
+            case Started():
+                self._started(event.records, now_ns, effects)
         return effects
+
+    def _received(self, source: int, message: Any, now_ns: int, effects: list[Effect]) -> None:
+        match message:
+            case Append():
+                self._append(source, message, now_ns, effects)
+            case Appended():
+                self._appended(source, message, now_ns, effects)
+            case VoteRequest():
+                self._vote_request(source, message, now_ns, effects)
+            case VoteReply():
+                self._vote_reply(source, message, now_ns, effects)
 
     # --- the leader in normal operation ---------------------------------------------------
 
@@ -380,7 +386,7 @@ class Raft(Elector):
             assert log.base <= progress.match < progress.next <= log.last + 1
             assert progress.probe < progress.next
 
-    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+    def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()
 
     @staticmethod

@@ -17,6 +17,7 @@ from orchestrator.core.machine import (
     ClaimContext,
     ClusterView,
     Effect,
+    Entry,
     Event,
     MachineContext,
     Op,
@@ -72,9 +73,9 @@ class Unreplicated:
         return effects
 
     def check(self) -> None:
-        assert all(version <= self._version for _, version in self._state.values.values())
+        assert all(entry.version <= self._version for entry in self._state.values.values())
 
-    def contents(self) -> Mapping[bytes, tuple[bytes, int]]:
+    def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()
 
     @staticmethod

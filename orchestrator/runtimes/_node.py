@@ -236,41 +236,44 @@ class NodeShell:
 
     def _run(self, effects: list[Effect]) -> None:
         persisted = 0
-        for effect in effects:
-            if type(effect) is Persist:
-                if self._instant_persist:
-                    persisted = effect.token
-                else:
+        if self._instant_persist:
+            held = False
+        else:
+            for effect in effects:
+                if type(effect) is Persist:
                     self._persist(effect)
-        held = self._asked > self._durable
-        outlet = self._outlet
+            held = self._asked > self._durable
+        outlet, accessing = self._outlet, self._accessing
         for effect in effects:
-            if isinstance(effect, Reply):
-                if effect.after and effect.after in self._accessing:
-                    self._accessing[effect.after].append((self._asked, effect))
+            if type(effect) is Reply:
+                if effect.after and effect.after in accessing:
+                    accessing[effect.after].append((self._asked, effect))
                 elif held:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.reply(effect)
-            elif isinstance(effect, Send):
+            elif type(effect) is Send:
                 if held and not effect.overlap:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.send(effect.target, effect.message)
-            elif isinstance(effect, Access):
+            elif type(effect) is Persist:
+                # Where it takes time it is under way already, since the others wait for it.
+                persisted = effect.token
+            elif type(effect) is Access:
                 self._access(effect)
-            elif isinstance(effect, Redirect):
+            elif type(effect) is Redirect:
                 if held:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.redirect(effect)
-            elif isinstance(effect, SetTimer):
+            elif type(effect) is SetTimer:
                 self._set_timer(effect)
-            elif isinstance(effect, CancelTimer):
+            elif type(effect) is CancelTimer:
                 self._timers.pop(effect.timer, None)
-            elif isinstance(effect, Became):
+            elif type(effect) is Became:
                 outlet.became(effect.role)
-        if persisted:
+        if persisted and self._instant_persist:
             self._event(Persisted(persisted))
 
     def _leave(self, effect: Effect) -> None:

@@ -35,7 +35,7 @@ from orchestrator.runtimes._deploy import (
 )
 from orchestrator.runtimes._disk import RecordLog
 from orchestrator.runtimes._network import LOST, Link, Sender
-from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection
+from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 PROXY_RETRY_NS = 10 * NS_PER_MS
@@ -133,9 +133,11 @@ class NodeProcess:
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
         self._awake = False
-        self._dirty: list[Connection] = []
+        self.flushing = False
+        self._dirty_links: list[_peers.Outgoing] = []
+        self._dirty_connections: list[Connection] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
-        self._sessions: list[list[int]] = []
+        self.idle_slots: list[PlainSlot] = []
         self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
         self._proxied: dict[int, Any] = {}
         self._proxy_numbers = itertools.count(1)
@@ -150,7 +152,7 @@ class NodeProcess:
             lambda: Connection(self), spec.host, spec.client_port
         )
         peers = await self._loop.create_server(
-            lambda: _peers.Incoming(self._frame), spec.host, spec.peer_port
+            lambda: _peers.Incoming(self), spec.host, spec.peer_port
         )
         self._servers = (clients, peers)
         return {
@@ -163,7 +165,7 @@ class NodeProcess:
         for peer, address in enumerate(addresses):
             if peer != self._spec.node:
                 self._peers[peer] = _peers.Outgoing(
-                    self._loop, self.clock, self._sender, self._spec.node, address
+                    self, self._loop, self.clock, self._sender, self._spec.node, address
                 )
 
     def start(self, origin_ns: int) -> None:
@@ -198,19 +200,35 @@ class NodeProcess:
 
     def _serve(self) -> None:
         self._awake = False
-        if self.pending_ops:
-            handles, ops = self.pending_handles[:], self.pending_ops[:]
-            self.pending_handles.clear()
-            self.pending_ops.clear()
-            self.shell.requested(handles, ops)
-        dirty = self._dirty[:]
-        self._dirty.clear()
-        for connection in dirty:
-            connection.flush()
+        self.flushing = True
+        try:
+            if self.pending_ops:
+                handles, ops = self.pending_handles[:], self.pending_ops[:]
+                self.pending_handles.clear()
+                self.pending_ops.clear()
+                self.shell.requested(handles, ops)
+        finally:
+            self.flush()
 
     def flush_later(self, connection: Connection) -> None:
-        self._dirty.append(connection)
-        self.wake()
+        self._dirty_connections.append(connection)
+        if not self.flushing:
+            self.wake()
+
+    def flush_link_later(self, link: _peers.Outgoing) -> None:
+        self._dirty_links.append(link)
+        if not self.flushing:
+            self.wake()
+
+    def flush(self) -> None:
+        self.flushing = False
+        links, connections = self._dirty_links, self._dirty_connections
+        self._dirty_links, self._dirty_connections = [], []
+        # Peers first: they work while the answers are written.
+        for link in links:
+            link.flush()
+        for connection in connections:
+            connection.flush()
 
     # --- the machine's outlet -------------------------------------------------------------
 
@@ -275,7 +293,7 @@ class NodeProcess:
         """A frame that is not of the machine."""
         self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
 
-    def _frame(self, peer: int, kind: int, payload: memoryview) -> None:
+    def received(self, peer: int, kind: int, payload: memoryview) -> None:
         if kind == _peers.MACHINE:
             self.shell.received(peer, self._decode(payload))
         elif kind == _peers.PROXY:
@@ -319,13 +337,10 @@ class NodeProcess:
         if waiting is not None:
             waiting[0][0].answer(waiting[0], Reply(waiting[0], UNKNOWN))
 
-    # --- plain clients' sessions ----------------------------------------------------------
+    # --- plain clients --------------------------------------------------------------------
 
-    def borrow_session(self) -> list[int]:
-        return self._sessions.pop() if self._sessions else [next(self._session_numbers), 0]
-
-    def give_back_session(self, session: list[int]) -> None:
-        self._sessions.append(session)
+    def new_session(self) -> int:
+        return next(self._session_numbers)
 
     def info(self) -> bytes:
         store = self._spec.parts.store

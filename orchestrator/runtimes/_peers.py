@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import struct
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
@@ -31,17 +32,38 @@ def frame(kind: int, payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), kind) + payload
 
 
+class Service(Protocol):
+    """What links need of their node."""
+
+    flushing: bool
+    """Whether :meth:`flush` comes at the end of what is being done."""
+
+    @abstractmethod
+    def received(self, peer: int, kind: int, payload: memoryview) -> None:
+        """A frame of a peer."""
+
+    @abstractmethod
+    def flush_link_later(self, link: Outgoing) -> None:
+        """Write out what the link has to say at the end of this tick."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write out what everybody has to say."""
+
+
 class Outgoing:
     """The sending side of the link to one peer; messages are dropped while it is down."""
 
     def __init__(
         self,
+        service: Service,
         loop: asyncio.AbstractEventLoop,
         clock: RealClock,
         sender: Sender,
         node: int,
         address: tuple[str, int],
     ) -> None:
+        self._service = service
         self._loop = loop
         self._clock = clock
         self._instant = sender.instant
@@ -50,7 +72,6 @@ class Outgoing:
         self._address = address
         self._transport: asyncio.WriteTransport | None = None
         self._pending: list[bytes] = []
-        self._scheduled = False
         self._task = loop.create_task(self._keep_connected())
 
     async def _keep_connected(self) -> None:
@@ -83,15 +104,15 @@ class Outgoing:
             self._clock.at(due_ns, self._write, data)
 
     def _write(self, data: bytes) -> None:
+        if not self._pending:
+            self._service.flush_link_later(self)
         self._pending.append(data)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        data = b"".join(self._pending)
-        self._pending.clear()
+    def flush(self) -> None:
+        """Write out what is queued."""
+        pending = self._pending
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
         if self._transport is not None:
             self._transport.write(data)
 
@@ -115,8 +136,8 @@ class _Watch(asyncio.Protocol):
 class Incoming(asyncio.Protocol):
     """The receiving side of a peer's link."""
 
-    def __init__(self, receive: Callable[[int, int, memoryview], None]) -> None:
-        self._receive = receive
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._peer = -1
         self._buffer = b""
         self._transport: asyncio.WriteTransport | None = None
@@ -126,7 +147,15 @@ class Incoming(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
+        service = self._service
+        service.flushing = True
+        try:
+            self._frames(self._buffer + data if self._buffer else data)
+        finally:
+            service.flush()
+
+    def _frames(self, buffer: bytes) -> None:
+        """Take up all frames that are complete by now."""
         view = memoryview(buffer)
         at, end = 0, len(buffer)
         while end - at >= _HEADER.size:
@@ -146,7 +175,7 @@ class Incoming(asyncio.Protocol):
             if kind == HELLO:
                 self._peer = msgspec.msgpack.decode(payload, type=int)
             elif self._peer >= 0:
-                self._receive(self._peer, kind, payload)
+                self._service.received(self._peer, kind, payload)
         except msgspec.DecodeError:
             self._abort()
 

@@ -39,7 +39,6 @@ _COUNT_END: Final = len(b"*1234567\r")
 _STRING: Final = ord("$")
 _NEWLINE: Final = ord("\n")
 _NO_COMMAND: Final = b"*0\r\n"
-_NO_SESSION: Final[list[int]] = []
 _DONE: Final = b"+OK\r\n"
 _NOT_DONE: Final = encode(Failure("TRYAGAIN the operation was not carried out"), RESP2)
 _IN_DOUBT: Final = encode(Failure("UNKNOWN the operation may have been carried out"), RESP2)
@@ -54,6 +53,7 @@ class Service(Protocol):
 
     pending_handles: list[Any]
     pending_ops: list[Op]
+    idle_slots: list[PlainSlot]
 
     @abstractmethod
     def wake(self) -> None:
@@ -68,12 +68,8 @@ class Service(Protocol):
         """Let another node serve a plain client's operation."""
 
     @abstractmethod
-    def borrow_session(self) -> list[int]:
-        """[session id, sequence] for one plain operation."""
-
-    @abstractmethod
-    def give_back_session(self, session: list[int]) -> None:
-        """After its answer."""
+    def new_session(self) -> int:
+        """A session id for plain operations."""
 
     @abstractmethod
     def info(self) -> bytes:
@@ -135,8 +131,7 @@ class Connection(asyncio.Protocol):
                 self._refuse_count()
             self._commands(data)
         except (hiredis.ProtocolError, ValueError, TypeError, MemoryError) as error:
-            slot = PlainSlot(self)
-            self._slots.append(slot)
+            slot = self._new_slot()
             text = str(error).removeprefix("Protocol error, ") or type(error).__name__
             slot.fill(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
             self.end()
@@ -234,19 +229,26 @@ class Connection(asyncio.Protocol):
 
     # --- plain clients --------------------------------------------------------------------
 
-    def _plain(self, command: list[bytes]) -> None:
-        slot = PlainSlot(self)
+    def _new_slot(self) -> PlainSlot:
+        """A place at the end of the order of answers."""
+        idle = self._service.idle_slots
+        slot = idle.pop() if idle else PlainSlot(self._service)
+        slot.connection = self
         self._slots.append(slot)
+        return slot
+
+    def _plain(self, command: list[bytes]) -> None:
+        slot = self._new_slot()
         name, count = command[0], len(command)
         # Parsing lets anything stand in a command's place; only strings may go further.
-        if count == 2 and name in (b"GET", b"get") and type(command[1]) is bytes:
-            slot.submit(READ, command[1], None)
-        elif (
+        if (
             count == 3
             and name in (b"SET", b"set")
             and type(command[1]) is type(command[2]) is bytes
         ):
             slot.submit(WRITE, command[1], command[2])
+        elif count == 2 and name in (b"GET", b"get") and type(command[1]) is bytes:
+            slot.submit(READ, command[1], None)
         else:
             self._administer(slot, command)
 
@@ -266,8 +268,9 @@ class Connection(asyncio.Protocol):
     def fill(self) -> None:
         """Let the answers at the head leave, in order."""
         slots = self._slots
-        while slots and slots[0].data is not None:
-            self.write(slots.popleft().data or b"")
+        while slots and (data := slots[0].data) is not None:
+            self.write(data)
+            slots.popleft().release()
 
     def info(self) -> bytes:
         """The text of INFO."""
@@ -280,31 +283,48 @@ class Connection(asyncio.Protocol):
 
 
 class PlainSlot:
-    """Place of one plain command's answer in the order of its connection."""
+    """Place of one plain command's answer in the order of its connection.
 
-    __slots__ = ("_session", "_write", "connection", "data")
+    It comes with a session, which is one operation's until that is answered. Slots are used
+    again, unless the outcome of their last operation is in doubt.
+    """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    __slots__ = (
+        "_handle",
+        "_in_doubt",
+        "_sequence",
+        "_service",
+        "_session",
+        "_write",
+        "connection",
+        "data",
+    )
+
+    connection: Connection
+
+    def __init__(self, service: Service) -> None:
         self.data: bytes | None = None
-        self._session = _NO_SESSION
+        self._service = service
+        self._session = service.new_session()
+        self._sequence = 0
         self._write = False
+        self._in_doubt = False
+        self._handle = (self,)
 
     def submit(self, kind: int, key: bytes, value: bytes | None) -> None:
-        """Make the operation, in a borrowed session."""
-        size = len(key) + len(value or b"")
+        """Make the operation."""
+        size = len(key) + (0 if value is None else len(value))
         if size > ENTRY_MAX_BYTES:
             self.fill(_TOO_LARGE)
             return
-        service = self.connection._service
-        session = self._session = service.borrow_session()
-        session[1] += 1
+        service = self._service
+        self._sequence = sequence = self._sequence + 1
         self._write = kind == WRITE
-        service.pending_handles.append((self,))
-        service.pending_ops.append(Op(session[0], session[1], kind, key, value, size))
+        service.pending_handles.append(self._handle)
+        service.pending_ops.append(Op(self._session, sequence, kind, key, value, size))
 
     def answer(self, handle: Any, reply: Reply) -> None:
-        """Fill the slot and give the session back, unless its outcome is in doubt."""
+        """Fill the slot."""
         outcome = reply.outcome
         if outcome == OK:
             if self._write:
@@ -314,16 +334,21 @@ class PlainSlot:
             else:
                 data = _wire.encode_bulk(reply.value)
         else:
+            self._in_doubt = outcome != FAIL
             data = _NOT_DONE if outcome == FAIL else _IN_DOUBT
-        if outcome in (OK, FAIL):
-            self.connection._service.give_back_session(self._session)
         self.fill(data)
 
     def redirect(self, handle: Any, redirect: Redirect) -> None:
         """A plain client knows one node only: another one serves it through this one."""
-        self.connection._service.proxy(handle, redirect)
+        self._service.proxy(handle, redirect)
 
     def fill(self, data: bytes) -> None:
         """The answer is there; it leaves when those before it have left."""
         self.data = data
         self.connection.fill()
+
+    def release(self) -> None:
+        """The answer has left."""
+        self.data = None
+        if not self._in_doubt:
+            self._service.idle_slots.append(self)
