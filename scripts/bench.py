@@ -210,22 +210,28 @@ def timer(report: Report) -> None:
 
 def cold_start(report: Report) -> None:
     """From the command line to the first operation, Ray's start included."""
+    from orchestrator.store.query import query
+
+    whole, first = [], []
     with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
         config = Path(folder) / "cold.yaml"
         config.write_text("experiment: cold\nwarmup: 0s\nduration: 100ms\nworkload: {keys: 1000}\n")
-        seconds = []
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            results = Path(folder) / str(number)
             command = [sys.executable, "-m", "orchestrator.cli", "run", str(config), "--json"]
             started_s = time.time()
             done = subprocess.run(
-                [*command, "--results", folder], capture_output=True, timeout=120, check=False
+                [*command, "--results", results], capture_output=True, timeout=120, check=False
             )
-            ended_s = time.time()
+            whole.append(time.time() - started_s)
             if done.returncode not in (0, 1):
                 raise RuntimeError(done.stderr.decode())
-            seconds.append(ended_s - started_s)
-        # The whole command is an upper bound of the time to its first operation.
-        report.bar("cold run, whole command", statistics.median(seconds), 8, "s", least=False)
+            _, ((asked_s, setup_s),) = query(
+                results, "select epoch(started_utc), setup_s from runs"
+            )
+            first.append(asked_s + setup_s - started_s)
+    report.bar("first operation of a cold run", statistics.median(first), 8, "s", least=False)
+    report.note(f"the whole command: {statistics.median(whole):.1f} s")
 
 
 def warm_pool(report: Report) -> None:

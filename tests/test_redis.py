@@ -31,6 +31,7 @@ from orchestrator.run import judge, plan
 from orchestrator.runtimes import _server_process, ray_cluster
 from orchestrator.runtimes._client_process import PlainConnection
 from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._deployment import Deployment
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._redis_commands import RedisCommands, preload
 from orchestrator.runtimes._server_process import ServerProcess
@@ -257,7 +258,7 @@ async def counted(servers: list[ServerProcess], addresses: list[tuple[str, int]]
     assert replica.pipeline([("GET", "user000000000007"), ("GET", "nothing")]) == [b"x", None]
     await asyncio.sleep(0.25)
     end_ns = time.monotonic_ns() - origin_ns
-    first, second = (server.record(0, end_ns)[0] for server in servers)
+    first, second = (server.record(0, end_ns, True)[0] for server in servers)
     assert (first.role, second.role) == ("primary", "replica")
     assert [int(first.operations.sum()), int(first.messages.sum())] == [60, 0]
     assert [int(second.operations.sum()), int(second.messages.sum())] == [2, 30]
@@ -317,7 +318,7 @@ def runtime() -> Iterator[ray_cluster.RayRuntime]:
     ray_cluster.disconnect()
 
 
-def servers_of(deployment: ray_cluster.Deployment) -> list[int]:
+def servers_of(deployment: Deployment) -> list[int]:
     """Process ids of the server programs, by node."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):

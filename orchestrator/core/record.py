@@ -27,7 +27,7 @@ class NodeRecord:
     ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed
     over cores and parallel slots. ``process_cpu_ns`` is the real CPU time of the node's
     process over the measured window (0 in sim). ``contents_digest`` fingerprints the written
-    state at the end; equal digests mean converged replicas.
+    state at the end; equal digests mean converged replicas (empty: nobody asked).
     """
 
     node: int

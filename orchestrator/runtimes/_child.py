@@ -118,10 +118,12 @@ class Child:
         return digest
 
     async def do_node_record(
-        self, warmup_ns: int, end_ns: int
+        self, warmup_ns: int, end_ns: int, fingerprint: bool
     ) -> tuple[NodeRecord, list[EventRecord]]:
         """Node: what it counted."""
-        record: tuple[NodeRecord, list[EventRecord]] = self._role.record(warmup_ns, end_ns)
+        record: tuple[NodeRecord, list[EventRecord]] = self._role.record(
+            warmup_ns, end_ns, fingerprint
+        )
         return record
 
     async def do_client_record(self) -> Any:

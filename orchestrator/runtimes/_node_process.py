@@ -377,8 +377,10 @@ class NodeProcess:
         """Fingerprint of the written state."""
         return contents_digest(self.machine)
 
-    def record(self, warmup_ns: int, end_ns: int) -> tuple[NodeRecord, list[EventRecord]]:
-        """Counters over the run, which ended at ``end_ns``."""
+    def record(
+        self, warmup_ns: int, end_ns: int, fingerprint: bool
+    ) -> tuple[NodeRecord, list[EventRecord]]:
+        """Counters over the run, which ended at ``end_ns``; with that of its contents or not."""
         intervals = max(1, -(-end_ns // INTERVAL_NS))
         samples = numpy.zeros((intervals + 1, 7), dtype=numpy.int64)
         taken = numpy.array(self._samples, dtype=numpy.int64).reshape(-1, 7)
@@ -403,6 +405,6 @@ class NodeProcess:
             cache_hits=deltas[:, 4],
             cache_misses=deltas[:, 5],
             process_cpu_ns=int(window[1] - window[0]),
-            contents_digest=self.digest(),
+            contents_digest=self.digest() if fingerprint else "",
         )
         return node, self._events

@@ -202,8 +202,10 @@ class ServerProcess:
             return ""
         return "" if isinstance(answer, hiredis.ReplyError) else answer.decode()[:16]
 
-    def record(self, warmup_ns: int, end_ns: int) -> tuple[NodeRecord, list[EventRecord]]:
-        """Counters over the run, which ended at ``end_ns``.
+    def record(
+        self, warmup_ns: int, end_ns: int, fingerprint: bool
+    ) -> tuple[NodeRecord, list[EventRecord]]:
+        """Counters over the run, which ended at ``end_ns``; with that of its contents or not.
 
         ``operations`` are those of clients; ``messages`` are the writes that a replica received
         from its primary. CPU time is real.
@@ -229,7 +231,7 @@ class ServerProcess:
             cache_hits=hits,
             cache_misses=misses,
             process_cpu_ns=int(window_cpu_ns[1] - window_cpu_ns[0]),
-            contents_digest=self.digest(),
+            contents_digest=self.digest() if fingerprint else "",
         )
         return node, self._events
 

@@ -14,35 +14,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from orchestrator.core.history import History
-from orchestrator.core.record import LOST, ClientRecord, EventRecord, NodeRecord, RunRecord
-from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.errors import ArchbenchError, EnvironmentFailure
+from orchestrator.core.record import RunRecord
+from orchestrator.core.units import NS_PER_S
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import _reaper
-from orchestrator.runtimes._client_process import ClientReport, ClientSpec
 from orchestrator.runtimes._deploy import Parts
-from orchestrator.runtimes._node_process import NodeSpec
+from orchestrator.runtimes._deployment import CALL_S, STOP_S, Deployment, Member, get
 from orchestrator.runtimes._supervisor import Supervisor
-from orchestrator.systems.replicated_store import MEMORY
 
-CONNECT_S: Final = 20.0
 ACTOR_START_S: Final = 60.0
-CALL_S: Final = 20.0
-PRELOAD_S: Final = 300.0
-"""For a system that is not emulated, whose data is really written."""
-STOP_S: Final = 10.0
-DRAIN_S: Final = 10.0
-"""Beyond the end of the load and the clients' timeout."""
-STALL_S: Final = 30.0
-"""A load that ends by itself (a trace) is given up after this long without progress."""
-START_MARGIN_NS: Final = 60 * NS_PER_MS
-START_MARGIN_PER_ACTOR_NS: Final = 6 * NS_PER_MS
-SETTLE_S: Final = 2.0
 CLOCK_PROBES: Final = 8
 ACTOR_CPUS: Final = 0.01
 """Actors only supervise; what runs where is decided by the placement group's spreading."""
@@ -117,37 +101,6 @@ def cluster_shape() -> dict[str, float]:
     return {"nodes": float(len(alive)), "cpus": float(cpus)}
 
 
-def _get(references: Any, timeout_s: float, what: str) -> Any:
-    """ray.get with a deadline, and errors in our own words."""
-    import ray
-
-    try:
-        return ray.get(references, timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError as error:
-        raise EnvironmentFailure(f"{what}: no answer in {timeout_s:.0f} s") from error
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, ArchbenchError):
-            raise cause from error
-        raise EnvironmentFailure(f"{what}: {type(cause).__name__}: {cause}") from error
-    except ray.exceptions.RayError as error:
-        raise EnvironmentFailure(f"{what}: {str(error).splitlines()[0]}") from error
-
-
-@dataclass(frozen=True)
-class Member:
-    """One actor of the pool, the address of its host, and its clock against the driver's."""
-
-    actor: Any
-    host: str
-    offset_ns: int
-    uncertainty_ns: int
-
-    def call(self, name: str, *arguments: Any, timeout_s: float = CALL_S) -> Any:
-        """Let its child carry out a command; returns Ray's reference."""
-        return self.actor.call.remote(name, *arguments, timeout_s=timeout_s)
-
-
 class RayRuntime:
     """A warm pool of actors that runs one plan at a time."""
 
@@ -171,7 +124,7 @@ class RayRuntime:
 
         group = placement_group([{"CPU": ACTOR_CPUS}] * missing, strategy="SPREAD")
         self._groups.append(group)
-        _get(group.ready(), ACTOR_START_S, f"placing {missing} actors on the cluster")
+        get(group.ready(), ACTOR_START_S, f"placing {missing} actors on the cluster")
         actor_class: Any = ray.remote(num_cpus=ACTOR_CPUS, max_restarts=0)(_Actor)
         actors = [
             actor_class.options(
@@ -181,7 +134,7 @@ class RayRuntime:
             ).remote()
             for index in range(missing)
         ]
-        facts = _get([actor.ready.remote() for actor in actors], ACTOR_START_S, "starting actors")
+        facts = get([actor.ready.remote() for actor in actors], ACTOR_START_S, "starting actors")
         hosts = _host_addresses()
         self._members += [
             Member(actor, hosts[fact["ray_node"]], *_clock_offset(actor, fact["boot_id"]))
@@ -196,7 +149,7 @@ class RayRuntime:
 
         closing = [member.actor.close.remote() for member in self._members]
         with suppress(EnvironmentFailure):
-            _get(closing, STOP_S, "closing actors")
+            get(closing, STOP_S, "closing actors")
         for member in self._members:
             with suppress(ray.exceptions.RayError, ValueError):
                 ray.kill(member.actor)
@@ -262,7 +215,7 @@ def _clock_offset(actor: Any, boot_id: str) -> tuple[int, int]:
     best = (0, 2**62)
     for _ in range(CLOCK_PROBES):
         before_ns = time.monotonic_ns()
-        theirs_ns = _get(actor.clock_ns.remote(), CALL_S, "reading a clock")
+        theirs_ns = get(actor.clock_ns.remote(), CALL_S, "reading a clock")
         after_ns = time.monotonic_ns()
         uncertainty_ns = (after_ns - before_ns) // 2
         if uncertainty_ns < best[1]:
@@ -288,203 +241,3 @@ class _Actor(Supervisor):
         import ray
 
         return super().ready() | {"ray_node": ray.get_runtime_context().get_node_id()}
-
-
-class Deployment:
-    """The processes of one run."""
-
-    def __init__(self, parts: Parts, nodes: Sequence[Member], clients: Sequence[Member]) -> None:
-        self._parts = parts
-        self._nodes = list(nodes)
-        self._clients = list(clients)
-        self._specs: list[NodeSpec] = []
-        self.node_pids: list[int] = []
-        self.client_pids: list[int] = []
-        self._origin_ns = 0
-        self._lost: list[str] = []
-
-    # --- deploying ------------------------------------------------------------------------
-
-    def deploy(self, first_port: int = 0) -> None:
-        """Fork everything, open all ports and connections."""
-        parts = self._parts
-        now_ns = time.monotonic_ns()
-        members = self._nodes + self._clients
-        forked = _get([m.actor.fresh.remote() for m in members], CALL_S, "forking processes")
-        pids = [pid for _, pid in forked]
-        self.node_pids, self.client_pids = pids[: len(self._nodes)], pids[len(self._nodes) :]
-        self._specs = [
-            NodeSpec(
-                parts,
-                node,
-                member.host,
-                forked[node][0],
-                now_ns,
-                client_port=first_port + node if first_port else 0,
-            )
-            for node, member in enumerate(self._nodes)
-        ]
-        ports = self._all_nodes("node", lambda node: (self._specs[node],), "starting nodes")
-        self._specs = [
-            replace(spec, client_port=port["client_port"], peer_port=port["peer_port"])
-            for spec, port in zip(self._specs, ports, strict=True)
-        ]
-        client_addresses = [(spec.host, spec.client_port) for spec in self._specs]
-        connecting = [
-            member.call("client", ClientSpec(parts, c, member.host, now_ns), client_addresses)
-            for c, member in enumerate(self._clients)
-        ]
-        self._all_nodes("connect", lambda node: (self._peer_addresses,), "connecting nodes")
-        _get(connecting, CONNECT_S, "connecting clients")
-        if not parts.system.emulated:
-            loading = self._clients[0].call(
-                "preload", parts, client_addresses[0], timeout_s=PRELOAD_S
-            )
-            _get(loading, PRELOAD_S + CALL_S, "loading the data")
-
-    @property
-    def _peer_addresses(self) -> list[tuple[str, int]]:
-        return [(spec.host, spec.peer_port) for spec in self._specs]
-
-    @property
-    def client_addresses(self) -> list[tuple[str, int]]:
-        """Where the nodes listen for clients."""
-        return [(spec.host, spec.client_port) for spec in self._specs]
-
-    def _all_nodes(
-        self, name: str, arguments: Callable[[int], tuple[Any, ...]], what: str
-    ) -> list[Any]:
-        references = [
-            member.call(name, *arguments(node)) for node, member in enumerate(self._nodes)
-        ]
-        results: list[Any] = _get(references, CONNECT_S, what)
-        return results
-
-    # --- running --------------------------------------------------------------------------
-
-    def start(self) -> int:
-        """Start machines and load; returns time 0 on this host's monotonic clock."""
-        members = self._nodes + self._clients
-        margin_ns = START_MARGIN_NS + START_MARGIN_PER_ACTOR_NS * len(members)
-        self._origin_ns = time.monotonic_ns() + margin_ns
-        _get(
-            [m.call("start", self._origin_ns + m.offset_ns) for m in members],
-            CALL_S,
-            "starting the load",
-        )
-        if self._durable:
-            for spec, member in zip(self._specs, self._nodes, strict=True):
-                again = (replace(spec, restarted=True),)
-                origin_ns = self._origin_ns + member.offset_ns
-                member.actor.watch.remote(again, origin_ns, self._peer_addresses)
-        return self._origin_ns
-
-    @property
-    def _durable(self) -> bool:
-        parts = self._parts
-        return parts.system.emulated and parts.store.node.storage.durability != MEMORY
-
-    def wait(self) -> None:
-        """Until every client is done; a client that is lost or late is noted as lost."""
-        config = self._parts.config
-        if self._parts.end_ns is None:
-            self._wait_for_progress()
-            return
-        left_ns = self._origin_ns + self._parts.end_ns - time.monotonic_ns()
-        limit_s = (left_ns + config.client.timeout) / NS_PER_S + DRAIN_S
-        finishing = [m.call("finish", timeout_s=limit_s) for m in self._clients]
-        for client, reference in enumerate(finishing):
-            try:
-                _get(reference, limit_s + CALL_S, f"client {client}")
-            except EnvironmentFailure as error:
-                self._lost.append(f"client {client}: {error}")
-
-    def _wait_for_progress(self) -> None:
-        """A load that ends by itself may take any time, as long as it goes on."""
-        done: list[Any] = []
-        moved_s = time.monotonic()
-        while True:
-            progress = _get([m.call("progress") for m in self._clients], CALL_S, "watching clients")
-            if all(finished for _, finished in progress):
-                return
-            if progress != done:
-                done, moved_s = progress, time.monotonic()
-            elif time.monotonic() - moved_s > STALL_S:
-                raise EnvironmentFailure(f"the load made no progress in {STALL_S:.0f} s")
-            time.sleep(0.1)
-
-    # --- collecting -----------------------------------------------------------------------
-
-    def _collect_each(self, members: Sequence[Member], references: list[Any], name: str) -> Any:
-        """Results by index; None and a note where a part is lost."""
-        results = []
-        for index, reference in enumerate(references):
-            try:
-                results.append(_get(reference, CALL_S, f"{name} {index}"))
-            except EnvironmentFailure as error:
-                results.append(None)
-                self._lost.append(f"{name} {index}: {error}")
-        return results
-
-    def collect(self, settle: bool, setup_ns: int) -> RunRecord:
-        """What all parts observed."""
-        parts = self._parts
-        warmup_ns = parts.config.warmup
-        collecting = [m.call("client_record", timeout_s=CALL_S) for m in self._clients]
-        end_ns, counting = parts.end_ns, []
-        if end_ns is not None and not settle:
-            # Nothing to wait for: the nodes count while the clients pack.
-            counting = [m.call("node_record", warmup_ns, end_ns) for m in self._nodes]
-        reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
-        present = [report for report in reports if report is not None]
-        if not present:
-            raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost)}")
-        if end_ns is None:
-            end_ns = max(report.latest_return_ns for report in present)
-        if settle:
-            self._settle()
-        if not counting:
-            counting = [m.call("node_record", warmup_ns, end_ns) for m in self._nodes]
-        pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
-            self._nodes, counting, "node"
-        )
-        nodes = tuple(pair[0] for pair in pairs if pair is not None)
-        events = [event for pair in pairs if pair is not None for event in pair[1]]
-        self._lost += [f"node {e.node}: {e.detail}" for e in events if e.kind == LOST]
-        members = self._nodes + self._clients
-        clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
-        names = parts.workload.key_names
-        history = History.concatenate(
-            [replace(report.history, key_names=names) for report in present]
-        )
-        return RunRecord(
-            runtime="ray",
-            clock="real",
-            history=history,
-            nodes=nodes,
-            clients=clients,
-            events=tuple(sorted(events, key=lambda event: event.at_ns)),
-            warmup_ns=warmup_ns,
-            end_ns=end_ns,
-            offered_ops=parts.arrival.rate_per_s,
-            setup_ns=setup_ns,
-            clock_uncertainty_ns=max(member.uncertainty_ns for member in members),
-            lost_parts=tuple(self._lost),
-            host_busy=max(report.host_busy for report in present),
-            hosts=tuple(sorted({member.host for member in members})),
-        )
-
-    def _settle(self) -> None:
-        """Give the replicas time to converge after the last answer."""
-        deadline_s = time.monotonic() + SETTLE_S
-        while time.monotonic() < deadline_s:
-            digests = _get([m.call("digest") for m in self._nodes], CALL_S, "reading digests")
-            if all(digest == digests[0] for digest in digests):
-                return
-            time.sleep(0.05)
-
-    def end(self) -> None:
-        """End all processes of the run."""
-        dropping = [m.actor.drop.remote() for m in self._nodes + self._clients]
-        with suppress(EnvironmentFailure):
-            _get(dropping, STOP_S, "ending processes")
