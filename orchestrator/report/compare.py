@@ -22,6 +22,9 @@ BETTER = "better"
 WORSE = "worse"
 UNCLEAR = "unclear"
 
+SATURATED = 0.8
+"""From this utilisation on the busiest resource is what limits a run."""
+
 
 def ratio_interval(
     best: float,
@@ -117,7 +120,7 @@ def rows(
         if found.best is not None or found.base is not None or path == objective:
             table.append(_number_row(found))
     for label, describe in (
-        ("Binding resource", bottleneck),
+        ("Busiest resource", bottleneck),
         ("Consistency", consistency),
         ("Within the SLO", slo_word),
         ("Valid", valid_word),
@@ -157,6 +160,12 @@ def bottleneck(summary: Summary | None) -> str:
     if not resource:
         return NONE
     return plain(resource, 60) + (f" at {percent(used)}" if used is not None else "")
+
+
+def role_of_bottleneck(summary: Summary | None) -> str:
+    """``binding resource``; below saturation it is the busiest one and binds nothing."""
+    used = metric(summary, "bottleneck.utilisation")
+    return "binding resource" if used is None or used >= SATURATED else "busiest resource"
 
 
 def consistency(summary: Summary | None) -> str:

@@ -13,6 +13,7 @@ from orchestrator.report.compare import (
     bottleneck,
     compare,
     consistency,
+    role_of_bottleneck,
     slo_word,
 )
 from orchestrator.report.model import (
@@ -145,7 +146,7 @@ def _binding_sentence(view: StudyView) -> str:
     mine, theirs = bottleneck(summary_of(view.best)), bottleneck(summary_of(view.default))
     if mine == NONE:
         return ""
-    text = f"Its binding resource is {mine}"
+    text = f"Its {role_of_bottleneck(summary_of(view.best))} is {mine}"
     if theirs in (NONE, mine):
         return text + (", as it is for the default." if theirs == mine else ".")
     return f"{text}; the default's is {theirs}."
@@ -230,7 +231,8 @@ def _common_tiles(summary: Summary | None) -> list[Tile]:
     if resource:
         used = metric(summary, "bottleneck.utilisation")
         note = f"{percent(used)} in use" if used is not None else ""
-        tiles.append(Tile("Binding resource", plain(resource, 40), note))
+        label = role_of_bottleneck(summary).capitalize()
+        tiles.append(Tile(label, plain(resource, 40), note))
     verdict = lookup(summary, "consistency.verdict")
     if verdict:
         tone = {"valid": GOOD, "invalid": WARN}.get(str(verdict), "")
@@ -268,7 +270,7 @@ def run_words(view: RunView) -> Words:
         missed = slo_word(summary).removeprefix("no: ")
         sentences.append("It is within the SLO." if met else f"It misses the SLO: {missed}.")
     if bottleneck(summary) != NONE:
-        sentences.append(f"Its binding resource is {bottleneck(summary)}.")
+        sentences.append(f"Its {role_of_bottleneck(summary)} is {bottleneck(summary)}.")
     if consistency(summary) != NONE:
         checked = metric(summary, "consistency.operations_checked")
         over = f" over {counted(int(checked), 'operation')}" if checked is not None else ""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from orchestrator.config.schema import Config
 from orchestrator.core.units import format_size
+from orchestrator.report.compare import SATURATED
 from orchestrator.report.model import (
     RunView,
     StudyView,
@@ -67,6 +68,9 @@ def _binding(best: Summary | None, default: Summary | None, view: StudyView) -> 
     mine, theirs = _bottleneck(best), _bottleneck(default)
     if not mine:
         return ""
+    used = metric(best, "bottleneck.utilisation")
+    if used is not None and used < SATURATED:
+        return f"Its busiest resource is {mine}; none is saturated."
     if _is_default(view) or not theirs:
         return f"What binds it is {mine}."
     if lookup(best, "bottleneck.resource") == lookup(default, "bottleneck.resource"):
@@ -197,7 +201,8 @@ def _loss(view: StudyView, trial: TrialView, path: str) -> str:
     best = metric(view.best.metrics, view.objective_metric)
     reached = metric(trial.metrics, view.objective_metric)
     if not trial.feasible:
-        return f"the best with {value} is not feasible ({plain(trial.reason, 80)})"
+        reason = plain(trial.reason.partition("; ")[0], 80)
+        return f"the best with {value} is not feasible ({reason})"
     if best is None or reached is None or best == 0:
         return f"{value} has no figure"
     change = reached / best - 1

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from orchestrator.report.compare import bottleneck
+from orchestrator.report.compare import bottleneck, role_of_bottleneck
 from orchestrator.report.figures import _canvas as canvas
 from orchestrator.report.figures import _marks as marks
 from orchestrator.report.figures._canvas import Picture
@@ -58,7 +58,8 @@ def utilisation(view: RunView | None, *, of: str = "this run") -> Picture:
     bound = bottleneck(view.summary)
     title = f"Utilisation of the nodes of {of}"
     if bound != NONE:
-        title = f"{plain(bound, 40)} is what binds {of}"
+        role = role_of_bottleneck(view.summary)
+        title = f"{plain(bound, 40)} is the {role} of {of}"
     dropped = len(names) - len(chosen)
     note = f"; the {len(chosen)} busiest of {len(names)} nodes" if dropped else ""
     return canvas.picture(
