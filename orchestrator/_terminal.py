@@ -16,6 +16,7 @@ from orchestrator.errors import ArchbenchError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from orchestrator.config.schema import Config
     from orchestrator.doctor import Check
     from orchestrator.run import RunResult
     from orchestrator.sweep import Point, SweepResult
@@ -71,10 +72,25 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else 4096, highlight=False)
 
 
+def printable(text: str) -> str:
+    """``text`` with escapes for what would garble a terminal; lines stay lines."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 def say(text: str) -> None:
     """A line of progress or advice."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def expected_s(config: Config, repeats: int) -> float | None:
+    """How long a real run takes; a simulation takes as long as it takes."""
+    if config.runtime == "sim" or config.workload.name == "trace":
+        return None
+    return repeats * (config.warmup + config.duration) / 1e9
 
 
 @contextmanager

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from orchestrator import _terminal
-from orchestrator.errors import ArchbenchError, InputError, RunInterrupted
+from orchestrator.errors import ArchbenchError, EnvironmentFailure, InputError, RunInterrupted
+from orchestrator.errors import suggestion as suggested
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from orchestrator.config.schema import Config
 
 DEFAULT_RESULTS: Final = "results"
 BAD_VERDICT: Final = 1
@@ -103,7 +102,8 @@ def run(
         return Answer(found, lambda out: _terminal.show_dry_run(out, found))
     times = f" {repeat} times" if repeat > 1 else ""
     what = f"running {loaded.experiment} on {loaded.runtime}{times}"
-    with Runner(results, address) as runner, _terminal.progress(what, _expected_s(loaded, repeat)):
+    lasts_s = _terminal.expected_s(loaded, repeat)
+    with Runner(results, address) as runner, _terminal.progress(what, lasts_s):
         done = runner.run_repeated(planned, repeat)
     return Answer(
         done.summary,
@@ -129,6 +129,8 @@ def sweep(
     from orchestrator.sweep import sweep as run_sweep
 
     plain, axes = split_axes(_with_options(overrides, runtime, seed))
+    if not axes:
+        raise InputError("there is no axis to sweep", hint="give a list: system.replicas=1,3,5")
     source = ConfigSource.read(config, *plain)
     with Runner(results, address) as runner:
         done = run_sweep(
@@ -324,13 +326,6 @@ def _with_options(
     ]
 
 
-def _expected_s(config: Config, repeats: int) -> float | None:
-    """How long a real run takes; a simulation takes as long as it takes."""
-    if config.runtime == "sim" or config.workload.name == "trace":
-        return None
-    return repeats * (config.warmup + config.duration) / 1e9
-
-
 # --- the way in and out -----------------------------------------------------------------
 
 
@@ -364,11 +359,12 @@ def _invoke(given: Sequence[str]) -> tuple[Answer | None, int]:
     except ArchbenchError as error:
         return _failed(error, error.exit_code)
     except typer.TyperException as error:
-        hint = f"see archbench {_command(given)}--help"
-        return _failed(InputError(error.format_message(), hint=hint), BAD_INPUT)
+        return _failed(_wrong_command_line(error.format_message(), given), BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # a full disk, a folder of others
+            return _failed(EnvironmentFailure(error.strerror, path=error.filename), BAD_ENVIRONMENT)
         traceback.print_exc()
         return _failed(error, BAD_ENVIRONMENT)
     if answer == INTERRUPTED:  # what typer makes of Ctrl-C
@@ -381,7 +377,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _failed(error: Exception, code: int) -> tuple[Answer, int]:
-    _terminal.say(f"error: {error}")
+    _terminal.say(f"error: {_terminal.printable(str(error))}")
     return Answer(_terminal.error_json(error), lambda _: None), code
 
 
@@ -389,9 +385,14 @@ def _interrupted() -> tuple[Answer, int]:
     return _failed(RunInterrupted("stopped; what had finished is kept"), INTERRUPTED)
 
 
-def _command(given: Sequence[str]) -> str:
-    """The command's name with a space behind it, where one was given."""
-    return next((f"{word} " for word in given if not word.startswith("-")), "")
+def _wrong_command_line(message: str, given: Sequence[str]) -> InputError:
+    """With the command that was meant, or where to read on."""
+    commands = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    word = next((word for word in given if not word.startswith("-")), "")
+    if message.startswith("No such command"):
+        return InputError(f"no such command: {word!r}", hint=suggested(word, commands))
+    command = f" {word}" if word in commands else ""
+    return InputError(message.rstrip("."), hint=f"see archbench{command} --help")
 
 
 if __name__ == "__main__":

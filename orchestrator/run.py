@@ -304,6 +304,7 @@ class Runner:
         EnvironmentFailure where the runtime or the results folder fails; nothing is stored then.
         """
         parts = config if isinstance(config, Parts) else plan(config)
+        self.store.check_writable()
         if seed is not None:
             # Workloads, arrivals and systems are given the seed when they are used.
             parts = dataclasses.replace(parts, config=dataclasses.replace(parts.config, seed=seed))

@@ -76,22 +76,35 @@ def split_axes(texts: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
     """(plain overrides, axes) of ``path=value`` texts: a list of values at commas is an axis.
 
     Commas within brackets or quotes belong to a value: ``tune.objectives=[a,b]`` is one value.
-    Raises ConfigError for a malformed text or an axis given twice.
+    Raises ConfigError for a malformed text, an empty value between commas, an axis given twice,
+    or one that is given a single value, too.
     """
-    plain: list[str] = []
+    plain: dict[str, str] = {}
     axes: dict[str, list[Any]] = {}
     for text in texts:
         path, _, value = text.partition("=")
         values = list(split_values(value))
         if len(values) == 1:
-            plain.append(text)
+            name, _ = parse_override(text)
+            plain[name] = text
             continue
+        name = path.strip()
+        if "" in values:
+            raise ConfigError(
+                f"{value!r} has an empty value", path=name, hint="write null for no value"
+            )
         parsed = [parse_override(f"{path}={each}") for each in values]
-        name = parsed[0][0]
         if name in axes:
-            raise ConfigError("the axis is given twice", path=name)
+            raise ConfigError("the axis is given twice", path=name, hint="join the two lists")
         axes[name] = [each for _, each in parsed]
-    return plain, axes
+    for name in axes:
+        if name in plain:
+            raise ConfigError(
+                f"is an axis, and {plain[name]!r} gives it one value",
+                path=name,
+                hint="give the list or the value, not both",
+            )
+    return list(plain.values()), axes
 
 
 def split_values(text: str) -> Iterator[str]:
@@ -169,6 +182,8 @@ def sweep(
             if started is not None:
                 started(number, len(grid), variant)
             point = _run(variant, runner)
+            if point.summary is not None and point.summary["valid"]:
+                done[point.summary["config_hash"]] = point.summary
         points.append(point)
         if told is not None:
             told(number, len(grid), point)
@@ -177,20 +192,20 @@ def sweep(
 
 
 def _valid_runs(runner: Runner) -> dict[str, dict[str, Any]]:
-    """Config hash -> row of the latest valid run that is stored."""
-    rows = runner.store.table("runs").to_pylist()
-    rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
-    return {row["config_hash"]: row for row in rows if row["valid"]}
-
-
-def _known(variant: Variant, done: Mapping[str, Mapping[str, Any]]) -> Point | None:
-    """What needs no run: infeasible, or run before."""
+    """Config hash -> result object of the latest valid run that is stored."""
     from orchestrator.store.parquet import result
 
+    rows = runner.store.table("runs").to_pylist()
+    rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
+    return {row["config_hash"]: result(row) for row in rows if row["valid"]}
+
+
+def _known(variant: Variant, done: Mapping[str, dict[str, Any]]) -> Point | None:
+    """What needs no run: infeasible, or run before."""
     if variant.config is None:
         return Point(variant.values, INFEASIBLE, reason=str(variant.error))
-    row = done.get(config_hash(variant.config))
-    return None if row is None else Point(variant.values, REUSED, result(row))
+    summary = done.get(config_hash(variant.config))
+    return None if summary is None else Point(variant.values, REUSED, summary)
 
 
 def _run(variant: Variant, runner: Runner) -> Point:

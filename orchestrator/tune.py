@@ -138,6 +138,7 @@ def tune(
         else prepare(config, trials=trials, results=results, study=study, storage=storage)
     )
     store = Store(planned.results)
+    store.check_writable()
     with ExitStack() as stack:
         slots = _Slots(planned, address)
         if not planned.exists:

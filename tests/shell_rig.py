@@ -26,6 +26,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import Capacity
 from orchestrator.core.registry import Family, plugin
+from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell
 
 MS = 1_000_000
@@ -134,12 +135,11 @@ class Rig:
         self.shell = NodeShell(
             cast(Machine, self.machine),
             store.node,
+            Costs.of(store.node, 1, "node/0"),
             store.batch,
             self.cache,
             self.clock,
             self.outlet,
-            1,
-            "node/0",
         )
 
     def _answer(self, event: Event) -> list[Effect]:

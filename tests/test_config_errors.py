@@ -229,7 +229,11 @@ def test_a_file_that_is_no_config_is_refused(
 def test_a_file_of_one_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("just a text\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="unknown key 'just a text'"):
+    with pytest.raises(ConfigError, match="no mapping of keys") as raised:
+        load(path)
+    assert raised.value.path == str(path)
+    path.write_text("just:\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown key 'just'"):
         load(path)
 
 

@@ -9,8 +9,8 @@ from raft_watch import RaftWatch
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE, Op, Requested
 from orchestrator.protocols import raft
 from orchestrator.protocols._raft_election import ELECTION, FOLLOWER, HEARTBEAT, LEADER, NOBODY
-from orchestrator.protocols._raft_log import Log
-from orchestrator.protocols.raft import Append, Appended, Params, Raft
+from orchestrator.protocols._raft_log import Append, Appended, Log
+from orchestrator.protocols.raft import Params, Raft
 
 PARAMS = Params(election_timeout=1000, heartbeat=100, in_flight=4)
 

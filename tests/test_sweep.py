@@ -172,3 +172,11 @@ def test_the_json_object_has_runs_reasons_and_results(tmp_path: Path) -> None:
     assert [run["values"]["system.replicas"] for run in found["runs"]] == [1]
     assert found["runs"][0]["reused"] is False
     assert [each["values"]["system.replicas"] for each in found["infeasible"]] == [3]
+
+
+def test_a_variant_that_is_there_twice_runs_once(tmp_path: Path) -> None:
+    done, runs = swept(tmp_path, {"warmup": ["100ms", "0.1s"]})
+    assert runs == 1
+    assert [point.state for point in done.points] == ["run", "reused"]
+    first, second = (point.summary for point in done.points)
+    assert first == second

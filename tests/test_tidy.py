@@ -22,16 +22,8 @@ FUNCTION_LINES = 50
 MODULE_LINES = 400
 
 # What is longer today, with its size. Fix the code rather than add to these.
-LONG_FUNCTIONS: dict[str, int] = {
-    "orchestrator/runtimes/_client.py::LoadDriver.__init__": 59,
-    "orchestrator/runtimes/_node.py::NodeShell.__init__": 59,
-}
-LONG_MODULES: dict[str, int] = {
-    "orchestrator/runtimes/_client.py": 467,
-    "orchestrator/runtimes/ray_cluster.py": 490,
-    "orchestrator/runtimes/simulated.py": 408,
-    "tests/test_redis.py": 432,
-}
+LONG_FUNCTIONS: dict[str, int] = {}
+LONG_MODULES: dict[str, int] = {}
 
 FAMILY_PACKAGES = {
     Family.ARRIVAL: "arrivals",

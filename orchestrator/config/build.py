@@ -128,11 +128,11 @@ def key_at(key: Any, path: str) -> str:
 def unknown_key(key: object, path: str, allowed: Iterable[str], owner: str) -> ConfigError:
     """The refusal of a key; ``owner`` says whose keys are meant, empty for a plain record."""
     of_whom = f" of {owner}" if owner else ""
-    return ConfigError(
-        f"unknown key {key!r}{of_whom}",
-        path=joined(path, str(key)),
-        hint=suggestion(str(key), allowed),
-    )
+    name, colon, value = str(key).partition(":")
+    hint = suggestion(str(key), allowed)
+    if colon and value:  # YAML takes {name:raft} for a key without a value
+        hint = f"put a space after the colon: {{{name}: {value}}}"
+    return ConfigError(f"unknown key {key!r}{of_whom}", path=joined(path, str(key)), hint=hint)
 
 
 def owner_of(chosen: Plugin) -> str:

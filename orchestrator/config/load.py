@@ -166,11 +166,20 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise ConfigError(str(error).splitlines()[0], path=str(path)) from None
     except OSError as error:
         if error.errno is not None:
-            raise InputError(str(error.strerror), path=str(path)) from None
-        data = None  # OmegaConf says so of a file that holds one bare value
-    if not isinstance(data, dict):
+            hint = "give a YAML file in it" if path.is_dir() else None
+            message = f"cannot read the file: {error.strerror}"
+            raise InputError(message, path=str(path), hint=hint) from None
+        data = None  # OmegaConf says so of a file that holds one bare number
+    if not isinstance(data, dict) or _is_bare_text(data, path):
         raise ConfigError("the file holds no mapping of keys to values", path=str(path))
     return data
+
+
+def _is_bare_text(data: dict[Any, Any], path: Path) -> bool:
+    """Whether the file is one plain text, which OmegaConf takes for a key without a value."""
+    if list(data.values()) != [None]:
+        return False
+    return isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), str)
 
 
 def _bad_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:

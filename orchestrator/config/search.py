@@ -216,7 +216,9 @@ def _numeric_axis(
         raise ConfigError("low and high must both be entries or both be bytes", path=place)
     if high < low:
         raise ConfigError(
-            f"high {searched.high!r} is below low {searched.low!r}", path=joined(place, "high")
+            f"high {searched.high!r} is below low {searched.low!r}",
+            path=joined(place, "high"),
+            hint="low comes first",
         )
     if searched.log and low <= 0:
         raise ConfigError("a logarithmic range starts above 0", path=joined(place, "low"))

@@ -1,16 +1,55 @@
-"""Raft's log in memory, and what a leader knows of each follower's copy of it."""
+"""Raft's log in memory, the messages and the record that carry its entries, and what a leader
+knows of each follower's copy.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from orchestrator.core.machine import Op
+import msgspec
+
+from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
 
 APPEND_MAX: Final = 8192
 """Entries of one append where the runtime sets no bound."""
 PIPELINING: Final = -1
+
+
+class Append(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """AppendEntries; all ``ops`` are of ``entries_term``. ``everywhere``: applied by all."""
+
+    link: ClassVar[str] = REPLICATE
+    term: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    everywhere: int
+    entries_term: int
+    ops: list[Op]
+
+
+class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """Answer to the append after ``prev_index``.
+
+    ``index``: matched up to, or where the logs may meet when it was refused.
+    """
+
+    link: ClassVar[str] = ACKNOWLEDGE
+    term: int
+    success: bool
+    prev_index: int
+    index: int
+    applied: int
+
+
+class Entries(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """Durable record: the log is cut after ``prev_index``, then these follow."""
+
+    prev_index: int
+    term: int
+    ops: list[Op]
 
 
 class Log:

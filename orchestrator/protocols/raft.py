@@ -20,13 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import msgspec
-
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
-    ACKNOWLEDGE,
     OK,
-    REPLICATE,
     UNKNOWN,
     WRITE,
     ClaimContext,
@@ -60,46 +56,11 @@ from orchestrator.protocols._raft_election import (
     VoteReply,
     VoteRequest,
 )
-from orchestrator.protocols._raft_log import PIPELINING, Progress
+from orchestrator.protocols._raft_log import PIPELINING, Append, Appended, Entries, Progress
 
 _NO_OP: Final = 255  # a new leader's first entry; no client sends this kind
 _DROP_AT_LEAST: Final = 512  # in steps, while the entries are still warm in the cache
 _SILENT_HEARTBEATS: Final = 2  # after which appends under way are taken for lost
-
-
-class Append(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """AppendEntries; all ``ops`` are of ``entries_term``. ``everywhere``: applied by all."""
-
-    link: ClassVar[str] = REPLICATE
-    term: int
-    prev_index: int
-    prev_term: int
-    commit: int
-    everywhere: int
-    entries_term: int
-    ops: list[Op]
-
-
-class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """Answer to the append after ``prev_index``.
-
-    ``index``: matched up to, or where the logs may meet when it was refused.
-    """
-
-    link: ClassVar[str] = ACKNOWLEDGE
-    term: int
-    success: bool
-    prev_index: int
-    index: int
-    applied: int
-
-
-class Entries(msgspec.Struct, array_like=True, tag=6, gc=False):
-    """Durable record: the log is cut after ``prev_index``, then these follow."""
-
-    prev_index: int
-    term: int
-    ops: list[Op]
 
 
 @dataclass(frozen=True)

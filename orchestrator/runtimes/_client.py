@@ -11,24 +11,12 @@ operation whose outcome is UNKNOWN ends its session.
 from __future__ import annotations
 
 import heapq
-import itertools
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
 
-import numpy
-
-from orchestrator.core.history import (
-    COLUMNS,
-    DTYPES,
-    NEVER,
-    NOTHING,
-    PHASE_RUN,
-    PHASE_WARMUP,
-    VALUE_ID_BYTES,
-    History,
-)
+from orchestrator.core.history import NEVER, NOTHING, VALUE_ID_BYTES, History
 from orchestrator.core.load import (
     LOST,
     RETURNED,
@@ -39,50 +27,13 @@ from orchestrator.core.load import (
     Timetable,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClusterView, Op
+from orchestrator.runtimes._session import Session, history_of
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
-SESSION_BITS: Final = 22
-"""A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-_ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
-
-
-class Session:
-    """One sequential process with the operation that it has under way (``busy``)."""
-
-    __slots__ = (
-        "busy",
-        "client",
-        "connection",
-        "context",
-        "due_ns",
-        "follow_up",
-        "identity",
-        "invoked_ns",
-        "key",
-        "op",
-        "sequence",
-        "sticky",
-        "target",
-    )
-
-    def __init__(self, client: int, number: int, connections: int) -> None:
-        self.client = client
-        self.identity = (client + 1) << SESSION_BITS | number
-        self.connection = number % connections
-        self.sequence = 0
-        self.context = 0
-        self.sticky = -1
-        self.busy = False
-        self.target = -1
-        self.due_ns = 0
-        self.invoked_ns = 0
-        self.key = 0
-        self.follow_up = False
-        self.op: Op = Op(self.identity, 0, READ, b"")
 
 
 class Port(Protocol):
@@ -133,31 +84,16 @@ class LoadDriver:
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._closed = timetable.sessions > 0
-        self._exhausted = False
         self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
         self._rows: list[tuple[int, ...]] = []
-        # The block of operations that comes next.
-        self._next = 0
-        self._kinds: list[int] = []
-        self._keys: list[int] = []
-        self._sizes: list[int] = []
-        self._counts: list[int] = []
-        self._follow_ups: list[bool] = []
-        self._starts: list[int] = []
         # (deadline, session, sequence), in order because the timeout is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
         self._retries: list[tuple[int, int, Session]] = []
         self._last_return_ns = [[NEVER] * connections for _ in nodes]
-        # Sessions: all, free ones (open load), and waiting ones by due time (closed load).
-        self.sessions: list[Session] = []
-        self._free: deque[Session] = deque()
-        self._waiting: list[tuple[int, int, Session]] = []
-        for _ in range(timetable.sessions):
-            session = self._open_session()
-            heapq.heappush(self._waiting, (0, session.identity, session))
+        self._open_sessions(timetable.sessions)
         self._fetch()
 
     # --- when -----------------------------------------------------------------------------
@@ -173,12 +109,12 @@ class LoadDriver:
         return len(self._rows)
 
     def _next_start_ns(self) -> int:
-        if self._exhausted:
+        if not self._left:
             return NO_WAKE
         if self._closed:
             due_ns = self._waiting[0][0] if self._waiting else NO_WAKE
         else:
-            due_ns = self._starts[self._next]
+            due_ns = self._starts[-self._left]
         return due_ns if due_ns < self._end_ns else NO_WAKE
 
     def _wake_by(self, when_ns: int) -> None:
@@ -222,15 +158,15 @@ class LoadDriver:
 
     def _poll_closed(self, now_ns: int) -> None:
         waiting = self._waiting
-        while waiting and not self._exhausted:
+        while waiting and self._left:
             due_ns = waiting[0][0]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
             self._start(heapq.heappop(waiting)[2], due_ns, now_ns)
 
     def _poll_open(self, now_ns: int) -> None:
-        while not self._exhausted:
-            due_ns = self._starts[self._next]
+        while self._left:
+            due_ns = self._starts[-self._left]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
             self._start(
@@ -238,17 +174,24 @@ class LoadDriver:
             )
 
     def _fetch(self) -> None:
-        """The next block of operations."""
+        """The next block of operations; an empty one says that there are no more."""
         block: OperationBlock = self._stream.block(BLOCK)
-        self._next = 0
-        if not len(block):
-            self._exhausted = True
-            return
-        self._kinds, self._keys = block.kind.tolist(), block.key.tolist()
-        self._sizes, self._counts = block.size.tolist(), block.count.tolist()
-        self._follow_ups = block.follow_up.tolist()
-        if not self._closed:
+        columns = (block.follow_up, block.kind, block.key, block.size, block.count)
+        # What _start takes of each operation.
+        self._operations: Iterator[tuple[bool, int, int, int, int]] = zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+        self._left = len(block)
+        self._starts: list[int] = []
+        if self._left and not self._closed:
             self._starts = self._timetable.starts_ns(block).tolist()
+
+    def _open_sessions(self, count: int) -> None:
+        """All sessions, free ones (open load), and waiting ones by due time (closed load)."""
+        self.sessions: list[Session] = []
+        self._free: deque[Session] = deque()
+        opened = [self._open_session() for _ in range(count)]
+        self._waiting = [(0, session.identity, session) for session in opened]
 
     def _open_session(self) -> Session:
         session = Session(self._client, len(self.sessions) + 1, self._connections)
@@ -259,18 +202,11 @@ class LoadDriver:
 
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
-        at = self._next
         self.lag_ns.append(now_ns - due_ns)
-        session.follow_up = self._follow_ups[at]
+        session.follow_up, kind, key, size, count = next(self._operations)
         session.due_ns = due_ns
-        kind, key, size, count = (
-            self._kinds[at],
-            self._keys[at],
-            self._sizes[at],
-            self._counts[at],
-        )
-        self._next = at + 1
-        if at + 1 == len(self._kinds):
+        self._left -= 1
+        if not self._left:
             self._fetch()
         self._begin(session, kind, key, size, count, now_ns)
 
@@ -353,7 +289,9 @@ class LoadDriver:
             value_id = NOTHING
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
-        self._row(session, value_id, version, now_ns, last_return_ns[connection], outcome)
+        self._rows.append(
+            session.row(value_id, version, now_ns, last_return_ns[connection], outcome)
+        )
         last_return_ns[connection] = now_ns
         self.latest_return_ns = now_ns
         if version > session.context:
@@ -367,35 +305,6 @@ class LoadDriver:
             self._begin(session, WRITE, session.key, op.size, 1, now_ns)
         else:
             self._release(session, now_ns)
-
-    def _row(
-        self,
-        session: Session,
-        value_id: int,
-        version: int,
-        returned_ns: int,
-        previous_ns: int,
-        outcome: int,
-    ) -> None:
-        """Note what came of the session's operation; the order is that of _ROW."""
-        op = session.op
-        self._rows.append(
-            (
-                session.identity,
-                session.sequence,
-                session.target,
-                op.kind,
-                session.key,
-                value_id,
-                version,
-                op.size,
-                session.due_ns,
-                session.invoked_ns,
-                returned_ns,
-                previous_ns,
-                outcome,
-            )
-        )
 
     def redirected(self, session: Session, sequence: int, node: int, now_ns: int) -> None:
         """Another node serves this operation (-1: nobody is known to)."""
@@ -424,10 +333,10 @@ class LoadDriver:
             value_id = session.identity << 32 | session.sequence
         if session.target < 0:
             # It was never sent: it definitely did not happen, and the session can go on.
-            self._row(session, value_id, 0, now_ns, NEVER, FAIL)
+            self._rows.append(session.row(value_id, 0, now_ns, NEVER, FAIL))
             self._release(session, now_ns)
             return
-        self._row(session, value_id, 0, NEVER, NEVER, UNKNOWN)
+        self._rows.append(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
         self._balancer.observe(session.target, LOST, 0, now_ns)
         self._release(self._open_session(), now_ns)
 
@@ -436,11 +345,11 @@ class LoadDriver:
             self._free.append(session)
             return
         due_ns = now_ns + self._timetable.think_ns()
-        if due_ns <= now_ns < self._end_ns and not self._exhausted:
+        if due_ns <= now_ns < self._end_ns and self._left:
             self._start(session, due_ns, now_ns)
         else:
             heapq.heappush(self._waiting, (due_ns, session.identity, session))
-            if due_ns < self._end_ns and not self._exhausted:
+            if due_ns < self._end_ns and self._left:
                 self._wake_by(due_ns)
 
     # --- what came of it ------------------------------------------------------------------
@@ -454,14 +363,4 @@ class LoadDriver:
 
     def history(self) -> History:
         """All rows in order of invocation."""
-        cells = itertools.chain.from_iterable(self._rows)
-        table = numpy.fromiter(cells, numpy.int64, len(self._rows) * len(_ROW))
-        table = table.reshape(len(self._rows), len(_ROW))
-        order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
-        columns: dict[str, Any] = {
-            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
-        }
-        run = columns["intended_ns"] >= self._warmup_ns
-        columns["client"] = numpy.full(len(table), self._client, dtype=DTYPES["client"])
-        columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
-        return History(**columns, key_names=self._key_names)
+        return history_of(self._rows, self._client, self._warmup_ns, self._key_names)

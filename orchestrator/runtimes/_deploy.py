@@ -13,6 +13,7 @@ from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.system import System
 from orchestrator.runtimes._client import LoadDriver, Port
+from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet, Scheduler
 from orchestrator.systems.replicated_store import MODELLED, ReplicatedStoreParams
 
@@ -113,12 +114,11 @@ def make_shell(
     return NodeShell(
         machine,
         store.node,
+        Costs.of(store.node, parts.config.seed, f"node/{node}"),
         store.batch,
         cache,
         scheduler,
         outlet,
-        parts.config.seed,
-        f"node/{node}",
     )
 
 

@@ -19,10 +19,8 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
-from orchestrator.core.distributions import Sampler, build
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
-    KIND_NAMES,
     WRITE,
     Access,
     Became,
@@ -42,10 +40,10 @@ from orchestrator.core.machine import (
     Started,
     TimerFired,
 )
-from orchestrator.core.randomness import block_stream
+from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
-from orchestrator.systems.replicated_store import FSYNC, MEMORY, MODELLED, Batch, Node
+from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Node
 
 _BARRIER: Final = itemgetter(0)
 
@@ -97,12 +95,11 @@ class NodeShell:
         self,
         machine: Machine,
         model: Node,
+        costs: Costs,
         batch: Batch,
         cache: CachePolicy | None,
         scheduler: Scheduler,
         outlet: Outlet,
-        seed: int,
-        name: str,
     ) -> None:
         self.machine = machine
         self.stopped = False
@@ -111,30 +108,22 @@ class NodeShell:
         self._at = scheduler.at
         self._outlet = outlet
         self._cache = cache
-        self.modelled = model.costs == MODELLED
-
-        def sampler(law: Any, what: str) -> Sampler:
-            return Sampler(build(law), block_stream(seed, f"{name}/{what}"))
-
+        self.modelled = costs.modelled
         self._cpu = Station(model.cores)
-        reading = sampler(model.cpu.read, "cpu/read")
-        writing = sampler(model.cpu.write, "cpu/write")
-        # By kind of operation.
-        self._operation_cost = [writing if name == "write" else reading for name in KIND_NAMES]
-        self._message_cost = sampler(model.cpu.message, "cpu/message")
+        self._operation_cost = costs.operation
+        self._message_cost = costs.message
         self._source_done_ns: dict[int, int] = {}
         self._batch_max = batch.max
         self._linger_ns = batch.linger
         self._batch: tuple[list[Any], list[Op]] = ([], [])
         self._storage = Station(model.storage.parallel)
-        self._storage_read = sampler(model.storage.read, "storage/read")
-        self._storage_write = sampler(model.storage.write, "storage/write")
+        self._storage_read = costs.storage_read
+        self._storage_write = costs.storage_write
+        self._read_is_free = costs.read_is_free
+        self._write_is_free = costs.write_is_free
         self._fsync = model.storage.durability == FSYNC
         self._keeps_log = model.storage.durability != MEMORY
-        write_is_free = not self.modelled or self._storage_write.always_zero
-        self._instant_persist = write_is_free and not self._keeps_log
-        self._write_is_free = write_is_free
-        self._read_is_free = not self.modelled or self._storage_read.always_zero
+        self._instant_persist = costs.write_is_free and not self._keeps_log
         # The persist barrier: writes asked for, written, and durable, each by count.
         self._asked = 0
         self._written = 0

@@ -14,17 +14,11 @@ from typing import Any
 import msgspec
 import numpy
 
-from orchestrator.core.machine import (
-    RESPONSE,
-    UNKNOWN,
-    Op,
-    Redirect,
-    Reply,
-)
+from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
-from orchestrator.core.units import NS_PER_MS
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._deploy import (
     Parts,
     contents_digest,
@@ -35,56 +29,11 @@ from orchestrator.runtimes._deploy import (
 )
 from orchestrator.runtimes._disk import RecordLog
 from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
-PROXY_RETRY_NS = 10 * NS_PER_MS
-
-
-class ProxyRequest(msgspec.Struct, array_like=True, gc=False):
-    """A plain client's operation on its way to the node that serves it."""
-
-    number: int
-    op: Op
-
-
-class ProxyAnswer(msgspec.Struct, array_like=True, gc=False):
-    """``redirect``: ask that node instead (-1: not known); else the outcome."""
-
-    number: int
-    outcome: int
-    value: bytes | None
-    version: int
-    redirect: int | None = None
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode_request = msgspec.msgpack.Decoder(ProxyRequest).decode
-_decode_answer = msgspec.msgpack.Decoder(ProxyAnswer).decode
-
-
-class RemoteHandle:
-    """Answers an operation that another node passed on."""
-
-    def __init__(self, node: NodeProcess, peer: int) -> None:
-        self._node = node
-        self._peer = peer
-        self.link: Link | None = None
-
-    @property
-    def connection(self) -> RemoteHandle:
-        """Where the order of answers is kept."""
-        return self
-
-    def answer(self, handle: Any, reply: Reply) -> None:
-        """Back to the node that passed it on."""
-        answer = ProxyAnswer(handle[1], reply.outcome, reply.value, reply.version)
-        self._node.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
-
-    def redirect(self, handle: Any, redirect: Redirect) -> None:
-        """The node that passed it on asks elsewhere."""
-        answer = ProxyAnswer(handle[1], UNKNOWN, None, 0, redirect.node)
-        self._node.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
 
 
 @dataclass(frozen=True)
@@ -139,9 +88,8 @@ class NodeProcess:
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
         self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
-        self._proxied: dict[int, Any] = {}
-        self._proxy_numbers = itertools.count(1)
-        self._remote: dict[int, RemoteHandle] = {}
+        self._proxy = Proxy(self, self.clock, node, parts.config.client.timeout)
+        self.proxy = self._proxy.pass_on
 
     # --- life -----------------------------------------------------------------------------
 
@@ -297,45 +245,9 @@ class NodeProcess:
         if kind == _peers.MACHINE:
             self.shell.received(peer, self._decode(payload))
         elif kind == _peers.PROXY:
-            request = _decode_request(payload)
-            remote = self._remote.setdefault(peer, RemoteHandle(self, peer))
-            self.pending_handles.append((remote, request.number))
-            self.pending_ops.append(request.op)
-            self.wake()
+            self._proxy.asked(peer, payload)
         elif kind == _peers.PROXIED:
-            self._proxy_answered(_decode_answer(payload))
-
-    def proxy(self, handle: Any, redirect: Redirect) -> None:
-        """Pass a plain client's operation on, now or when a node is known to serve it."""
-        if redirect.node < 0 or redirect.node == self._spec.node:
-            retry_ns = self.clock.now_ns() + PROXY_RETRY_NS
-            self.clock.at(retry_ns, self._retry, (handle, redirect.op))
-            return
-        number = next(self._proxy_numbers)
-        self._proxied[number] = (handle, redirect.op)
-        self.send_frame(redirect.node, _peers.PROXY, ProxyRequest(number, redirect.op), "request")
-        give_up_ns = self.clock.now_ns() + self._spec.parts.config.client.timeout
-        self.clock.at(give_up_ns, self._proxy_lost, number)
-
-    def _retry(self, operation: tuple[Any, Op]) -> None:
-        self.pending_handles.append(operation[0])
-        self.pending_ops.append(operation[1])
-        self.wake()
-
-    def _proxy_answered(self, answer: ProxyAnswer) -> None:
-        waiting = self._proxied.pop(answer.number, None)
-        if waiting is None:
-            return
-        handle, op = waiting
-        if answer.redirect is not None:
-            self.proxy(handle, Redirect(handle, op, answer.redirect))
-        else:
-            handle[0].answer(handle, Reply(handle, answer.outcome, answer.value, answer.version))
-
-    def _proxy_lost(self, number: int) -> None:
-        waiting = self._proxied.pop(number, None)
-        if waiting is not None:
-            waiting[0][0].answer(waiting[0], Reply(waiting[0], UNKNOWN))
+            self._proxy.answered(payload)
 
     # --- plain clients --------------------------------------------------------------------
 
@@ -359,18 +271,7 @@ class NodeProcess:
     # --- what it counted ------------------------------------------------------------------
 
     def _sample(self, number: int) -> None:
-        shell = self.shell
-        self._samples.append(
-            (
-                shell.operations,
-                shell.messages,
-                shell.cpu_busy_ns,
-                shell.storage_busy_ns,
-                shell.cache_hits,
-                shell.cache_misses,
-                time.process_time_ns(),
-            )
-        )
+        self._samples.append((*counted(self.shell), time.process_time_ns()))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:
@@ -382,29 +283,22 @@ class NodeProcess:
     ) -> tuple[NodeRecord, list[EventRecord]]:
         """Counters over the run, which ended at ``end_ns``; with that of its contents or not."""
         intervals = max(1, -(-end_ns // INTERVAL_NS))
-        samples = numpy.zeros((intervals + 1, 7), dtype=numpy.int64)
-        taken = numpy.array(self._samples, dtype=numpy.int64).reshape(-1, 7)
+        # The last column is the CPU time of this process.
+        samples = numpy.zeros((intervals + 1, len(COUNTERS) + 1), dtype=numpy.int64)
+        taken = numpy.array(self._samples, dtype=numpy.int64).reshape(-1, len(COUNTERS) + 1)
         first = min(self._first_sample, intervals + 1)
         taken = taken[: intervals + 1 - first]
         samples[first : first + len(taken)] = taken
         if len(taken):
             samples[first + len(taken) :] = taken[-1]
-        deltas = numpy.diff(samples[:, :6], axis=0)
-        window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], 6]
-        store = self._spec.parts.store
-        node = NodeRecord(
-            node=self._spec.node,
-            host=self._spec.host,
-            role=self.machine.role,
-            cores=store.node.cores,
-            storage_parallel=store.node.storage.parallel,
-            operations=deltas[:, 0],
-            messages=deltas[:, 1],
-            cpu_busy_ns=deltas[:, 2],
-            storage_busy_ns=deltas[:, 3],
-            cache_hits=deltas[:, 4],
-            cache_misses=deltas[:, 5],
-            process_cpu_ns=int(window[1] - window[0]),
-            contents_digest=self.digest() if fingerprint else "",
+        window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
+        node = node_record(
+            self._spec.parts,
+            self._spec.node,
+            self._spec.host,
+            self.machine,
+            samples[:, :-1],
+            int(window[1] - window[0]),
+            self.digest() if fingerprint else "",
         )
         return node, self._events

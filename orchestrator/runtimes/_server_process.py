@@ -29,9 +29,9 @@ from orchestrator.core.system import Address
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._lifetime import die_with_parent
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._redis_commands import RedisCommands
-from orchestrator.runtimes._zygote import die_with_parent
 from orchestrator.systems.redis import PRIMARY, SOCKET
 
 START_S: Final = 10.0

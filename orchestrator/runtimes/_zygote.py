@@ -11,7 +11,6 @@ its process id goes back.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -19,15 +18,9 @@ import socket
 import struct
 import sys
 
-_PR_SET_PDEATHSIG = 1
+from orchestrator.runtimes._lifetime import die_with_parent
+
 PID = struct.Struct("<i")
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends; exit if it already has."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def main() -> None:

@@ -9,8 +9,6 @@ what occupies the link.
 from __future__ import annotations
 
 import gc
-import heapq
-import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,7 +22,8 @@ from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
-from orchestrator.runtimes._client import LoadDriver, Session
+from orchestrator.runtimes._client import LoadDriver
+from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._deploy import (
     Parts,
     contents_digest,
@@ -36,6 +35,8 @@ from orchestrator.runtimes._deploy import (
 )
 from orchestrator.runtimes._network import LOST, Link, Sender
 from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._session import Session
+from orchestrator.runtimes._virtual_clock import VirtualClock
 
 HEADER_BYTES: Final = 60
 """Of a request or response, beside key and value."""
@@ -43,52 +44,8 @@ SETTLE_NS: Final = 2 * NS_PER_S
 """How long replicas may take to converge after the last answer."""
 SETUP_NS: Final = -NS_PER_S
 """Nodes start one second before the load, time enough to elect a leader."""
-COUNTERS: Final = (
-    "operations",
-    "messages",
-    "cpu_busy_ns",
-    "storage_busy_ns",
-    "cache_hits",
-    "cache_misses",
-)
-"""What a node counts, by its name in NodeShell and in NodeRecord."""
-
-NEVER_NS: Final = 2**63
-"""Later than everything."""
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class VirtualClock:
-    """The heap of events. ``current_ns`` is what ``now_ns()`` gives."""
-
-    def __init__(self) -> None:
-        self.current_ns = SETUP_NS
-        self.stopping = False
-        self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
-        heap, push, order = self._heap, heapq.heappush, itertools.count().__next__
-
-        def at(when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-            push(heap, (when_ns, order(), callback, argument))
-
-        # Called several times an operation, and a closure is quicker than a method.
-        self.at = at
-
-    def now_ns(self) -> int:
-        return self.current_ns
-
-    def run(self, limit_ns: int = NEVER_NS) -> None:
-        """Run events until ``stopping`` is set, past ``limit_ns``, or none is left."""
-        heap, pop = self._heap, heapq.heappop
-        self.stopping = False
-        while heap and not self.stopping:
-            if heap[0][0] > limit_ns:
-                self.current_ns = limit_ns
-                return
-            when_ns, _, callback, argument = pop(heap)
-            if when_ns > self.current_ns:
-                self.current_ns = when_ns
-            callback(argument)
 
 
 class SimulatedNode:
@@ -211,8 +168,8 @@ class SimulatedNode:
     def _counters(self) -> tuple[int, ...]:
         if self.shell.stopped:
             return self._counted
-        counted = zip(self._counted, COUNTERS, strict=True)
-        return tuple(before + getattr(self.shell, name) for before, name in counted)
+        pairs = zip(self._counted, counted(self.shell), strict=True)
+        return tuple(before + since for before, since in pairs)
 
     def sample(self) -> None:
         """Note the counters at the end of an interval."""
@@ -278,7 +235,7 @@ class SimulatedCluster:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(SETUP_NS)
         self.events: list[EventRecord] = []
         self.severed: dict[tuple[int, int], bool] = {}
         self.nodes = [SimulatedNode(self, node) for node in range(parts.store.replicas)]
@@ -349,19 +306,10 @@ class SimulatedCluster:
 
 
 def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
+    machine = node.shell.machine
     samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
-    deltas = numpy.diff(samples, axis=0)
-    store = node.cluster.parts.store
-    return NodeRecord(
-        node=node.node,
-        host="sim",
-        role=node.shell.machine.role,
-        cores=store.node.cores,
-        storage_parallel=store.node.storage.parallel,
-        process_cpu_ns=0,
-        contents_digest=contents_digest(node.shell.machine),
-        **{name: deltas[:, index] for index, name in enumerate(COUNTERS)},
-    )
+    parts = node.cluster.parts
+    return node_record(parts, node.node, "sim", machine, samples, 0, contents_digest(machine))
 
 
 def run(parts: Parts) -> RunRecord:

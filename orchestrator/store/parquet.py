@@ -30,7 +30,7 @@ from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
 from orchestrator.core.record import INTERVAL_NS, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
-from orchestrator.store import tables
+from orchestrator.store import place, tables
 from orchestrator.store.tables import SUMMARY_PATHS, block, clean, json_text, named, same
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -176,21 +176,6 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
 # --- the store --------------------------------------------------------------------------
 
 
-def _open(results: str) -> tuple[Any, str]:
-    """The Arrow file system of ``results`` and the root within it."""
-    scheme, address, path = results.partition("://")
-    if not address or scheme in {"file", "local"}:
-        return pyarrow.fs.LocalFileSystem(), os.path.abspath(path if address else results)
-    try:
-        import fsspec  # type: ignore[import-untyped]
-
-        files, root = fsspec.core.url_to_fs(results)
-    except (ImportError, ValueError) as error:
-        hint = "a folder, or the address of a file system that fsspec knows"
-        raise InputError(str(error), path=results, hint=hint) from error
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)), root.rstrip("/")
-
-
 def _checked(name: str, what: str) -> str:
     """``name`` as part of a path."""
     if not _PLAIN_NAME.fullmatch(name):
@@ -219,7 +204,7 @@ class Store:
 
     def __init__(self, results: str | os.PathLike[str]) -> None:
         self.results = os.fspath(results)
-        self._files, self._root = _open(self.results)
+        self._files, self._root = place.opened(self.results)
         if self._files.get_file_info(self._root or "/").type == pyarrow.fs.FileType.File:
             raise InputError("is a file", path=self.results, hint="results go to a folder")
         checksums = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -231,6 +216,10 @@ class Store:
         return bool(kind == pyarrow.fs.FileType.Directory)
 
     # --- writing ------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Tell before a run that its results could not be kept; see :mod:`.place`."""
+        place.check_writable(self.results)
 
     def _write(self, table: str, experiment: str, name: str, rows: pa.Table) -> str:
         folder = f"{self._root}/{table}/experiment={experiment}"
@@ -248,7 +237,8 @@ class Store:
                     self._files.delete_file(temporary)
                 raise
         except OSError as error:
-            raise EnvironmentFailure(f"cannot write: {error}", path=path) from error
+            reason = error.strerror or str(error)
+            raise EnvironmentFailure(f"cannot write: {reason}", path=path) from error
         return path
 
     def write_run(

@@ -27,6 +27,9 @@ _OUR_TROUBLE: Final = (
     duckdb.IOException,
     duckdb.OutOfMemoryException,
 )
+# Harmless, for they could change only what ends with the query, but not what was wanted.
+_WRITING: Final = ("ALTER", "CREATE", "DELETE", "DROP", "INSERT", "MERGE_INTO", "UPDATE")
+_ONLY_READ: Final = "queries only read the results"
 _FORBIDDEN: Final = re.compile(r"disabled by configuration|disabled through|has been locked")
 
 
@@ -96,8 +99,12 @@ def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], 
         connection.execute("SET autoinstall_known_extensions = false")
         connection.execute("SET autoload_known_extensions = false")
         connection.execute("SET lock_configuration = true")
-        if not connection.extract_statements(sql):
+        statements = connection.extract_statements(sql)
+        if not statements:
             raise InputError("no statement", path="query", hint="try: SELECT * FROM runs")
+        kind = statements[-1].type.name
+        if kind in _WRITING:
+            raise InputError(f"{kind} is not allowed", path="query", hint=_ONLY_READ)
         found: Any = connection.sql(sql)
         if found is None:  # a statement that gives no rows
             return [], []
@@ -111,7 +118,7 @@ def _explained(error: duckdb.Error) -> InputError | EnvironmentFailure:
     message = str(error).strip()
     if isinstance(error, _OUR_TROUBLE):
         return EnvironmentFailure(message, path="query")
-    hint = "queries only read the results" if _FORBIDDEN.search(message) else None
+    hint = _ONLY_READ if _FORBIDDEN.search(message) else None
     return InputError(message, path="query", hint=hint)
 
 

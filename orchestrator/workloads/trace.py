@@ -49,6 +49,9 @@ _SIZE_MAX: Final = 2**31 - 1
 _TIME_MAX_NS: Final = 2**62
 # Small enough for the rows to stay in the CPU's caches and out of the garbage collector's sight.
 _CHUNK_ROWS = 1024
+# A file that is no trace at all may hold anything: what a message quotes of it has an end.
+_SHOWN_CHARACTERS: Final = 60
+_SHOWN_COLUMNS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class _Header:
             raise DataError(
                 f"the trace has no column {name!r} for columns.{role}",
                 path=self._place,
-                hint=suggestion(name, self._names),
+                hint=suggestion(name, [_cut(each) for each in self._names[:_SHOWN_COLUMNS]]),
             )
         return self._names.index(name)
 
@@ -205,7 +208,7 @@ class _Chunks:
         width = self._width
         for index, row in enumerate(rows):
             if len(row) != width:
-                message = f"malformed line {','.join(row)!r}: {len(row)} fields"
+                message = f"malformed line {_cut(','.join(row))!r}: {len(row)} fields"
                 raise _BadRow(index, message, f"the header has {width}")
         columns: list[tuple[str, ...]] = list(zip(*rows, strict=True))
         known = self._known
@@ -228,7 +231,7 @@ class _Chunks:
         fallen = numpy.flatnonzero(numpy.diff(times_ns, prepend=last_ns) < 0)
         if len(fallen):
             index = int(fallen[0])
-            message = f"time {texts[index]!r} is before that of the previous request"
+            message = f"time {_cut(texts[index])!r} is before that of the previous request"
             raise _BadRow(index, message, "sort the trace by time")
         self._last_ns = int(times_ns[-1])
         return times_ns
@@ -247,12 +250,17 @@ class _Chunks:
         )
 
 
+def _cut(text: str) -> str:
+    """``text`` as a message quotes it."""
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
 def _kinds(texts: Sequence[str], ops: Mapping[str, int]) -> NDArray[numpy.uint8]:
     try:
         kinds = [ops[code.strip().lower()] for code in texts]
     except KeyError as error:
         index = next(i for i, code in enumerate(texts) if code.strip().lower() == error.args[0])
-        message = f"unknown operation {texts[index]!r}"
+        message = f"unknown operation {_cut(texts[index])!r}"
         raise _BadRow(
             index, message, f"known: {', '.join(ops)}; add others to ops as read or write"
         ) from None
@@ -267,7 +275,8 @@ def _sizes(texts: Sequence[str]) -> NDArray[numpy.int32]:
     except (ValueError, OverflowError):
         pass
     index = next(i for i, size in enumerate(texts) if not _is_size(size))
-    raise _BadRow(index, f"malformed size {texts[index]!r}", f"whole bytes from 0 to {_SIZE_MAX}")
+    message = f"malformed size {_cut(texts[index])!r}"
+    raise _BadRow(index, message, f"whole bytes from 0 to {_SIZE_MAX}")
 
 
 def _is_size(size: str) -> bool:
@@ -294,9 +303,9 @@ def _time_ns(index: int, time: str, unit_ns: int) -> int:
     try:
         time_ns = round(Decimal(time.strip()) * unit_ns)
     except (ValueError, ArithmeticError):
-        raise _BadRow(index, f"malformed time {time!r}", "a number in time_unit") from None
+        raise _BadRow(index, f"malformed time {_cut(time)!r}", "a number in time_unit") from None
     if abs(time_ns) > _TIME_MAX_NS:
-        raise _BadRow(index, f"time {time!r} is out of range", "is time_unit right?")
+        raise _BadRow(index, f"time {_cut(time)!r} is out of range", "is time_unit right?")
     return time_ns
 
 

@@ -1,0 +1,146 @@
+"""Operations of plain clients that another node serves: a plain client knows one node only, so
+that one passes them on and answers in the other's stead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from orchestrator.core.machine import REQUEST, RESPONSE, UNKNOWN, Op, Redirect, Reply
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.runtimes import _peers
+from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._network import Link
+
+RETRY_NS: Final = 10 * NS_PER_MS
+"""Pause before an operation asks again while no node is known to serve it."""
+
+
+class ProxyRequest(msgspec.Struct, array_like=True, gc=False):
+    """A plain client's operation on its way to the node that serves it."""
+
+    number: int
+    op: Op
+
+
+class ProxyAnswer(msgspec.Struct, array_like=True, gc=False):
+    """``redirect``: ask that node instead (-1: not known); else the outcome."""
+
+    number: int
+    outcome: int
+    value: bytes | None
+    version: int
+    redirect: int | None = None
+
+
+_decode_request = msgspec.msgpack.Decoder(ProxyRequest).decode
+_decode_answer = msgspec.msgpack.Decoder(ProxyAnswer).decode
+
+
+class Service(Protocol):
+    """What passing on needs of its node."""
+
+    pending_handles: list[Any]
+    pending_ops: list[Op]
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Serve the pending operations at the end of this tick."""
+
+    @abstractmethod
+    def send_frame(self, peer: int, kind: int, payload: Any, link_kind: str) -> None:
+        """Send a frame that is not of the machine."""
+
+
+class RemoteHandle:
+    """Answers an operation that another node passed on."""
+
+    def __init__(self, service: Service, peer: int) -> None:
+        self._service = service
+        self._peer = peer
+        self.link: Link | None = None
+
+    @property
+    def connection(self) -> RemoteHandle:
+        """Where the order of answers is kept."""
+        return self
+
+    def answer(self, handle: Any, reply: Reply) -> None:
+        """Back to the node that passed it on."""
+        answer = ProxyAnswer(handle[1], reply.outcome, reply.value, reply.version)
+        self._service.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
+
+    def redirect(self, handle: Any, redirect: Redirect) -> None:
+        """The node that passed it on asks elsewhere."""
+        answer = ProxyAnswer(handle[1], UNKNOWN, None, 0, redirect.node)
+        self._service.send_frame(self._peer, _peers.PROXIED, answer, RESPONSE)
+
+
+class Proxy:
+    """One node's operations under way at others, and others' at this one."""
+
+    def __init__(self, service: Service, clock: RealClock, node: int, timeout_ns: int) -> None:
+        self._service = service
+        self._clock = clock
+        self._node = node
+        self._timeout_ns = timeout_ns
+        self._numbers = itertools.count(1)
+        # What other nodes serve for this one.
+        self._waiting: dict[int, tuple[Any, Op]] = {}
+        # Who asks this one.
+        self._remote: dict[int, RemoteHandle] = {}
+
+    # --- for this node's clients ----------------------------------------------------------
+
+    def pass_on(self, handle: Any, redirect: Redirect) -> None:
+        """Pass a plain client's operation on, now or when a node is known to serve it."""
+        if redirect.node < 0 or redirect.node == self._node:
+            retry_ns = self._clock.now_ns() + RETRY_NS
+            self._clock.at(retry_ns, self._retry, (handle, redirect.op))
+            return
+        number = next(self._numbers)
+        self._waiting[number] = (handle, redirect.op)
+        request = ProxyRequest(number, redirect.op)
+        self._service.send_frame(redirect.node, _peers.PROXY, request, REQUEST)
+        give_up_ns = self._clock.now_ns() + self._timeout_ns
+        self._clock.at(give_up_ns, self._lost, number)
+
+    def _retry(self, operation: tuple[Any, Op]) -> None:
+        service = self._service
+        service.pending_handles.append(operation[0])
+        service.pending_ops.append(operation[1])
+        service.wake()
+
+    def answered(self, payload: memoryview) -> None:
+        """The node that was asked has answered, or names another one."""
+        answer = _decode_answer(payload)
+        waiting = self._waiting.pop(answer.number, None)
+        if waiting is None:
+            return
+        handle, op = waiting
+        if answer.redirect is not None:
+            self.pass_on(handle, Redirect(handle, op, answer.redirect))
+        else:
+            handle[0].answer(handle, Reply(handle, answer.outcome, answer.value, answer.version))
+
+    def _lost(self, number: int) -> None:
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            handle, _ = waiting
+            handle[0].answer(handle, Reply(handle, UNKNOWN))
+
+    # --- for other nodes ------------------------------------------------------------------
+
+    def asked(self, peer: int, payload: memoryview) -> None:
+        """Another node passes an operation on to this one."""
+        request = _decode_request(payload)
+        service, remote = self._service, self._remote.get(peer)
+        if remote is None:
+            remote = self._remote[peer] = RemoteHandle(service, peer)
+        service.pending_handles.append((remote, request.number))
+        service.pending_ops.append(request.op)
+        service.wake()

@@ -1,0 +1,91 @@
+"""What a client keeps of its operations: sessions with what is under way in them, and the rows
+of what is done, from which its history is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy
+
+from orchestrator.core.history import COLUMNS, DTYPES, PHASE_RUN, PHASE_WARMUP, History
+from orchestrator.core.machine import READ, Op
+
+SESSION_BITS: Final = 22
+"""A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
+_ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+
+
+class Session:
+    """One sequential process with the operation that it has under way (``busy``)."""
+
+    __slots__ = (
+        "busy",
+        "client",
+        "connection",
+        "context",
+        "due_ns",
+        "follow_up",
+        "identity",
+        "invoked_ns",
+        "key",
+        "op",
+        "sequence",
+        "sticky",
+        "target",
+    )
+
+    def __init__(self, client: int, number: int, connections: int) -> None:
+        self.client = client
+        self.identity = (client + 1) << SESSION_BITS | number
+        self.connection = number % connections
+        self.sequence = 0
+        self.context = 0
+        self.sticky = -1
+        self.busy = False
+        self.target = -1
+        self.due_ns = 0
+        self.invoked_ns = 0
+        self.key = 0
+        self.follow_up = False
+        self.op: Op = Op(self.identity, 0, READ, b"")
+
+    def row(
+        self, value_id: int, version: int, returned_ns: int, previous_ns: int, outcome: int
+    ) -> tuple[int, ...]:
+        """What came of the operation; the order is that of _ROW."""
+        op = self.op
+        return (
+            self.identity,
+            self.sequence,
+            self.target,
+            op.kind,
+            self.key,
+            value_id,
+            version,
+            op.size,
+            self.due_ns,
+            self.invoked_ns,
+            returned_ns,
+            previous_ns,
+            outcome,
+        )
+
+
+def history_of(
+    rows: Sequence[tuple[int, ...]], client: int, warmup_ns: int, key_names: Sequence[bytes]
+) -> History:
+    """One client's rows in order of invocation (ties: in order of their outcomes)."""
+    cells = itertools.chain.from_iterable(rows)
+    table = numpy.fromiter(cells, numpy.int64, len(rows) * len(_ROW))
+    table = table.reshape(len(rows), len(_ROW))
+    order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
+    columns: dict[str, Any] = {
+        name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
+    }
+    run = columns["intended_ns"] >= warmup_ns
+    columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
+    columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
+    return History(**columns, key_names=key_names)
