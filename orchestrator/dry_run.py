@@ -11,7 +11,7 @@ from orchestrator.analysis.sample import SAMPLE_OPERATIONS
 from orchestrator.config.schema import RAY, SIM
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MODELLED
 
 PILOT_NS: Final = 100 * NS_PER_MS

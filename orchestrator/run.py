@@ -33,7 +33,7 @@ from orchestrator.core.system import System
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, check_claims
 from orchestrator.errors import ConfigError
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MEASURED
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from orchestrator.dry_run import dry_run as run_dry
 from orchestrator.errors import RunInterrupted
 from orchestrator.report.model import StudyView
 from orchestrator.run import DEFAULT_RESULTS, Runner
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.store.parquet import Store
 from orchestrator.store.tables import TRIAL_STATES
 from orchestrator.stored import reports_folder

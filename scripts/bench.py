@@ -20,7 +20,7 @@ from typing import Any
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.record import RunRecord
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 
 ROUNDS = 3
 CONNECTIONS = 50

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.config.load import load_mapping
 from orchestrator.run import plan
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.systems import redis
 
 

@@ -24,7 +24,7 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, check, check_claims
-from orchestrator.runtimes._deploy import Parts, contents_digest
+from orchestrator.runtimes._parts import Parts, contents_digest
 from orchestrator.runtimes.simulated import SimulatedCluster
 
 FINAL_SESSION = 1 << 31

@@ -10,7 +10,7 @@ from orchestrator.config.load import ConfigSource
 from orchestrator.core.machine import OK
 from orchestrator.core.units import format_size
 from orchestrator.runtimes import simulated
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 

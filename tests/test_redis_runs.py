@@ -25,9 +25,9 @@ from orchestrator.core.record import LOST, RunRecord
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
 from orchestrator.run import judge, plan
 from orchestrator.runtimes import _server_process, ray_cluster
-from orchestrator.runtimes._deploy import Parts
 from orchestrator.runtimes._deployment import Deployment
 from orchestrator.runtimes._node_process import NodeSpec
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._redis_commands import RedisCommands, preload
 from orchestrator.runtimes._server_process import ServerProcess
 from orchestrator.systems import redis

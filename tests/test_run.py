@@ -22,7 +22,7 @@ from orchestrator.dry_run import dry_run
 from orchestrator.errors import ConfigError, DataError, EnvironmentFailure, InfeasibleError
 from orchestrator.run import Runner, checked_levels, execute, is_good, new_run_id, plan
 from orchestrator.runtimes import ray_cluster, simulated
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.store.parquet import Store, result
 
 ROOT = Path(__file__).resolve().parent.parent

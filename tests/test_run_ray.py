@@ -22,7 +22,7 @@ from orchestrator.core.record import RunRecord
 from orchestrator.core.verdict import VALID, check_claims
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import ray_cluster
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 
 pytestmark = pytest.mark.serial
 
@@ -183,7 +183,7 @@ _DRIVER = """
 import sys, time
 from orchestrator.config.load import load_mapping
 from orchestrator.runtimes import ray_cluster
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 config = {"experiment": "killed", "duration": "60s", "workload": {"keys": 100}}
 runtime = ray_cluster.RayRuntime()
 with runtime.deployed(Parts.of(load_mapping(config))) as deployment:

@@ -15,8 +15,8 @@ from orchestrator.core.machine import FAIL, OK, READ, REPLICATE, REQUEST, UNKNOW
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.runtimes import simulated
-from orchestrator.runtimes._deploy import Parts
 from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes.simulated import HEADER_BYTES, SimulatedCluster
 

@@ -19,7 +19,7 @@ from orchestrator.analysis.summary import digest
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import OK
 from orchestrator.runtimes import simulated
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 
 SERVICE_MS = 1.0
 
@@ -113,7 +113,7 @@ _DIGEST = """
 from orchestrator.analysis.summary import digest
 from orchestrator.config.load import load_mapping
 from orchestrator.runtimes import simulated
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 system = {"name": "replicated_store", "protocol": {"name": "raft"}, "replicas": 3}
 config = {"experiment": "same", "runtime": "sim", "system": system, "seed": SEED,
           "warmup": "100ms", "duration": "400ms"}

@@ -13,7 +13,7 @@ from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.run import Runner, RunResult
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 from orchestrator.sweep import Point, SweepResult, split_axes, split_values, sweep, variants
 
 SOURCE = ConfigSource.of(BASE)

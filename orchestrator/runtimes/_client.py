@@ -27,7 +27,7 @@ from orchestrator.core.load import (
     Timetable,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClusterView, Op
-from orchestrator.runtimes._session import Session, history_of
+from orchestrator.runtimes._session import Rows, Session
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
@@ -88,7 +88,7 @@ class LoadDriver:
         self.outstanding = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
-        self._rows: list[tuple[int, ...]] = []
+        self._rows = Rows()
         # (deadline, session, sequence), in order because the timeout is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
         self._retries: list[tuple[int, int, Session]] = []
@@ -289,9 +289,7 @@ class LoadDriver:
             value_id = NOTHING
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
-        self._rows.append(
-            session.row(value_id, version, now_ns, last_return_ns[connection], outcome)
-        )
+        self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
         last_return_ns[connection] = now_ns
         self.latest_return_ns = now_ns
         if version > session.context:
@@ -333,10 +331,10 @@ class LoadDriver:
             value_id = session.identity << 32 | session.sequence
         if session.target < 0:
             # It was never sent: it definitely did not happen, and the session can go on.
-            self._rows.append(session.row(value_id, 0, now_ns, NEVER, FAIL))
+            self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
             self._release(session, now_ns)
             return
-        self._rows.append(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
+        self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
         self._balancer.observe(session.target, LOST, 0, now_ns)
         self._release(self._open_session(), now_ns)
 
@@ -363,4 +361,4 @@ class LoadDriver:
 
     def history(self) -> History:
         """All rows in order of invocation."""
-        return history_of(self._rows, self._client, self._warmup_ns, self._key_names)
+        return self._rows.history(self._client, self._warmup_ns, self._key_names)

@@ -19,8 +19,8 @@ from orchestrator.core.record import ClientRecord
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
-from orchestrator.runtimes._deploy import Parts, make_driver
 from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._parts import Parts, make_driver
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
 RECONNECT_S: Final = 0.05

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from orchestrator.core.machine import Machine
 from orchestrator.core.record import NodeRecord
-from orchestrator.runtimes._deploy import Parts
 from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._parts import Parts
 
 COUNTERS: Final = (
     "operations",

@@ -16,8 +16,8 @@ from orchestrator.core.record import LOST, ClientRecord, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import ArchbenchError, EnvironmentFailure
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
-from orchestrator.runtimes._deploy import Parts
 from orchestrator.runtimes._node_process import NodeSpec
+from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MEMORY
 
 CONNECT_S: Final = 20.0

@@ -19,7 +19,9 @@ from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
-from orchestrator.runtimes._deploy import (
+from orchestrator.runtimes._disk import RecordLog
+from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
     make_cache,
@@ -27,8 +29,6 @@ from orchestrator.runtimes._deploy import (
     make_shell,
     warm,
 )
-from orchestrator.runtimes._disk import RecordLog
-from orchestrator.runtimes._network import LOST, Link, Sender
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
 from orchestrator.systems.replicated_store import FSYNC, MEMORY

@@ -16,7 +16,7 @@ import hiredis
 from orchestrator.core.machine import Preload
 from orchestrator.core.randomness import block_stream
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
-from orchestrator.runtimes._deploy import Parts
+from orchestrator.runtimes._parts import Parts
 
 ANSWER_S: Final = 60.0
 WAIT_MS: Final = 50_000

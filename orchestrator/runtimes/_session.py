@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy
+from numpy.typing import NDArray
 
 from orchestrator.core.history import COLUMNS, DTYPES, PHASE_RUN, PHASE_WARMUP, History
 from orchestrator.core.machine import READ, Op
 
 SESSION_BITS: Final = 22
 """A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
+BLOCK_ROWS: Final = 256
 _ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
 
 
@@ -74,18 +76,44 @@ class Session:
         )
 
 
-def history_of(
-    rows: Sequence[tuple[int, ...]], client: int, warmup_ns: int, key_names: Sequence[bytes]
-) -> History:
-    """One client's rows in order of invocation (ties: in order of their outcomes)."""
+class Rows:
+    """What came of operations, packed into arrays while the load runs.
+
+    A block takes a fraction of a millisecond, so that no operation starts late because of it,
+    and little is left to do when the load has ended.
+    """
+
+    __slots__ = ("_blocks", "_loose")
+
+    def __init__(self) -> None:
+        self._loose: list[tuple[int, ...]] = []
+        self._blocks: list[NDArray[numpy.int64]] = []
+
+    def __len__(self) -> int:
+        return len(self._blocks) * BLOCK_ROWS + len(self._loose)
+
+    def add(self, row: tuple[int, ...]) -> None:
+        """One row, in the order of _ROW."""
+        self._loose.append(row)
+        if len(self._loose) == BLOCK_ROWS:
+            self._blocks.append(_packed(self._loose))
+            self._loose.clear()
+
+    def history(self, client: int, warmup_ns: int, key_names: Sequence[bytes]) -> History:
+        """One client's rows in order of invocation (ties: in order of their outcomes)."""
+        table = numpy.concatenate([*self._blocks, _packed(self._loose)])
+        order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
+        columns: dict[str, Any] = {
+            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
+        }
+        run = columns["intended_ns"] >= warmup_ns
+        columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
+        columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
+        return History(**columns, key_names=key_names)
+
+
+def _packed(rows: Sequence[tuple[int, ...]]) -> NDArray[numpy.int64]:
+    """Shape (rows, columns)."""
     cells = itertools.chain.from_iterable(rows)
     table = numpy.fromiter(cells, numpy.int64, len(rows) * len(_ROW))
-    table = table.reshape(len(rows), len(_ROW))
-    order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
-    columns: dict[str, Any] = {
-        name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
-    }
-    run = columns["intended_ns"] >= warmup_ns
-    columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
-    columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
-    return History(**columns, key_names=key_names)
+    return table.reshape(len(rows), len(_ROW))

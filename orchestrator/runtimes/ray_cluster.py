@@ -22,8 +22,8 @@ from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import _reaper
-from orchestrator.runtimes._deploy import Parts
 from orchestrator.runtimes._deployment import CALL_S, STOP_S, Deployment, Member, get
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._supervisor import Supervisor
 
 ACTOR_START_S: Final = 60.0

@@ -24,7 +24,9 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
-from orchestrator.runtimes._deploy import (
+from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
     make_cache,
@@ -33,8 +35,6 @@ from orchestrator.runtimes._deploy import (
     make_shell,
     warm,
 )
-from orchestrator.runtimes._network import LOST, Link, Sender
-from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._virtual_clock import VirtualClock
 

@@ -149,5 +149,9 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
 
 def contents_digest(machine: Machine) -> str:
     """Fingerprint of the written state, equal on converged replicas."""
-    entries = msgspec.msgpack.encode(sorted(machine.contents().items()))
-    return hashlib.sha256(entries).hexdigest()[:16]
+    contents = machine.contents()
+    keys = sorted(contents)
+    entries = [contents[key] for key in keys]
+    # Columns, because encoding entry by entry takes several times as long.
+    columns = (keys, [entry.value for entry in entries], [entry.version for entry in entries])
+    return hashlib.sha256(msgspec.msgpack.encode(columns)).hexdigest()[:16]
