@@ -10,8 +10,8 @@ from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
     NONE,
     MetricName,
+    in_use,
     metric_name,
-    percent,
     plain,
     quantity,
     span,
@@ -159,7 +159,7 @@ def bottleneck(summary: Summary | None) -> str:
     used = metric(summary, "bottleneck.utilisation")
     if not resource:
         return NONE
-    return plain(resource, 60) + (f" at {percent(used)}" if used is not None else "")
+    return plain(resource, 60) + (f" at {in_use(used)}" if used is not None else "")
 
 
 def role_of_bottleneck(summary: Summary | None) -> str:

@@ -32,6 +32,7 @@ from orchestrator.report.model import (
 from orchestrator.report.wording import (
     NONE,
     counted,
+    in_use,
     joined,
     metric_name,
     percent,
@@ -230,7 +231,7 @@ def _common_tiles(summary: Summary | None) -> list[Tile]:
     resource = lookup(summary, "bottleneck.resource")
     if resource:
         used = metric(summary, "bottleneck.utilisation")
-        note = f"{percent(used)} in use" if used is not None else ""
+        note = f"{in_use(used)} in use" if used is not None else ""
         label = role_of_bottleneck(summary).capitalize()
         tiles.append(Tile(label, plain(resource, 40), note))
     verdict = lookup(summary, "consistency.verdict")

@@ -61,6 +61,11 @@ def percent(share: float | None) -> str:
     return f"{value:.3g}\u00a0%"
 
 
+def in_use(share: float) -> str:
+    """``97.3 %`` of a resource; unlike availability it may be rounded up to 100."""
+    return f"{100 * share:.3g}\u00a0%"
+
+
 @dataclass(frozen=True)
 class MetricName:
     """How a metric is called, its unit ("" for none, "%" for a share), and which way is good."""

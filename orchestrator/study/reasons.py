@@ -18,6 +18,7 @@ from orchestrator.report.model import (
     metric,
 )
 from orchestrator.report.wording import (
+    in_use,
     metric_name,
     number,
     percent,
@@ -60,7 +61,7 @@ def _bottleneck(summary: Summary | None) -> str:
     if resource is None:
         return ""
     share = finite(lookup(summary, "bottleneck.utilisation"))
-    used = f" ({percent(share)} in use)" if share is not None else ""
+    used = f" ({in_use(share)} in use)" if share is not None else ""
     return f"{plain(resource, 40)}{used}"
 
 
