@@ -157,7 +157,8 @@ def test_a_killed_client_is_named(runtime: ray_cluster.RayRuntime) -> None:
         _kill_soon(deployment.client_pids[0], 0.5)
         deployment.wait()
         record = deployment.collect(False, 0)
-    assert any(part.startswith("client 0") for part in record.lost_parts)
+    assert len(record.lost_parts) == 1
+    assert record.lost_parts[0].startswith("client 0: the process died")
     assert set(record.history.client.tolist()) == {1}
 
 

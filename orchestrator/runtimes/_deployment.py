@@ -76,7 +76,8 @@ class Deployment:
         self.node_pids: list[int] = []
         self.client_pids: list[int] = []
         self._origin_ns = 0
-        self._lost: list[str] = []
+        # The first that went wrong with each lost part, by its name.
+        self._lost: dict[str, str] = {}
 
     # --- deploying ------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Deployment:
             try:
                 get(reference, limit_s + CALL_S, f"client {client}")
             except EnvironmentFailure as error:
-                self._lost.append(f"client {client}: {error}")
+                self._note_lost(f"client {client}", str(error))
 
     def _wait_for_progress(self) -> None:
         """A load that ends by itself may take any time, as long as it goes on."""
@@ -190,6 +191,9 @@ class Deployment:
 
     # --- collecting -----------------------------------------------------------------------
 
+    def _note_lost(self, part: str, reason: str) -> None:
+        self._lost.setdefault(part, f"{part}: {reason.removeprefix(f'{part}: ')}")
+
     def _collect_each(self, members: Sequence[Member], references: list[Any], name: str) -> Any:
         """Results by index; None and a note where a part is lost."""
         results = []
@@ -198,7 +202,7 @@ class Deployment:
                 results.append(get(reference, CALL_S, f"{name} {index}"))
             except EnvironmentFailure as error:
                 results.append(None)
-                self._lost.append(f"{name} {index}: {error}")
+                self._note_lost(f"{name} {index}", str(error))
         return results
 
     def collect(self, settle: bool, setup_ns: int) -> RunRecord:
@@ -213,7 +217,7 @@ class Deployment:
         reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
         present = [report for report in reports if report is not None]
         if not present:
-            raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost)}")
+            raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost.values())}")
         if end_ns is None:
             end_ns = max(report.latest_return_ns for report in present)
         if settle:
@@ -225,7 +229,9 @@ class Deployment:
         )
         nodes = tuple(pair[0] for pair in pairs if pair is not None)
         events = [event for pair in pairs if pair is not None for event in pair[1]]
-        self._lost += [f"node {e.node}: {e.detail}" for e in events if e.kind == LOST]
+        for event in events:
+            if event.kind == LOST:
+                self._note_lost(f"node {event.node}", event.detail)
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
         names = parts.workload.key_names
@@ -244,7 +250,7 @@ class Deployment:
             offered_ops=parts.arrival.rate_per_s,
             setup_ns=setup_ns,
             clock_uncertainty_ns=max(member.uncertainty_ns for member in members),
-            lost_parts=tuple(self._lost),
+            lost_parts=tuple(self._lost.values()),
             host_busy=max(report.host_busy for report in present),
             hosts=tuple(sorted({member.host for member in members})),
         )
