@@ -77,7 +77,7 @@ def progress(planned: Plan) -> Iterator[Listener]:
 
 
 def trial_line(news: News, planned: Plan) -> str:
-    """``trial 7 (8 of 24): replicas=4 cache.size=3MiB: 5,120 ops/s, p99 96 ms, complete; ...``."""
+    """``[8/24] trial 7: replicas=4 cache.size=3MiB: 5,120 ops/s, p99 96 ms, feasible; ...``."""
     outcome = news.outcome
     short = short_names([axis.path for axis in planned.space.axes])
     params = " ".join(f"{short[path]}={value}" for path, value in outcome["params"].items())

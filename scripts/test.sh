@@ -23,6 +23,15 @@ prepare_redis_benchmark() {
   say "no redis-benchmark (apt-get install redis-tools): the tests that drive it are skipped"
 }
 
+# The wheel of libcachesim, the reference for cache policies, does not bring GLib along.
+prepare_cache_reference() {
+  "$venv/bin/python" -c 'import libcachesim' </dev/null >/dev/null 2>&1 && return
+  [[ -f "$stamps/glib" ]] && return
+  touch "$stamps/glib"
+  may_use_apt && apt_install libglib2.0-0 && return
+  say "no GLib (apt-get install libglib2.0-0): the comparisons with libCacheSim are skipped"
+}
+
 failed=()
 check() {
   local name="$1"
@@ -40,6 +49,7 @@ serial_tests() {
 
 prepare_environment test
 prepare_redis_benchmark
+prepare_cache_reference
 cd "$root"
 # Tests start the commands of the environment by name.
 export PATH="$venv/bin:$PATH"
