@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import ArchbenchError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from orchestrator.config.schema import Config
     from orchestrator.doctor import Check
     from orchestrator.run import RunResult
+    from orchestrator.runtimes._parts import Parts
     from orchestrator.sweep import Point, SweepResult
 
 _LATENCY_COLUMNS: Final = ("count", "mean", "p50", "p90", "p99", "p999", "max")
@@ -86,11 +87,13 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def expected_s(config: Config, repeats: int) -> float | None:
-    """How long a real run takes; a simulation takes as long as it takes."""
-    if config.runtime == "sim" or config.workload.name == "trace":
+def expected_s(planned: Parts, repeats: int) -> float | None:
+    """How long a real run takes; a simulation, and a load with an end of its own, take as long
+    as they take.
+    """
+    if planned.config.runtime == "sim" or planned.end_ns is None:
         return None
-    return repeats * (config.warmup + config.duration) / 1e9
+    return repeats * planned.end_ns / NS_PER_S
 
 
 @contextmanager

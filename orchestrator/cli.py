@@ -102,7 +102,7 @@ def run(
         return Answer(found, lambda out: _terminal.show_dry_run(out, found))
     times = f" {repeat} times" if repeat > 1 else ""
     what = f"running {loaded.experiment} on {loaded.runtime}{times}"
-    lasts_s = _terminal.expected_s(loaded, repeat)
+    lasts_s = _terminal.expected_s(planned, repeat)
     with Runner(results, address) as runner, _terminal.progress(what, lasts_s):
         done = runner.run_repeated(planned, repeat)
     return Answer(

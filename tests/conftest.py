@@ -1,11 +1,19 @@
-"""What all tests share: the package without an installation, and one way to generate cases."""
+"""What all tests share: the package without an installation, one way to generate cases, and a
+warm pool of real actors.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from orchestrator.runtimes.ray_cluster import RayRuntime
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -15,3 +23,14 @@ if str(ROOT) not in sys.path:
 # because a busy machine must not fail a test of values.
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[RayRuntime]:
+    """One warm pool for all runs of a module."""
+    from orchestrator.runtimes import ray_cluster
+
+    made = ray_cluster.RayRuntime()
+    yield made
+    made.close()
+    ray_cluster.disconnect()

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,15 +141,6 @@ def test_a_server_that_does_not_start_is_explained(
 
 
 # --- whole runs on Ray ------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[ray_cluster.RayRuntime]:
-    """One warm pool for all runs of this module."""
-    made = ray_cluster.RayRuntime()
-    yield made
-    made.close()
-    ray_cluster.disconnect()
 
 
 def servers_of(deployment: Deployment) -> list[int]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,6 @@ from orchestrator.runtimes import ray_cluster
 from orchestrator.runtimes._parts import Parts
 
 pytestmark = pytest.mark.serial
-
-
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[ray_cluster.RayRuntime]:
-    """One warm pool for all tests of this module."""
-    made = ray_cluster.RayRuntime()
-    yield made
-    made.close()
-    ray_cluster.disconnect()
 
 
 def parts(protocol: dict[str, Any], **changes: Any) -> Parts:

@@ -44,6 +44,9 @@ def get(references: Any, timeout_s: float, what: str) -> Any:
         raise EnvironmentFailure(f"{what}: no answer in {timeout_s:.0f} s") from error
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
+        if isinstance(cause, EnvironmentFailure):
+            message = f"{what}: {cause.message}"
+            raise EnvironmentFailure(message, path=cause.path, hint=cause.hint) from error
         if isinstance(cause, ArchbenchError):
             raise cause from error
         raise EnvironmentFailure(f"{what}: {type(cause).__name__}: {cause}") from error
@@ -173,7 +176,7 @@ class Deployment:
             try:
                 get(reference, limit_s + CALL_S, f"client {client}")
             except EnvironmentFailure as error:
-                self._note_lost(f"client {client}", str(error))
+                self._lost.setdefault(f"client {client}", str(error))
 
     def _wait_for_progress(self) -> None:
         """A load that ends by itself may take any time, as long as it goes on."""
@@ -191,9 +194,6 @@ class Deployment:
 
     # --- collecting -----------------------------------------------------------------------
 
-    def _note_lost(self, part: str, reason: str) -> None:
-        self._lost.setdefault(part, f"{part}: {reason.removeprefix(f'{part}: ')}")
-
     def _collect_each(self, members: Sequence[Member], references: list[Any], name: str) -> Any:
         """Results by index; None and a note where a part is lost."""
         results = []
@@ -202,18 +202,17 @@ class Deployment:
                 results.append(get(reference, CALL_S, f"{name} {index}"))
             except EnvironmentFailure as error:
                 results.append(None)
-                self._note_lost(f"{name} {index}", str(error))
+                self._lost.setdefault(f"{name} {index}", str(error))
         return results
 
     def collect(self, settle: bool, setup_ns: int) -> RunRecord:
         """What all parts observed."""
         parts = self._parts
-        warmup_ns = parts.config.warmup
         collecting = [m.call("client_record", timeout_s=CALL_S) for m in self._clients]
         end_ns, counting = parts.end_ns, []
         if end_ns is not None and not settle:
             # Nothing to wait for: the nodes count while the clients pack.
-            counting = [m.call("node_record", warmup_ns, end_ns, settle) for m in self._nodes]
+            counting = self._count(end_ns, settle)
         reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
         present = [report for report in reports if report is not None]
         if not present:
@@ -222,8 +221,7 @@ class Deployment:
             end_ns = max(report.latest_return_ns for report in present)
         if settle:
             self._settle()
-        if not counting:
-            counting = [m.call("node_record", warmup_ns, end_ns, settle) for m in self._nodes]
+        counting = counting or self._count(end_ns, settle)
         pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
             self._nodes, counting, "node"
         )
@@ -231,7 +229,8 @@ class Deployment:
         events = [event for pair in pairs if pair is not None for event in pair[1]]
         for event in events:
             if event.kind == LOST:
-                self._note_lost(f"node {event.node}", event.detail)
+                name = f"node {event.node}"
+                self._lost.setdefault(name, f"{name}: {event.detail}")
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
         names = parts.workload.key_names
@@ -245,7 +244,7 @@ class Deployment:
             nodes=nodes,
             clients=clients,
             events=tuple(sorted(events, key=lambda event: event.at_ns)),
-            warmup_ns=warmup_ns,
+            warmup_ns=parts.config.warmup,
             end_ns=end_ns,
             offered_ops=parts.arrival.rate_per_s,
             setup_ns=setup_ns,
@@ -254,6 +253,11 @@ class Deployment:
             host_busy=max(report.host_busy for report in present),
             hosts=tuple(sorted({member.host for member in members})),
         )
+
+    def _count(self, end_ns: int, fingerprint: bool) -> list[Any]:
+        """Let the nodes make their records; returns Ray's references."""
+        warmup_ns = self._parts.config.warmup
+        return [m.call("node_record", warmup_ns, end_ns, fingerprint) for m in self._nodes]
 
     def _settle(self) -> None:
         """Give the replicas time to converge after the last answer."""

@@ -281,7 +281,7 @@ class NodeProcess:
     def record(
         self, warmup_ns: int, end_ns: int, fingerprint: bool
     ) -> tuple[NodeRecord, list[EventRecord]]:
-        """Counters over the run, which ended at ``end_ns``; with that of its contents or not."""
+        """Counters over the run, which ended at ``end_ns``; its contents' digest where asked."""
         intervals = max(1, -(-end_ns // INTERVAL_NS))
         # The last column is the CPU time of this process.
         samples = numpy.zeros((intervals + 1, len(COUNTERS) + 1), dtype=numpy.int64)

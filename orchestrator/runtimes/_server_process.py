@@ -205,7 +205,7 @@ class ServerProcess:
     def record(
         self, warmup_ns: int, end_ns: int, fingerprint: bool
     ) -> tuple[NodeRecord, list[EventRecord]]:
-        """Counters over the run, which ended at ``end_ns``; with that of its contents or not.
+        """Counters over the run, which ended at ``end_ns``; its contents' digest where asked.
 
         ``operations`` are those of clients; ``messages`` are the writes that a replica received
         from its primary. CPU time is real.
