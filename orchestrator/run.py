@@ -31,7 +31,7 @@ from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.system import System
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, check_claims
+from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, Evidence, check_claims
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MEASURED
@@ -169,8 +169,10 @@ def judge(parts: Parts, record: RunRecord) -> ClaimsVerdict:
     return check_claims(
         record.history,
         checked_levels(parts),
-        digests=[node.contents_digest for node in record.nodes],
-        uncertainty_ns=record.clock_uncertainty_ns,
+        Evidence(
+            digests=[node.contents_digest for node in record.nodes],
+            uncertainty_ns=record.clock_uncertainty_ns,
+        ),
     )
 
 

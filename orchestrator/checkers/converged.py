@@ -7,13 +7,12 @@ contents still differ then have not converged. The cost is one comparison a repl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.history import History
 from orchestrator.core.levels import EVENTUAL
 from orchestrator.core.registry import Family, register
-from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Verdict
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Evidence, Verdict
 
 
 @register(Family.CHECKER, EVENTUAL)
@@ -23,12 +22,10 @@ class Converged:
     def __init__(self, params: Any) -> None:
         pass
 
-    def check(
-        self, history: History, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
-    ) -> Verdict:
+    def check(self, history: History, evidence: Evidence) -> Verdict:
         """Compare the digests; there is no witness, replicas differ and not operations."""
         groups: dict[str, list[int]] = {}
-        for replica, digest in enumerate(digests):
+        for replica, digest in enumerate(evidence.digests):
             groups.setdefault(digest, []).append(replica)
         silent = groups.pop("", [])
         # The largest group is the norm, the earliest of equals.

@@ -44,7 +44,6 @@ by (2) they are not linearizable by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -65,7 +64,7 @@ from orchestrator.core.history import History
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import READ
 from orchestrator.core.registry import Family, register
-from orchestrator.core.verdict import INVALID, VALID, Verdict
+from orchestrator.core.verdict import INVALID, VALID, Evidence, Verdict
 
 
 @register(Family.CHECKER, LINEARIZABLE)
@@ -75,14 +74,12 @@ class Linearizable:
     def __init__(self, params: Any) -> None:
         pass
 
-    def check(
-        self, history: History, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
-    ) -> Verdict:
+    def check(self, history: History, evidence: Evidence) -> Verdict:
         """Scans are not checked. Above 0, the uncertainty widens every operation both ways.
 
         Only the order within a session stays exact then: it needs no comparison of clocks.
         """
-        clusters = clusters_of(history, uncertainty_ns)
+        clusters = clusters_of(history, evidence.uncertainty_ns)
         settled = shared_verdict(clusters, LINEARIZABLE)
         if settled is not None:
             return settled

@@ -23,7 +23,6 @@ nobody, and may be read at any time. Everything is sorting and running maxima: O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +49,7 @@ from orchestrator.core.history import History
 from orchestrator.core.levels import MONOTONIC_READS, READ_YOUR_WRITES
 from orchestrator.core.machine import OK, READ, WRITE
 from orchestrator.core.registry import Family, register
-from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Verdict
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Evidence, Verdict
 
 NO_VERSION: Final = 0
 
@@ -62,11 +61,9 @@ class ReadYourWrites:
     def __init__(self, params: Any) -> None:
         pass
 
-    def check(
-        self, history: History, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
-    ) -> Verdict:
+    def check(self, history: History, evidence: Evidence) -> Verdict:
         """See the module; the uncertainty weakens comparisons of time between sessions."""
-        return _check(history, READ_YOUR_WRITES, WRITE, uncertainty_ns)
+        return _check(history, READ_YOUR_WRITES, WRITE, evidence.uncertainty_ns)
 
 
 @register(Family.CHECKER, MONOTONIC_READS)
@@ -76,11 +73,9 @@ class MonotonicReads:
     def __init__(self, params: Any) -> None:
         pass
 
-    def check(
-        self, history: History, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
-    ) -> Verdict:
+    def check(self, history: History, evidence: Evidence) -> Verdict:
         """See the module; the uncertainty weakens comparisons of time between sessions."""
-        return _check(history, MONOTONIC_READS, READ, uncertainty_ns)
+        return _check(history, MONOTONIC_READS, READ, evidence.uncertainty_ns)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ NEVER: Final = -1
 
 PHASE_WARMUP: Final = 0
 PHASE_RUN: Final = 1
-PHASE_NAMES: Final = ("warmup", "run")
+PHASE_LOAD: Final = 2
+PHASE_FINAL: Final = 3
+PHASE_NAMES: Final = ("warmup", "run", "load", "final")
 
 VALUE_ID_BYTES: Final = 8
 
@@ -42,7 +44,12 @@ class History:
     Times are nanoseconds of one clock; ``returned_ns`` is -1 where no answer came. ``key``
     indexes ``key_names``. ``intended_ns`` is when the schedule wanted the operation to start,
     ``invoked_ns`` when it did. ``previous_return_ns`` is the latest earlier return on the same
-    connection (-1: none), for the uncorrected latency. ``size`` is the weight in bytes.
+    connection (-1: none), for the uncorrected latency. ``size`` is the weight in bytes. ``level``
+    is the code of the level that the operation asked for (``levels.CODES``; 0: none).
+
+    Histories of runs identify values as the module says. Those from files intern them:
+    ``values[value_id]`` is the value as the file has it (hashable: a list is a tuple), and
+    ``expected_id`` what a cas expected; -1 is null.
     """
 
     session: NDArray[numpy.int64]
@@ -60,7 +67,10 @@ class History:
     previous_return_ns: NDArray[numpy.int64]
     outcome: NDArray[numpy.uint8]
     phase: NDArray[numpy.uint8]
+    level: NDArray[numpy.uint8]
     key_names: Sequence[bytes]
+    expected_id: NDArray[numpy.int64] | None = None
+    values: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.session)
@@ -68,7 +78,10 @@ class History:
     def select(self, rows: Any) -> History:
         """The rows of a mask or an index array, in that order."""
         return History(
-            **{name: getattr(self, name)[rows] for name in COLUMNS}, key_names=self.key_names
+            **{name: getattr(self, name)[rows] for name in COLUMNS},
+            key_names=self.key_names,
+            expected_id=None if self.expected_id is None else self.expected_id[rows],
+            values=self.values,
         )
 
     def without_names(self) -> History:
@@ -85,7 +98,8 @@ class History:
         return merged.select(numpy.argsort(merged.invoked_ns, kind="stable"))
 
 
-COLUMNS: Final = tuple(field.name for field in fields(History) if field.name != "key_names")
+_BESIDE: Final = ("key_names", "expected_id", "values")
+COLUMNS: Final = tuple(field.name for field in fields(History) if field.name not in _BESIDE)
 DTYPES: Final = {
     "session": numpy.int64,
     "sequence": numpy.int64,
@@ -102,4 +116,5 @@ DTYPES: Final = {
     "previous_return_ns": numpy.int64,
     "outcome": numpy.uint8,
     "phase": numpy.uint8,
+    "level": numpy.uint8,
 }

@@ -32,7 +32,27 @@ import msgspec
 READ: Final = 0
 WRITE: Final = 1
 SCAN: Final = 2
-KIND_NAMES: Final = ("read", "write", "scan")
+CAS: Final = 3
+APPEND: Final = 4
+INCREMENT: Final = 5
+ADD: Final = 6
+TRANSACTION: Final = 7
+ENQUEUE: Final = 8
+DEQUEUE: Final = 9
+KIND_NAMES: Final = (
+    "read",
+    "write",
+    "scan",
+    "cas",
+    "append",
+    "incr",
+    "add",
+    "txn",
+    "enqueue",
+    "dequeue",
+)
+READING: Final = frozenset({READ, SCAN})
+"""Kinds that change nothing."""
 
 # Outcomes. FAIL: it definitely did not happen. UNKNOWN: it may have happened.
 OK: Final = 0
@@ -45,15 +65,19 @@ REQUEST: Final = "request"
 RESPONSE: Final = "response"
 REPLICATE: Final = "replicate"
 ACKNOWLEDGE: Final = "acknowledge"
-LINK_KINDS: Final = (REQUEST, RESPONSE, REPLICATE, ACKNOWLEDGE)
+READ_COPY: Final = "read"
+READ_REPLY: Final = "read_reply"
+LINK_KINDS: Final = (REQUEST, RESPONSE, REPLICATE, ACKNOWLEDGE, READ_COPY, READ_REPLY)
 
 
 class Op(msgspec.Struct, array_like=True, gc=False):
     """One operation; (session, sequence) is its identity and survives retries.
 
     ``value`` is what a write stores. ``size`` is the weight of the entry in bytes (key and
-    value), which may exceed what is carried. ``context`` is the newest version that the
-    session has seen. ``count`` is the number of records that a scan asks for.
+    value), which may exceed what is carried. ``seen`` is the newest version that the session
+    has seen, ``context`` what the protocol gave the session with its last answer. ``count`` is
+    the number of records that a scan asks for. ``level``: code of the consistency level that
+    this operation asks for (``levels.CODES``; 0: none of its own).
     """
 
     session: int
@@ -62,8 +86,10 @@ class Op(msgspec.Struct, array_like=True, gc=False):
     key: bytes
     value: bytes | None = None
     size: int = 0
-    context: int = 0
+    seen: int = 0
     count: int = 1
+    level: int = 0
+    context: bytes = b""
 
 
 # --- events -----------------------------------------------------------------------------
@@ -99,7 +125,14 @@ class Persisted(msgspec.Struct, gc=False):
     token: int
 
 
-Event = Started | Requested | Received | TimerFired | Persisted
+class Admin(msgspec.Struct, gc=False):
+    """An operator's command about ``node``; every node hears it, whoever can acts on it."""
+
+    command: str
+    node: int
+
+
+Event = Started | Requested | Received | TimerFired | Persisted | Admin
 
 
 # --- effects ----------------------------------------------------------------------------
@@ -117,7 +150,8 @@ class Reply(msgspec.Struct, gc=False):
     """Answer to a client. ``after``: token of the Access that must be done first.
 
     ``value`` is what a read found (None: nothing there), for a scan the list of (key, value).
-    ``version`` orders the state the answer is from; the session carries it on.
+    ``version`` orders the state the answer is from; the session carries it on, and
+    ``context``, opaque to all but the protocol, with its next operation (empty: as before).
     """
 
     handle: Any
@@ -125,6 +159,7 @@ class Reply(msgspec.Struct, gc=False):
     value: Any = None
     version: int = 0
     after: int = 0
+    context: bytes = b""
 
 
 class Redirect(msgspec.Struct, gc=False):
@@ -145,10 +180,15 @@ class CancelTimer(msgspec.Struct, gc=False):
 
 
 class Persist(msgspec.Struct, gc=False):
-    """Make ``record`` durable; tokens rise."""
+    """Make ``record`` durable; tokens rise.
+
+    ``replaces``: it stands for all records before it (a snapshot), which may be forgotten once
+    it is durable.
+    """
 
     record: Any
     token: int
+    replaces: bool = False
 
 
 class Access(msgspec.Struct, gc=False):
@@ -169,7 +209,13 @@ class Became(msgspec.Struct, gc=False):
     role: str
 
 
-Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became
+class Mark(msgspec.Struct, gc=False):
+    """Something worth counting happened: a log was truncated, a copy repaired, ..."""
+
+    what: str
+
+
+Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became | Mark
 
 
 # --- machines ---------------------------------------------------------------------------
@@ -197,9 +243,10 @@ class Entry:
 class MachineContext:
     """What a machine is born with.
 
-    ``nodes`` holds the ids of all replicas, 0 to n-1. ``batch_max`` bounds the operations in
-    one message; 0 means that the runtime does not bound it. ``chance`` is this node's own
-    stream.
+    ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a
+    copy of each key (0: all). The protocol's authority, where it has one, is node n.
+    ``batch_max`` bounds the operations in one message; 0 means that the runtime does not bound
+    it. ``chance`` is this node's own stream.
     """
 
     node: int
@@ -208,6 +255,7 @@ class MachineContext:
     chance: random.Random
     batch_max: int = 0
     accesses: bool = True
+    replicas: int = 0
 
     @property
     def peers(self) -> tuple[int, ...]:
@@ -217,19 +265,28 @@ class MachineContext:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What a client knows: the nodes, and who served as leader last (node 0 at first)."""
+    """What a client knows: the nodes, and who served its last write and its last strong read
+    where not every node does (node 0 at first).
+    """
 
     nodes: tuple[int, ...]
-    leader: int = 0
+    writer: int = 0
+    reader: int = 0
 
 
 @dataclass(frozen=True)
 class ClaimContext:
-    """Everything besides its own parameters that a protocol's claims depend on."""
+    """Everything besides its own parameters that a protocol's claims depend on.
+
+    ``nodes`` (0: as many as replicas) may exceed ``replicas``. ``restarts``: crashed nodes come
+    back.
+    """
 
     replicas: int
     sticky: bool
     durability: str
+    nodes: int = 0
+    restarts: bool = False
 
 
 class Machine(Protocol):
@@ -240,6 +297,12 @@ class Machine(Protocol):
 
     Record: ClassVar[Any]
     """Type of what it persists, for reading it back."""
+
+    kinds: ClassVar[frozenset[int]]
+    """Kinds of operation that it serves."""
+
+    authority: ClassVar[type[Machine] | None]
+    """The machine that watches over the nodes from node n; None where it needs none."""
 
     role: str
 
@@ -259,15 +322,27 @@ class Machine(Protocol):
 
     @staticmethod
     @abstractmethod
-    def candidates(params: Any, kind: int, view: ClusterView) -> Sequence[int]:
-        """The nodes that may serve an operation of this kind; pure and cheap."""
+    def candidates(params: Any, op: Op, view: ClusterView) -> Sequence[int]:
+        """The nodes that may serve the operation; pure and cheap."""
 
     @staticmethod
     @abstractmethod
     def claims(params: Any, context: ClaimContext) -> frozenset[str]:
-        """Consistency levels that hold for every history of this configuration."""
+        """Levels that hold for every history of this configuration, where none is asked for."""
 
     @staticmethod
     @abstractmethod
-    def validate(params: Any, replicas: int) -> str | None:
-        """Why these parameters cannot run on that many replicas; None when they can."""
+    def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:
+        """Levels that a single read may ask for."""
+
+    @staticmethod
+    @abstractmethod
+    def why_not(params: Any, context: ClaimContext, level: str) -> str:
+        """Why this configuration cannot claim ``level``, with its figures; empty: no more to say
+        than the catalogue does.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def validate(params: Any, replicas: int, nodes: int) -> str | None:
+        """Why these parameters cannot run on that many replicas and nodes; None if they can."""

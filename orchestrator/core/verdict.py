@@ -51,22 +51,36 @@ class ClaimsVerdict:
     verdicts: tuple[Verdict, ...]
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a checker is told besides the history.
+
+    ``model``: which kind of object each key is (register, cas-register, kv, append, counter,
+    set, queue, txn). ``digests[i]`` fingerprints the contents of replica i at the end ("": not
+    known). ``uncertainty_ns`` bounds the error of comparing times of clients on different
+    hosts. ``steps_max`` bounds a search; one that runs out is ``unknown``.
+    ``failed_cas_observed``: an unsuccessful cas saw another value than the one it expected at
+    some moment of its interval (False: it says nothing).
+    """
+
+    model: str = "register"
+    digests: Sequence[str] = ()
+    uncertainty_ns: int = 0
+    steps_max: int = 2_000_000
+    failed_cas_observed: bool = True
+
+
 class Checker(Protocol):
     """Decides whether a history satisfies one level."""
 
     def __init__(self, params: Any) -> None: ...
 
     @abstractmethod
-    def check(self, history: History, *, digests: Sequence[str], uncertainty_ns: int) -> Verdict:
-        """``digests[i]`` fingerprints the contents of replica i at the end ("": not known).
-
-        ``uncertainty_ns`` bounds the error of comparing times of clients on different hosts.
-        """
+    def check(self, history: History, evidence: Evidence) -> Verdict:
+        """VALID, INVALID with a minimal witness, or UNDECIDED."""
 
 
-def check(
-    history: History, level: str, *, digests: Sequence[str] = (), uncertainty_ns: int = 0
-) -> Verdict:
+def check(history: History, level: str, evidence: Evidence = Evidence()) -> Verdict:
     """The verdict of the checker of ``level`` (aliases are understood).
 
     Raises ConfigError for a word that is no level. A level without a checker is ``unknown``.
@@ -78,20 +92,18 @@ def check(
         return Verdict(UNDECIDED, name, 0, 0, (), f"There is no checker for level {name!r}.")
     found = plugin(Family.CHECKER, name)
     checker: Checker = found.implementation(found.params())
-    return checker.check(history, digests=digests, uncertainty_ns=uncertainty_ns)
+    return checker.check(history, evidence)
 
 
 def check_claims(
     history: History,
     claimed: Iterable[str],
-    *,
-    digests: Sequence[str] = (),
-    uncertainty_ns: int = 0,
+    evidence: Evidence = Evidence(),
 ) -> ClaimsVerdict:
     """Check every claimed level (nothing claimed is the level ``none``)."""
     asked = {levels.canonical(level) for level in claimed} or {levels.NONE}
     verdicts = tuple(
-        check(history, level, digests=digests, uncertainty_ns=uncertainty_ns)
+        check(history, level, evidence)
         for level in levels.LEVELS
         if level in asked
     )
