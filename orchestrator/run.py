@@ -25,7 +25,7 @@ from orchestrator.config.render import config_hash, render_yaml
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import History
-from orchestrator.core.machine import SCAN
+from orchestrator.core.machine import KIND_NAMES
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
@@ -56,6 +56,7 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
+    _check_reads(config, parts.system)
     _check_consistency(config, parts.system)
     return parts
 
@@ -81,11 +82,14 @@ def _check_load(parts: Parts) -> None:
     """Workload, arrival and system must fit; looks at the beginning of one client's stream."""
     config, system = parts.config, parts.system
     operations = parts.workload.stream(config.seed, 0, config.clients).block(_PROBE_OPERATIONS)
-    if not system.emulated and bool((operations.kind == SCAN).any()):
+    unserved = sorted(set(operations.kind.tolist()) - system.kinds)
+    if unserved:
+        served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
         raise ConfigError(
-            f"the workload scans, and system {config.system.name!r} cannot",
+            f"the workload has operations of kind {KIND_NAMES[unserved[0]]!r}, which"
+            f" {_what(config)} does not serve",
             path="workload",
-            hint="scans need an emulated system such as replicated_store",
+            hint=f"it serves {served}",
         )
     try:
         tables = [
@@ -100,6 +104,30 @@ def _check_load(parts: Parts) -> None:
     system.validate(max(1, entry_bytes))
 
 
+def _what(config: Config) -> str:
+    """What serves the operations, in words."""
+    protocol = getattr(config.system.params, "protocol", None)
+    if protocol is not None:
+        return f"protocol {protocol.name!r}"
+    return f"system {config.system.name!r}"
+
+
+def _check_reads(config: Config, system: System) -> None:
+    """Levels that single reads ask for must be offered."""
+    for level in config.client.reads:
+        asked = levels.canonical(level)
+        sticky = config.client.sticky
+        if asked in system.read_levels(sticky) | system.claims(sticky):
+            continue
+        offered = ", ".join(sorted(system.read_levels(sticky))) or "none"
+        reason = system.why_not(sticky, asked)
+        raise ConfigError(
+            f"{_what(config)} does not offer {asked} reads" + (f": {reason}" if reason else ""),
+            path=f"client.reads.{level}",
+            hint=f"levels that a read may ask for here: {offered}",
+        )
+
+
 def _check_consistency(config: Config, system: System) -> None:
     levels.canonical(levels.NONE if config.check.level == AUTO else config.check.level)
     if system.consistency is None:
@@ -109,8 +137,10 @@ def _check_consistency(config: Config, system: System) -> None:
     if asked in levels.closure(claimed):
         return
     words = " and ".join(levels.strongest(claimed)) or levels.NONE
+    reason = system.why_not(config.client.sticky, asked)
     raise ConfigError(
-        f"{asked} is asked for, and this configuration claims {words}",
+        f"{asked} is asked for, and this configuration claims {words}"
+        + (f": {reason}" if reason else ""),
         path="system.consistency",
         hint=_how_to_get(asked, config, system),
     )

@@ -23,7 +23,7 @@ from orchestrator.core.machine import OK, READ, Effect, Event, Machine
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import VALID, check, check_claims
+from orchestrator.core.verdict import VALID, Evidence, check, check_claims
 from orchestrator.runtimes._parts import Parts, contents_digest
 from orchestrator.runtimes.simulated import SimulatedCluster
 
@@ -235,8 +235,8 @@ def simulate(
     history = with_final_reads(history, cluster)
     digests = [contents_digest(node.shell.machine) for node in cluster.nodes]
     claimed = cluster.parts.system.claims(config.client.sticky)
-    verdicts = [*check_claims(history, claimed, digests=digests).verdicts]
-    verdicts.append(check(history, "eventual", digests=digests))
+    verdicts = [*check_claims(history, claimed, Evidence(digests=digests)).verdicts]
+    verdicts.append(check(history, "eventual", Evidence(digests=digests)))
     problems = [found.explanation for found in verdicts if found.verdict != VALID]
     return Outcome("; ".join(problems), history, cluster)
 

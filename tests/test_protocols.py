@@ -88,7 +88,7 @@ def variants() -> list[Variant]:
                 options.append([(field.name, switch) for switch in (False, True)])
         for choices in itertools.product(*options):
             params = plugin.params(**dict(choices))
-            fits = [n for n in (3, 1) if plugin.implementation.validate(params, n) is None]
+            fits = [n for n in (3, 1) if plugin.implementation.validate(params, n, n) is None]
             found.append(Variant(name, choices, fits[0]))
     return found
 
@@ -203,7 +203,7 @@ def test_any_node_answers_or_says_who_does(variant: Variant) -> None:
     for node in bench.nodes:
         written = ask(bench, node, Op(10 + node, 1, WRITE, b"k", b"%d" % node))
         assert written.outcome == OK
-        assert ask(bench, node, Op(20 + node, 1, READ, b"k", context=written.version)).outcome == OK
+        assert ask(bench, node, Op(20 + node, 1, READ, b"k", seen=written.version)).outcome == OK
 
 
 @every_variant
@@ -211,7 +211,7 @@ def test_candidates_serve_what_they_are_candidates_for(variant: Variant) -> None
     bench = bench_of(variant)
     view = ClusterView(bench.nodes)
     for kind in (WRITE, READ):
-        candidates = variant.machine.candidates(variant.params, kind, view)
+        candidates = variant.machine.candidates(variant.params, Op(1, 1, kind, b"k"), view)
         assert set(candidates) <= set(bench.nodes)
         for node in candidates:
             handle = bench.request(node, Op(10 * kind + node + 1, 1, kind, b"k", b"v"))

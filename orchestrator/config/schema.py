@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.levels import LEVELS
+from orchestrator.core.levels import ALIASES, LEVELS
 from orchestrator.core.parameters import (
     ParameterError,
     choice,
     duration,
+    mapping,
     number,
     slot,
     text,
 )
 from orchestrator.core.registry import Family, Slot
+from orchestrator.errors import suggestion
 
 RAY = "ray"
 SIM = "sim"
@@ -40,6 +43,15 @@ class Client:
     timeout: int = duration("1s", low="1us", help="after which an operation's outcome is UNKNOWN")
     connections: int = number(16, low=1, high=4096, help="of each client to each node")
     sticky: bool = False
+    reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
+
+    def __post_init__(self) -> None:
+        for level, share in self.reads.items():
+            if level not in (*ALIASES, *LEVELS):
+                hint = suggestion(level, LEVELS)
+                raise ParameterError(f"unknown consistency level {level!r}: {hint}", key="reads")
+            if not 0 < share < math.inf:
+                raise ParameterError(f"share {share} of {level} is not above 0", key="reads")
 
 
 @dataclass(frozen=True)

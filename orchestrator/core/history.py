@@ -77,8 +77,9 @@ class History:
 
     def select(self, rows: Any) -> History:
         """The rows of a mask or an index array, in that order."""
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
         return History(
-            **{name: getattr(self, name)[rows] for name in COLUMNS},
+            **columns,
             key_names=self.key_names,
             expected_id=None if self.expected_id is None else self.expected_id[rows],
             values=self.values,
@@ -91,7 +92,7 @@ class History:
     @staticmethod
     def concatenate(parts: Sequence[History]) -> History:
         """One history of several clients, ordered by invocation (ties: by client, then row)."""
-        columns = {
+        columns: dict[str, Any] = {
             name: numpy.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
         }
         merged = History(**columns, key_names=parts[0].key_names)

@@ -290,7 +290,7 @@ class ClaimContext:
 
 
 class Machine(Protocol):
-    """A replication protocol on one node; see the module's rules."""
+    """A replication protocol on one node; see the module's rules. Protocols inherit from it."""
 
     Message: ClassVar[Any]
     """Union of the message classes, from which the codec is built; None without messages."""
@@ -298,10 +298,13 @@ class Machine(Protocol):
     Record: ClassVar[Any]
     """Type of what it persists, for reading it back."""
 
-    kinds: ClassVar[frozenset[int]]
+    kinds: ClassVar[frozenset[int]] = frozenset({READ, WRITE, SCAN})
     """Kinds of operation that it serves."""
 
-    authority: ClassVar[type[Machine] | None]
+    commands: ClassVar[frozenset[str]] = frozenset()
+    """What an operator may command."""
+
+    authority: ClassVar[type[Machine] | None] = None
     """The machine that watches over the nodes from node n; None where it needs none."""
 
     role: str
@@ -331,18 +334,18 @@ class Machine(Protocol):
         """Levels that hold for every history of this configuration, where none is asked for."""
 
     @staticmethod
-    @abstractmethod
     def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:
         """Levels that a single read may ask for."""
+        return frozenset()
 
     @staticmethod
-    @abstractmethod
     def why_not(params: Any, context: ClaimContext, level: str) -> str:
         """Why this configuration cannot claim ``level``, with its figures; empty: no more to say
         than the catalogue does.
         """
+        return ""
 
     @staticmethod
-    @abstractmethod
     def validate(params: Any, replicas: int, nodes: int) -> str | None:
         """Why these parameters cannot run on that many replicas and nodes; None if they can."""
+        return None if nodes == replicas else "every node holds a copy: nodes equals replicas"

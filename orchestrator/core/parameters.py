@@ -180,6 +180,11 @@ def text(default: Any = _MISSING, *, help: str = "") -> Any:
     return _field(default, {"optional": default is None, "help": help})
 
 
+def mapping(help: str = "") -> Any:
+    """A mapping with free keys, empty by default; the annotation gives the type of its items."""
+    return dataclasses.field(default_factory=FrozenMapping, metadata={"help": help})
+
+
 def slot(family: Any, default: Any = _MISSING, *, help: str = "") -> Any:
     """A plug-in slot: a mapping with ``name`` and that plug-in's parameters.
 

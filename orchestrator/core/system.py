@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.core.machine import ClusterView
+from orchestrator.core.machine import ClusterView, Op
 from orchestrator.core.registry import Slot
 
 
@@ -46,12 +46,27 @@ class System(Protocol):
         """The level that the user asks for; None: whatever it claims."""
 
     @abstractmethod
-    def candidates(self, kind: int, view: ClusterView) -> Sequence[int]:
-        """The nodes that may serve an operation of this kind; pure and cheap."""
+    def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
+        """The nodes that may serve the operation; pure and cheap."""
 
     @abstractmethod
     def claims(self, sticky: bool) -> frozenset[str]:
         """Consistency levels that every history of this configuration keeps."""
+
+    @abstractmethod
+    def read_levels(self, sticky: bool) -> frozenset[str]:
+        """Levels that a single read may ask for."""
+
+    @abstractmethod
+    def why_not(self, sticky: bool, level: str) -> str:
+        """Why it cannot claim ``level``, with its figures; empty: no more to say than the
+        catalogue does.
+        """
+
+    @property
+    @abstractmethod
+    def kinds(self) -> frozenset[int]:
+        """Kinds of operation that it serves."""
 
     @abstractmethod
     def validate(self, entry_bytes: int) -> None:

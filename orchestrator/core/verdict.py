@@ -102,11 +102,7 @@ def check_claims(
 ) -> ClaimsVerdict:
     """Check every claimed level (nothing claimed is the level ``none``)."""
     asked = {levels.canonical(level) for level in claimed} or {levels.NONE}
-    verdicts = tuple(
-        check(history, level, evidence)
-        for level in levels.LEVELS
-        if level in asked
-    )
+    verdicts = tuple(check(history, level, evidence) for level in levels.LEVELS if level in asked)
     said = [verdict.verdict for verdict in verdicts]
     overall = next((worst for worst in (INVALID, UNDECIDED) if worst in said), VALID)
     held = [levels.NONE, *(found.level for found in verdicts if found.verdict == VALID)]

@@ -40,6 +40,7 @@ from orchestrator.core.machine import (
     Effect,
     Entry,
     Event,
+    Machine,
     MachineContext,
     Op,
     Persist,
@@ -97,7 +98,7 @@ class Params:
         EVENTUAL: "always",
     },
 )
-class PrimaryBackup:
+class PrimaryBackup(Machine):
     """One primary orders all writes and copies them to its backups."""
 
     Message: ClassVar[Any] = Replicate | Acknowledge
@@ -269,9 +270,9 @@ class PrimaryBackup:
     # --- both -----------------------------------------------------------------------------
 
     def _read(self, handle: Any, op: Op, effects: list[Effect]) -> None:
-        if self._params.session_wait and op.context > self._applied:
+        if self._params.session_wait and op.seen > self._applied:
             self._waiting_order += 1
-            heapq.heappush(self._waiting, (op.context, self._waiting_order, handle, op))
+            heapq.heappush(self._waiting, (op.seen, self._waiting_order, handle, op))
         else:
             self._state.serve(handle, op, self._applied, effects)
 
@@ -310,8 +311,8 @@ class PrimaryBackup:
         return self._state.contents()
 
     @staticmethod
-    def candidates(params: Params, kind: int, view: ClusterView) -> Sequence[int]:
-        return view.nodes if params.read_from == "any" and kind != WRITE else (PRIMARY,)
+    def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
+        return view.nodes if params.read_from == "any" and op.kind != WRITE else (PRIMARY,)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
@@ -323,7 +324,3 @@ class PrimaryBackup:
         if params.session_wait or (context.sticky and params.mode == SYNC):
             held.add(READ_YOUR_WRITES)
         return frozenset(held)
-
-    @staticmethod
-    def validate(params: Params, replicas: int) -> str | None:
-        return None

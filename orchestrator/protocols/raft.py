@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
     OK,
+    READING,
     UNKNOWN,
     WRITE,
     ClaimContext,
@@ -30,6 +31,7 @@ from orchestrator.core.machine import (
     Effect,
     Entry,
     Event,
+    Machine,
     MachineContext,
     Op,
     Persist,
@@ -80,7 +82,7 @@ class Params:
     params=Params,
     claims={LINEARIZABLE: "always: reads go through the log"},
 )
-class Raft(Elector):
+class Raft(Elector, Machine):
     """Replicated log with an elected leader; reads and writes through the log."""
 
     Message: ClassVar[Any] = Append | Appended | VoteRequest | VoteReply
@@ -351,13 +353,9 @@ class Raft(Elector):
         return self._state.contents()
 
     @staticmethod
-    def candidates(params: Params, kind: int, view: ClusterView) -> Sequence[int]:
-        return (view.leader,)
+    def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
+        return (view.reader if op.kind in READING else view.writer,)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
         return frozenset({LINEARIZABLE})
-
-    @staticmethod
-    def validate(params: Params, replicas: int) -> str | None:
-        return None

@@ -19,6 +19,7 @@ from orchestrator.core.machine import (
     Effect,
     Entry,
     Event,
+    Machine,
     MachineContext,
     Op,
     Persist,
@@ -31,7 +32,7 @@ from orchestrator.core.state import KeyValueState
 
 
 @register(Family.PROTOCOL, "unreplicated", claims={LINEARIZABLE: "always: there is one copy"})
-class Unreplicated:
+class Unreplicated(Machine):
     """One node without replication, the baseline."""
 
     Message: ClassVar[Any] = None
@@ -79,7 +80,7 @@ class Unreplicated:
         return self._state.contents()
 
     @staticmethod
-    def candidates(params: NoParams, kind: int, view: ClusterView) -> Sequence[int]:
+    def candidates(params: NoParams, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes
 
     @staticmethod
@@ -87,5 +88,5 @@ class Unreplicated:
         return frozenset({LINEARIZABLE})
 
     @staticmethod
-    def validate(params: NoParams, replicas: int) -> str | None:
-        return None if replicas == 1 else "unreplicated runs on exactly 1 replica"
+    def validate(params: NoParams, replicas: int, nodes: int) -> str | None:
+        return None if replicas == nodes == 1 else "unreplicated runs on exactly 1 replica"

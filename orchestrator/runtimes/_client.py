@@ -13,10 +13,14 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
+import numpy
+from numpy.typing import NDArray
+
 from orchestrator.core.history import NEVER, NOTHING, VALUE_ID_BYTES, History
+from orchestrator.core.levels import CODES, UNASKED, canonical
 from orchestrator.core.load import (
     LOST,
     RETURNED,
@@ -26,7 +30,7 @@ from orchestrator.core.load import (
     OperationStream,
     Timetable,
 )
-from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClusterView, Op
+from orchestrator.core.machine import FAIL, OK, READ, READING, UNKNOWN, WRITE, ClusterView, Op
 from orchestrator.runtimes._session import Rows, Session
 
 BLOCK: Final = 8192
@@ -34,6 +38,24 @@ RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
+
+
+class LevelMix:
+    """Which level each operation asks for: reads draw one by their shares, writes ask for none."""
+
+    def __init__(self, shares: Mapping[str, float], chance: numpy.random.Generator) -> None:
+        total = sum(shares.values())
+        self._codes = numpy.array([CODES[canonical(level)] for level in shares], numpy.uint8)
+        self._shares = [share / total for share in shares.values()]
+        self._chance = chance
+
+    def block(self, kind: NDArray[numpy.uint8]) -> list[int]:
+        """One level code an operation."""
+        if not len(self._codes):
+            return [UNASKED] * len(kind)
+        drawn = self._chance.choice(self._codes, len(kind), p=self._shares)
+        asked: list[int] = numpy.where(numpy.isin(kind, list(READING)), drawn, UNASKED).tolist()
+        return asked
 
 
 class Port(Protocol):
@@ -59,9 +81,10 @@ class LoadDriver:
         payload_bytes: int,
         timetable: Timetable,
         balancer: Balancer,
-        candidates: Callable[[int, ClusterView], Sequence[int]],
+        candidates: Callable[[Op, ClusterView], Sequence[int]],
         nodes: Sequence[int],
         port: Port,
+        levels: LevelMix,
         *,
         sticky: bool,
         connections: int,
@@ -77,6 +100,7 @@ class LoadDriver:
         self._balancer = balancer
         self._candidates = candidates
         self._view = ClusterView(tuple(nodes))
+        self._levels = levels
         self._port = port
         self._sticky = sticky
         self._connections = connections
@@ -178,8 +202,8 @@ class LoadDriver:
         block: OperationBlock = self._stream.block(BLOCK)
         columns = (block.follow_up, block.kind, block.key, block.size, block.count)
         # What _start takes of each operation.
-        self._operations: Iterator[tuple[bool, int, int, int, int]] = zip(
-            *(column.tolist() for column in columns), strict=True
+        self._operations: Iterator[tuple[bool, int, int, int, int, int]] = zip(
+            *(column.tolist() for column in columns), self._levels.block(block.kind), strict=True
         )
         self._left = len(block)
         self._starts: list[int] = []
@@ -203,15 +227,15 @@ class LoadDriver:
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
         self.lag_ns.append(now_ns - due_ns)
-        session.follow_up, kind, key, size, count = next(self._operations)
+        session.follow_up, kind, key, size, count, level = next(self._operations)
         session.due_ns = due_ns
         self._left -= 1
         if not self._left:
             self._fetch()
-        self._begin(session, kind, key, size, count, now_ns)
+        self._begin(session, kind, key, size, count, level, now_ns)
 
     def _begin(
-        self, session: Session, kind: int, key: int, size: int, count: int, now_ns: int
+        self, session: Session, kind: int, key: int, size: int, count: int, level: int, now_ns: int
     ) -> None:
         sequence = session.sequence + 1
         identity = session.identity
@@ -224,7 +248,16 @@ class LoadDriver:
         session.target = -1
         session.busy = True
         session.op = Op(
-            identity, sequence, kind, self._key_names[key], value, size, session.context, count
+            identity,
+            sequence,
+            kind,
+            self._key_names[key],
+            value,
+            size,
+            session.seen,
+            count,
+            level,
+            session.context,
         )
         deadline_ns = now_ns + self._timeout_ns
         self._deadlines.append((deadline_ns, session, sequence))
@@ -235,7 +268,7 @@ class LoadDriver:
 
     def _send(self, session: Session, now_ns: int) -> None:
         op = session.op
-        candidates = self._candidates(op.kind, self._view)
+        candidates = self._candidates(op, self._view)
         if len(candidates) == 1:
             node = candidates[0]
         elif not self._sticky:
@@ -259,10 +292,14 @@ class LoadDriver:
     def _avoid(self, node: int, session: Session) -> None:
         """Ask another node next time."""
         session.sticky = -1
-        nodes = self._view.nodes
-        if self._view.leader == node:
+        nodes, writer, reader = self._view.nodes, self._view.writer, self._view.reader
+        if node in (writer, reader):
             following = nodes[(nodes.index(node) + 1) % len(nodes)]
-            self._view = ClusterView(nodes, following)
+            self._view = ClusterView(
+                nodes,
+                following if writer == node else writer,
+                following if reader == node else reader,
+            )
 
     def returned(
         self,
@@ -272,6 +309,7 @@ class LoadDriver:
         value: bytes | None,
         version: int,
         now_ns: int,
+        context: bytes = b"",
     ) -> None:
         """The answer to an operation; too late a one is ignored."""
         if session.sequence != sequence or not session.busy:
@@ -292,15 +330,17 @@ class LoadDriver:
         self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
         last_return_ns[connection] = now_ns
         self.latest_return_ns = now_ns
-        if version > session.context:
-            session.context = version
+        if version > session.seen:
+            session.seen = version
+        if context:
+            session.context = context
         self._balancer.observe(node, RETURNED, now_ns - session.invoked_ns, now_ns)
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
             session.follow_up = False
             session.due_ns = now_ns
-            self._begin(session, WRITE, session.key, op.size, 1, now_ns)
+            self._begin(session, WRITE, session.key, op.size, 1, UNASKED, now_ns)
         else:
             self._release(session, now_ns)
 
@@ -313,7 +353,11 @@ class LoadDriver:
             self._avoid(session.target, session)
             self._retry(session, now_ns)
         else:
-            self._view = ClusterView(self._view.nodes, node)
+            view = self._view
+            if session.op.kind in READING:
+                self._view = ClusterView(view.nodes, view.writer, node)
+            else:
+                self._view = ClusterView(view.nodes, node, view.reader)
             self._send(session, now_ns)
 
     def lost(self, session: Session, sequence: int, now_ns: int) -> None:

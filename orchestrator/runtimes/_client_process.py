@@ -135,7 +135,8 @@ class TaggedConnection(_Connection):
             if outcome == redirected:
                 driver.redirected(session, sequence, version, now_ns)
             else:
-                driver.returned(session, sequence, outcome, answer[1], version, now_ns)
+                context = answer[2] if len(answer) == 3 else b""
+                driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)
         client.tick()
 
 

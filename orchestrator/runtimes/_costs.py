@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.core.distributions import Sampler, build
-from orchestrator.core.machine import KIND_NAMES
+from orchestrator.core.machine import KIND_NAMES, READING
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Slot
 from orchestrator.systems.replicated_store import MODELLED, Node
@@ -41,7 +41,7 @@ class Costs:
         storage_write = sampler(model.storage.write, "storage/write")
         return Costs(
             modelled=modelled,
-            operation=[writing if kind == "write" else reading for kind in KIND_NAMES],
+            operation=[reading if kind in READING else writing for kind in range(len(KIND_NAMES))],
             message=sampler(model.cpu.message, "cpu/message"),
             storage_read=storage_read,
             storage_write=storage_write,

@@ -108,7 +108,7 @@ class Deployment:
             replace(spec, client_port=port["client_port"], peer_port=port["peer_port"])
             for spec, port in zip(self._specs, ports, strict=True)
         ]
-        client_addresses = [(spec.host, spec.client_port) for spec in self._specs]
+        client_addresses = self.client_addresses
         connecting = [
             member.call("client", ClientSpec(parts, c, member.host, now_ns), client_addresses)
             for c, member in enumerate(self._clients)
@@ -128,7 +128,7 @@ class Deployment:
     @property
     def client_addresses(self) -> list[tuple[str, int]]:
         """Where the nodes listen for clients."""
-        return [(spec.host, spec.client_port) for spec in self._specs]
+        return [(spec.host, spec.client_port) for spec in self._specs[: self._parts.system.nodes]]
 
     def _all_nodes(
         self, name: str, arguments: Callable[[int], tuple[Any, ...]], what: str
@@ -225,7 +225,8 @@ class Deployment:
         pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
             self._nodes, counting, "node"
         )
-        nodes = tuple(pair[0] for pair in pairs if pair is not None)
+        held = pairs[: parts.system.nodes]
+        nodes = tuple(pair[0] for pair in held if pair is not None)
         events = [event for pair in pairs if pair is not None for event in pair[1]]
         for event in events:
             if event.kind == LOST:
@@ -263,7 +264,8 @@ class Deployment:
         """Give the replicas time to converge after the last answer."""
         deadline_s = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline_s:
-            digests = get([m.call("digest") for m in self._nodes], CALL_S, "reading digests")
+            nodes = self._nodes[: self._parts.system.nodes]
+            digests = get([m.call("digest") for m in nodes], CALL_S, "reading digests")
             if all(digest == digests[0] for digest in digests):
                 return
             time.sleep(0.05)

@@ -1,7 +1,8 @@
 """A node's log on real disk: records behind each other, each with length and checksum.
 
 A record that was cut off in writing (the process died) fails its checksum; reading stops
-there and writing goes on from there.
+there and writing goes on from there. A record that replaces all others begins a new file beside
+the old one, which takes its place once it is on the disk.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ class RecordLog:
 
     def __init__(self, path: Path, record_type: Any) -> None:
         self._encode = msgspec.msgpack.Encoder().encode
+        self._path = path
+        # Of a new file that has not taken the old one's place yet, else None.
+        self._beside: Path | None = None
+        self._superseded: list[int] = []
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(record_type)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._buffer: list[bytes] = []
@@ -44,8 +49,10 @@ class RecordLog:
         os.lseek(self._file, at, os.SEEK_SET)
         return records
 
-    def append(self, record: Any) -> None:
+    def append(self, record: Any, replaces: bool = False) -> None:
         """Note a record; it reaches the file with the next :meth:`write`."""
+        if replaces:
+            self._begin_beside()
         payload = self._encode(record)
         self._buffer.append(_HEADER.pack(len(payload), zlib.crc32(payload)))
         self._buffer.append(payload)
@@ -58,10 +65,35 @@ class RecordLog:
             while data:
                 data = data[os.write(self._file, data) :]
 
+    def _begin_beside(self) -> None:
+        """What follows goes to an empty file; what only the buffer held is superseded."""
+        self._buffer.clear()
+        # Another thread may still be syncing it.
+        self._superseded.append(self._file)
+        self._beside = self._path.with_suffix(".new")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._file = os.open(self._beside, flags, 0o600)
+
     def sync(self) -> None:
         """Wait until what was written is on the disk; may run in another thread."""
-        os.fdatasync(self._file)
+        file, beside = self._file, self._beside
+        os.fdatasync(file)
+        if beside is not None:
+            self.settle(beside)
+
+    def settle(self, beside: Path | None = None) -> None:
+        """The new file takes the old one's place; ``beside``: only if it is still that one."""
+        beside = beside or self._beside
+        if beside is not None and self._beside is beside:
+            os.replace(beside, self._path)
+            self._beside = None
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
 
     def close(self) -> None:
         self.write()
+        self.settle()
+        for file in self._superseded:
+            os.close(file)
         os.close(self._file)

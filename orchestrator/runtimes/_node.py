@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
@@ -23,11 +23,13 @@ from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
     WRITE,
     Access,
+    Admin,
     Became,
     CancelTimer,
     Effect,
     Event,
     Machine,
+    Mark,
     Op,
     Persist,
     Persisted,
@@ -43,7 +45,7 @@ from orchestrator.core.machine import (
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
-from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Node
+from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
 
 _BARRIER: Final = itemgetter(0)
 
@@ -76,8 +78,8 @@ class Outlet(Protocol):
         """To a client that should ask elsewhere, or on its behalf."""
 
     @abstractmethod
-    def append(self, record: Any) -> None:
-        """Write a record behind the others of this node's log."""
+    def append(self, record: Any, replaces: bool) -> None:
+        """Write a record behind the others of this node's log, or in place of them all."""
 
     @abstractmethod
     def sync(self, done: Callable[[], None]) -> None:
@@ -139,6 +141,7 @@ class NodeShell:
         self._alarms: dict[str, int] = {}
         self.operations = 0
         self.messages = 0
+        self.marks: dict[str, int] = {}
         self.cache_hits = 0
         self.cache_misses = 0
 
@@ -159,8 +162,14 @@ class NodeShell:
 
     # --- events in ------------------------------------------------------------------------
 
-    def start(self, records: list[Any]) -> None:
-        """The machine starts, with what it had persisted before a crash."""
+    def start(self, records: list[Any], administration: Sequence[Command] = ()) -> None:
+        """The machine starts, with what it had persisted before a crash.
+
+        Of the operator's commands it hears those whose time has not passed.
+        """
+        for command in administration:
+            if command.at >= self._now_ns():
+                self._at(command.at, self._event, Admin(command.command, command.node))
         self._event(Started(records))
 
     def requested(self, handles: list[Any], ops: list[Op]) -> None:
@@ -262,6 +271,8 @@ class NodeShell:
                 self._timers.pop(effect.timer, None)
             elif type(effect) is Became:
                 outlet.became(effect.role)
+            elif type(effect) is Mark:
+                self.marks[effect.what] = self.marks.get(effect.what, 0) + 1
         if persisted and self._instant_persist:
             self._event(Persisted(persisted))
 
@@ -280,7 +291,7 @@ class NodeShell:
         self._asked += 1
         self._persist_tokens.append((self._asked, persist.token))
         if self._keeps_log:
-            self._outlet.append(persist.record)
+            self._outlet.append(persist.record, persist.replaces)
         if self._write_is_free:
             self._record_written((0, self._asked))
             return

@@ -120,7 +120,7 @@ class NodeProcess:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
         records = self._log.recover() if self._log is not None else []
         self.clock.origin_ns = origin_ns
-        self.shell.start(records)
+        self.shell.start(records, self._spec.parts.store.administration)
         first = max(0, -(-self.clock.now_ns() // INTERVAL_NS))
         self._first_sample = first
         self.clock.at(first * INTERVAL_NS, self._sample, first)
@@ -214,11 +214,12 @@ class NodeProcess:
         if due_ns != LOST:
             self.clock.at(due_ns, functools.partial(answer, handle), effect)
 
-    def append(self, record: Any) -> None:
+    def append(self, record: Any, replaces: bool) -> None:
         assert self._log is not None
-        self._log.append(record)
+        self._log.append(record, replaces)
         if not self._syncs:
             self._log.write()
+            self._log.settle()
 
     def sync(self, done: Callable[[], None]) -> None:
         log = self._log

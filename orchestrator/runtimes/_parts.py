@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from orchestrator.config.schema import Config
 from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
-from orchestrator.core.randomness import scalar_stream
+from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.system import System
-from orchestrator.runtimes._client import LoadDriver, Port
+from orchestrator.runtimes._client import LevelMix, LoadDriver, Port
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet, Scheduler
-from orchestrator.systems.replicated_store import MODELLED, ReplicatedStoreParams
+from orchestrator.systems.replicated_store import MEASURED, MODELLED, ReplicatedStoreParams
 
 WARM_BLOCK = 16_384
 WARM_BLOCKS_MAX = 64
@@ -43,6 +43,13 @@ class Parts:
         """Parameters of the emulated store."""
         params: ReplicatedStoreParams = self.config.system.params
         return params
+
+    @property
+    def machines(self) -> int:
+        """How many machines run: the nodes, and their authority where the protocol has one."""
+        if not self.system.emulated:
+            return self.system.nodes
+        return self.system.nodes + (self.store.protocol.implementation.authority is not None)
 
     @property
     def end_ns(self) -> int | None:
@@ -85,12 +92,14 @@ def warm(cache: CachePolicy, parts: Parts) -> None:
 
 
 def make_machine(parts: Parts, node: int) -> Machine:
-    """The protocol's machine of one node."""
+    """The protocol's machine of one node, or its authority as the last one."""
     store = parts.store
-    machine: Machine = store.protocol.implementation(
+    protocol = store.protocol.implementation
+    machine: Machine = (protocol if node < parts.system.nodes else protocol.authority)(
         MachineContext(
             node=node,
-            nodes=tuple(range(store.replicas)),
+            nodes=tuple(range(parts.system.nodes)),
+            replicas=store.replicas,
             preload=parts.workload.preload(),
             chance=scalar_stream(parts.config.seed, f"node/{node}/machine"),
             batch_max=store.batch.max if store.node.costs == MODELLED else 0,
@@ -109,12 +118,15 @@ def make_shell(
     scheduler: Scheduler,
     outlet: Outlet,
 ) -> NodeShell:
-    """The shell around a machine."""
+    """The shell around a machine; an authority's work is not charged."""
     store = parts.store
+    model = store.node
+    if node >= parts.system.nodes:
+        model = replace(model, costs=MEASURED)
     return NodeShell(
         machine,
-        store.node,
-        Costs.of(store.node, parts.config.seed, f"node/{node}"),
+        model,
+        Costs.of(model, parts.config.seed, f"node/{node}"),
         store.batch,
         cache,
         scheduler,
@@ -139,6 +151,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         system.candidates,
         nodes,
         port,
+        LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         sticky=config.client.sticky,
         connections=config.client.connections,
         timeout_ns=config.client.timeout,

@@ -201,7 +201,9 @@ class Connection(asyncio.Protocol):
         """To an own client."""
         _, session, sequence = handle
         self.write(
-            _wire.encode_response(session, sequence, reply.outcome, reply.version, reply.value)
+            _wire.encode_response(
+                session, sequence, reply.outcome, reply.version, reply.value, reply.context
+            )
         )
 
     def redirect(self, handle: Any, redirect: Redirect) -> None:

@@ -34,6 +34,7 @@ class Session:
         "invoked_ns",
         "key",
         "op",
+        "seen",
         "sequence",
         "sticky",
         "target",
@@ -44,7 +45,8 @@ class Session:
         self.identity = (client + 1) << SESSION_BITS | number
         self.connection = number % connections
         self.sequence = 0
-        self.context = 0
+        self.seen = 0
+        self.context = b""
         self.sticky = -1
         self.busy = False
         self.target = -1
@@ -73,6 +75,7 @@ class Session:
             returned_ns,
             previous_ns,
             outcome,
+            op.level,
         )
 
 

@@ -1,7 +1,7 @@
 """The client wire: RESP, with one private command for our own clients.
 
-An own client sends ``AB header key [value]`` and gets ``[header, value]`` back, in any order:
-the headers carry session and sequence, so nothing waits behind a slower operation of the same
+An own client sends ``AB header key [value [context]]`` and gets ``[header, value, context?]``
+back, in any order: the headers carry session and sequence, so nothing waits behind a slower operation of the same
 connection. Plain Redis clients send GET and SET and get their answers in order.
 """
 
@@ -12,14 +12,15 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestrator.core.machine import OUTCOME_NAMES, SCAN, Op
+from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, Op
 
 COMMAND: Final = b"AB"
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
 
-_REQUEST: Final = struct.Struct("<qqqIIB")
+_KINDS: Final = len(KIND_NAMES)
+_REQUEST: Final = struct.Struct("<qqqIIBB")
 _RESPONSE: Final = struct.Struct("<qqqB")
 _REQUEST_SIZE: Final = _REQUEST.size
 _RESPONSE_SIZE: Final = _RESPONSE.size
@@ -33,8 +34,12 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def encode_request(op: Op) -> bytes:
     """The command of an own client."""
-    header = _pack_request(op.session, op.sequence, op.context, op.size, op.count, op.kind)
+    header = _pack_request(op.session, op.sequence, op.seen, op.size, op.count, op.kind, op.level)
     key, value = op.key, op.value
+    if op.context:
+        return b"*5\r\n$2\r\nAB\r\n" + b"".join(
+            encode_bulk(part) for part in (header, key, value, op.context)
+        )
     if value is None:
         return b"*3\r\n$2\r\nAB\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
             _REQUEST_SIZE,
@@ -54,19 +59,31 @@ def encode_request(op: Op) -> bytes:
 
 def decode_request(command: list[bytes]) -> Op:
     """The operation of a parsed private command; ValueError where it is malformed."""
-    if not 3 <= len(command) <= 4 or len(command[1]) != _REQUEST_SIZE:
+    words = len(command)
+    if not 3 <= words <= 5 or len(command[1]) != _REQUEST_SIZE:
         raise ValueError("malformed AB command")
-    session, sequence, context, size, count, kind = _unpack_request(command[1])
-    value = command[3] if len(command) == 4 else None
+    session, sequence, seen, size, count, kind, level = _unpack_request(command[1])
+    value = command[3] if words > 3 else None
+    context = command[4] if words == 5 else b""
     # A parser lets anything stand here, and what is no string would spoil the replicated log.
-    if kind > SCAN or type(command[2]) is not bytes or type(value) not in (bytes, _NO_VALUE):
+    if (
+        kind >= _KINDS
+        or type(command[2]) is not bytes
+        or type(value) not in (bytes, _NO_VALUE)
+        or type(context) is not bytes
+    ):
         raise ValueError("malformed AB command")
-    return Op(session, sequence, kind, command[2], value, size, context, count)
+    return Op(session, sequence, kind, command[2], value, size, seen, count, level, context)
 
 
-def encode_response(session: int, sequence: int, outcome: int, version: int, value: Any) -> bytes:
+def encode_response(
+    session: int, sequence: int, outcome: int, version: int, value: Any, context: bytes = b""
+) -> bytes:
     """The answer to an own client; the pairs of a scan travel as one packed value."""
     header = _pack_response(session, sequence, version, outcome)
+    if context:
+        packed = _encode(value) if type(value) is list else value
+        return b"*3\r\n" + b"".join(encode_bulk(part) for part in (header, packed, context))
     if value is None:
         return b"*2\r\n$%d\r\n%b\r\n$-1\r\n" % (_RESPONSE_SIZE, header)
     if type(value) is list:

@@ -182,7 +182,7 @@ class RayRuntime:
 
         ``first_port``: node i listens on that port + i (0: wherever there is room).
         """
-        nodes, wanted = parts.system.nodes, parts.config.clients if clients else 0
+        nodes, wanted = parts.machines, parts.config.clients if clients else 0
         self.reserve(nodes + wanted)
         deployment = Deployment(parts, self._members[:nodes], self._members[nodes : nodes + wanted])
         try:

@@ -61,7 +61,7 @@ class SimulatedNode:
         if self.cache is not None and self.cache_warm:
             warm(self.cache, parts)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
-        self._links = {peer: Link(sender) for peer in range(store.replicas)}
+        self._links = {peer: Link(sender) for peer in range(parts.machines)}
         responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
         self._response_ns = responses.constant_ns[RESPONSE] if responses.plain else None
         self._client_links = [
@@ -72,7 +72,7 @@ class SimulatedNode:
         self._sync_law = Sampler(
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
         )
-        self.records: list[Any] = []
+        self.records: list[tuple[Any, bool]] = []
         self._recovered = 0
         self.samples: list[tuple[int, ...]] = []
         # What the shells before the last crash counted.
@@ -95,7 +95,7 @@ class SimulatedNode:
         size_bytes = len(_encode(message)) if self._sized else 0
         due_ns = self._links[target].arrival_ns(self._clock.current_ns, message.link, size_bytes)
         if due_ns != LOST and not self.cluster.cut(self.node, target):
-            self._clock.at(due_ns, self.cluster.nodes[target].arrive, (self.node, message))
+            self._clock.at(due_ns, self.cluster.machines[target].arrive, (self.node, message))
 
     def reply(self, reply: Reply) -> None:
         size_bytes = HEADER_BYTES
@@ -122,8 +122,8 @@ class SimulatedNode:
         if due_ns != LOST:
             clock.at(due_ns, callback, effect)
 
-    def append(self, record: Any) -> None:
-        self.records.append(record)
+    def append(self, record: Any, replaces: bool) -> None:
+        self.records.append((record, replaces))
 
     def sync(self, done: Callable[[], None]) -> None:
         due_ns = self._clock.current_ns + self._sync_law.draw_ns()
@@ -153,6 +153,8 @@ class SimulatedNode:
         self._counted = self._counters()
         self.shell.stopped = True
         del self.records[self._recovered + self.shell.durable_records + survivors :]
+        first = max((at for at, (_, all_) in enumerate(self.records) if all_), default=0)
+        del self.records[:first]
         self.cluster.event(self.node, "crash", "")
         for client in self.cluster.clients:
             client.disconnected(self.node)
@@ -163,7 +165,12 @@ class SimulatedNode:
         self.cache = make_cache(self.cluster.parts.store)
         self._recovered = len(self.records)
         self.shell = self._new_shell()
-        self.shell.start(list(self.records))
+        self.start()
+
+    def start(self) -> None:
+        """The machine starts with its records."""
+        records = [record for record, _ in self.records]
+        self.shell.start(records, self.cluster.parts.store.administration)
 
     def _counters(self) -> tuple[int, ...]:
         if self.shell.stopped:
@@ -188,7 +195,7 @@ class SimulatedClient:
         self._request_ns = sender.constant_ns[REQUEST] if sender.plain else None
         self._links = [
             [Link(sender) for _ in range(parts.config.client.connections)]
-            for _ in range(parts.store.replicas)
+            for _ in range(parts.system.nodes)
         ]
         self.driver: LoadDriver = make_driver(parts, client, self)
 
@@ -238,7 +245,9 @@ class SimulatedCluster:
         self.clock = VirtualClock(SETUP_NS)
         self.events: list[EventRecord] = []
         self.severed: dict[tuple[int, int], bool] = {}
-        self.nodes = [SimulatedNode(self, node) for node in range(parts.store.replicas)]
+        # All machines; the nodes are those of them that hold data and that clients know.
+        self.machines = [SimulatedNode(self, node) for node in range(parts.machines)]
+        self.nodes = self.machines[: parts.system.nodes]
         self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
 
     def event(self, node: int, kind: str, detail: str) -> None:
@@ -258,7 +267,13 @@ class SimulatedCluster:
         if type(value) is list:
             value = None
         driver.returned(
-            session, sequence, reply.outcome, value, reply.version, self.clock.current_ns
+            session,
+            sequence,
+            reply.outcome,
+            value,
+            reply.version,
+            self.clock.current_ns,
+            reply.context,
         )
         if not driver.outstanding:
             client.stop_if_finished()
@@ -272,8 +287,8 @@ class SimulatedCluster:
 
     def start(self) -> None:
         """Start all nodes and schedule the load."""
-        for node in self.nodes:
-            node.shell.start([])
+        for machine in self.machines:
+            machine.start()
         for client in self.clients:
             client.wake_at(0)
         self.clock.at(0, self._sample, None)

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.core.levels import EVENTUAL, LEVELS, LINEARIZABLE, MONOTONIC_READS
-from orchestrator.core.machine import WRITE, ClusterView
+from orchestrator.core.machine import READ, WRITE, ClusterView, Op
 from orchestrator.core.parameters import choice, number, size, slot
 from orchestrator.core.registry import Family, Slot, register
 from orchestrator.core.system import Address
@@ -107,8 +107,8 @@ class Redis:
     def consistency(self) -> str | None:
         return self._params.consistency
 
-    def candidates(self, kind: int, view: ClusterView) -> Sequence[int]:
-        return view.nodes if self._params.read_from == ANY and kind != WRITE else (PRIMARY,)
+    def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
+        return view.nodes if self._params.read_from == ANY and op.kind != WRITE else (PRIMARY,)
 
     def claims(self, sticky: bool) -> frozenset[str]:
         params = self._params
@@ -117,6 +117,14 @@ class Redis:
         if params.read_from != ANY or params.replicas == 1:
             return frozenset({LINEARIZABLE})
         return frozenset({EVENTUAL, MONOTONIC_READS} if sticky else {EVENTUAL})
+
+    def read_levels(self, sticky: bool) -> frozenset[str]:
+        return frozenset()
+
+    def why_not(self, sticky: bool, level: str) -> str:
+        return ""
+
+    kinds = frozenset({READ, WRITE})
 
     def validate(self, entry_bytes: int) -> None:
         room_bytes = self._params.maxmemory

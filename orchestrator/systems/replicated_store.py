@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core.levels import LEVELS
-from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView
+from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Op
 from orchestrator.core.parameters import (
     ParameterError,
     bandwidth,
@@ -21,11 +21,12 @@ from orchestrator.core.parameters import (
     size,
     slot,
     slots,
+    text,
 )
 from orchestrator.core.registry import Family, Slot, register
 from orchestrator.core.system import Address
 from orchestrator.core.units import format_size
-from orchestrator.errors import ConfigError, InfeasibleError
+from orchestrator.errors import ConfigError, InfeasibleError, suggestion
 
 MODELLED = "modelled"
 MEASURED = "measured"
@@ -94,10 +95,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Command:
+    """An operator's command about a node, given at a time of the run."""
+
+    command: str = text(help="one that the protocol knows")
+    node: int = number(low=0)
+    at: int = duration(help="from the start of the load")
+
+
+@dataclass(frozen=True)
 class ReplicatedStoreParams:
     protocol: Slot = slot(Family.PROTOCOL, {"name": "unreplicated"})
     consistency: str | None = choice(None, options=("strict", *LEVELS))
     replicas: int = number(1, low=1, high=1000)
+    nodes: int | None = number(None, low=1, high=1000, help="null: as many as replicas")
+    administration: tuple[Command, ...] = ()
     memory: int | None = size(None, help="all caches together; null: no limit")
     balancer: Slot = slot(Family.BALANCER, {"name": "round_robin"})
     cache: Slot | None = slot(Family.CACHE, None)
@@ -118,7 +130,7 @@ class ReplicatedStore:
 
     @property
     def nodes(self) -> int:
-        return self._params.replicas
+        return self._params.nodes or self._params.replicas
 
     @property
     def balancer(self) -> Slot:
@@ -128,20 +140,44 @@ class ReplicatedStore:
     def consistency(self) -> str | None:
         return self._params.consistency
 
-    def candidates(self, kind: int, view: ClusterView) -> Sequence[int]:
-        chosen: Sequence[int] = self._protocol.candidates(self._params.protocol.params, kind, view)
+    def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
+        chosen: Sequence[int] = self._protocol.candidates(self._params.protocol.params, op, view)
         return chosen
 
+    def _context(self, sticky: bool) -> ClaimContext:
+        params = self._params
+        durability = params.node.storage.durability
+        return ClaimContext(params.replicas, sticky, durability, self.nodes)
+
     def claims(self, sticky: bool) -> frozenset[str]:
-        context = ClaimContext(self.nodes, sticky, self._params.node.storage.durability)
-        held: frozenset[str] = self._protocol.claims(self._params.protocol.params, context)
+        params, context = self._params.protocol.params, self._context(sticky)
+        held: frozenset[str] = self._protocol.claims(params, context)
         return held
+
+    def read_levels(self, sticky: bool) -> frozenset[str]:
+        params, context = self._params.protocol.params, self._context(sticky)
+        offered: frozenset[str] = self._protocol.read_levels(params, context)
+        return offered
+
+    def why_not(self, sticky: bool, level: str) -> str:
+        params, context = self._params.protocol.params, self._context(sticky)
+        reason: str = self._protocol.why_not(params, context, level)
+        return reason
+
+    @property
+    def kinds(self) -> frozenset[int]:
+        served: frozenset[int] = self._protocol.kinds
+        return served
 
     def validate(self, entry_bytes: int) -> None:
         params = self._params
-        reason = self._protocol.validate(params.protocol.params, params.replicas)
+        reason = self._protocol.validate(params.protocol.params, params.replicas, self.nodes)
         if reason is not None:
-            raise ConfigError(reason, path="system.replicas", hint=f"replicas is {params.replicas}")
+            hint = f"replicas is {params.replicas}"
+            if self.nodes != params.replicas:
+                hint += f", nodes is {self.nodes}"
+            raise ConfigError(reason, path="system.replicas", hint=hint)
+        self._validate_commands()
         if params.cache is None or params.memory is None:
             return
         size = params.cache.params.size
@@ -155,6 +191,24 @@ class ReplicatedStore:
                 hint=f"at most {params.memory // self.nodes // entry_bytes} entries,"
                 f" or {params.memory // self.nodes} bytes, a node",
             )
+
+    def _validate_commands(self) -> None:
+        known = self._protocol.commands
+        for index, command in enumerate(self._params.administration):
+            path = f"system.administration[{index}]"
+            if command.command not in known:
+                name = self._params.protocol.name
+                raise ConfigError(
+                    f"protocol {name!r} has no command {command.command!r}",
+                    path=f"{path}.command",
+                    hint=suggestion(command.command, known) if known else "it has no commands",
+                )
+            if command.node >= self.nodes:
+                raise ConfigError(
+                    f"there is no node {command.node}",
+                    path=f"{path}.node",
+                    hint=f"nodes are 0 to {self.nodes - 1}",
+                )
 
     def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
         raise NotImplementedError("an emulated store has no server program")
