@@ -14,60 +14,36 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _terminal
+from orchestrator import _checking, _terminal
+from orchestrator._command import (
+    BAD_ENVIRONMENT,
+    BAD_INPUT,
+    BAD_VERDICT,
+    DEFAULT_RESULTS,
+    INTERRUPTED,
+    Address,
+    Answer,
+    ConfigPath,
+    DryRun,
+    Json,
+    Overrides,
+    Results,
+    RuntimeName,
+    Seed,
+    app,
+)
 from orchestrator.errors import ArchbenchError, EnvironmentFailure, InputError, RunInterrupted
 from orchestrator.errors import suggestion as suggested
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULT_RESULTS: Final = "results"
-BAD_VERDICT: Final = 1
-BAD_INPUT: Final = 2
-BAD_ENVIRONMENT: Final = 3
-INTERRUPTED: Final = 130
-
-app = typer.Typer(
-    name="archbench",
-    help="Which architecture should a distributed service run, and how sure are we?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Replace values at config paths."),
-]
-Results = Annotated[str, typer.Option("--results", metavar="DIR", help="Where results are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="ADDRESS",
-        help="A Ray cluster; default: RAY_ADDRESS, else an embedded local Ray.",
-    ),
-]
-RuntimeName = Annotated[str | None, typer.Option("--runtime", metavar="ray|sim")]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replaces the config's.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and do not run it.")]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command has to say: for programs, for people, and as its exit code."""
-
-    data: dict[str, Any]
-    show: Callable[[Console], None]
-    exit_code: int = 0
+_checking.register(app)
 
 
 # --- commands ---------------------------------------------------------------------------

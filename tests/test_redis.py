@@ -43,12 +43,13 @@ def test_claims_follow_from_the_parameters(
 
 
 def test_writes_go_to_the_primary_and_reads_where_they_are_allowed() -> None:
-    view = ClusterView((0, 1, 2), leader=1)
+    view = ClusterView((0, 1, 2), writer=1, reader=1)
+    asked = [Op(1, 1, kind, b"k") for kind in (READ, WRITE)]
     primary, anywhere = (
         parts(replicas=3, read_from=read_from).system for read_from in ("primary", "any")
     )
-    assert [list(primary.candidates(kind, view)) for kind in (READ, WRITE)] == [[0], [0]]
-    assert [list(anywhere.candidates(kind, view)) for kind in (READ, WRITE)] == [[0, 1, 2], [0]]
+    assert [list(primary.candidates(op, view)) for op in asked] == [[0], [0]]
+    assert [list(anywhere.candidates(op, view)) for op in asked] == [[0, 1, 2], [0]]
 
 
 def test_a_level_that_replicas_cannot_keep_is_refused() -> None:
@@ -61,7 +62,7 @@ def test_simulation_and_scans_are_refused() -> None:
     config = parts().config
     with pytest.raises(ConfigError, match="cannot be simulated"):
         plan(replace(config, runtime="sim"))
-    with pytest.raises(ConfigError, match="scans"):
+    with pytest.raises(ConfigError, match="kind 'scan'"):
         parts(workload={"name": "ycsb", "mix": "e", "keys": 100})
 
 

@@ -26,7 +26,8 @@ class OperationBlock:
     gives its own weights. ``count``: records of a scan, else 1. ``follow_up``: when this read
     returns, its session writes the same key at once (YCSB's read-modify-write; two operations
     of the history).
-    ``time_ns``: original times of a trace relative to its first request, else None.
+    ``time_ns``: original times of a trace relative to its first request, else None. ``level``:
+    codes of the levels that operations ask for (None: the configuration says).
     """
 
     kind: NDArray[numpy.uint8]
@@ -35,6 +36,7 @@ class OperationBlock:
     count: NDArray[numpy.int32]
     follow_up: NDArray[numpy.bool_]
     time_ns: NDArray[numpy.int64] | None = None
+    level: NDArray[numpy.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -48,6 +50,7 @@ class OperationBlock:
             count=self.count[rows],
             follow_up=self.follow_up[rows],
             time_ns=None if self.time_ns is None else self.time_ns[rows],
+            level=None if self.level is None else self.level[rows],
         )
 
     @staticmethod
@@ -56,6 +59,7 @@ class OperationBlock:
         if len(parts) == 1:
             return parts[0]
         times = [part.time_ns for part in parts if part.time_ns is not None]
+        levels = [part.level for part in parts if part.level is not None]
         return OperationBlock(
             kind=numpy.concatenate([part.kind for part in parts]),
             key=numpy.concatenate([part.key for part in parts]),
@@ -63,6 +67,7 @@ class OperationBlock:
             count=numpy.concatenate([part.count for part in parts]),
             follow_up=numpy.concatenate([part.follow_up for part in parts]),
             time_ns=numpy.concatenate(times) if times else None,
+            level=numpy.concatenate(levels) if levels else None,
         )
 
 

@@ -49,12 +49,15 @@ class LevelMix:
         self._shares = [share / total for share in shares.values()]
         self._chance = chance
 
-    def block(self, kind: NDArray[numpy.uint8]) -> list[int]:
-        """One level code an operation."""
+    def of(self, block: OperationBlock) -> list[int]:
+        """One level code an operation: the block's own where it has them."""
+        if block.level is not None:
+            return block.level.tolist()
         if not len(self._codes):
-            return [UNASKED] * len(kind)
-        drawn = self._chance.choice(self._codes, len(kind), p=self._shares)
-        asked: list[int] = numpy.where(numpy.isin(kind, list(READING)), drawn, UNASKED).tolist()
+            return [UNASKED] * len(block)
+        drawn = self._chance.choice(self._codes, len(block), p=self._shares)
+        reading = numpy.isin(block.kind, list(READING))
+        asked: list[int] = numpy.where(reading, drawn, UNASKED).tolist()
         return asked
 
 
@@ -203,7 +206,7 @@ class LoadDriver:
         columns = (block.follow_up, block.kind, block.key, block.size, block.count)
         # What _start takes of each operation.
         self._operations: Iterator[tuple[bool, int, int, int, int, int]] = zip(
-            *(column.tolist() for column in columns), self._levels.block(block.kind), strict=True
+            *(column.tolist() for column in columns), self._levels.of(block), strict=True
         )
         self._left = len(block)
         self._starts: list[int] = []

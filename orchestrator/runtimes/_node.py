@@ -169,8 +169,12 @@ class NodeShell:
         """
         for command in administration:
             if command.at >= self._now_ns():
-                self._at(command.at, self._event, Admin(command.command, command.node))
+                self._at(command.at, self.hear, Admin(command.command, command.node))
         self._event(Started(records))
+
+    def hear(self, command: Admin) -> None:
+        """An operator's command."""
+        self._event(command)
 
     def requested(self, handles: list[Any], ops: list[Op]) -> None:
         """Operations of clients, as many as arrived together."""

@@ -25,7 +25,7 @@ from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._network import LOST, Link, Sender
-from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._node import NodeShell, Scheduler
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -57,6 +57,7 @@ class SimulatedNode:
         parts = cluster.parts
         store = parts.store
         self._clock = cluster.clock
+        self._scheduler = self._shell_clock()
         self.cache = make_cache(store)
         if self.cache is not None and self.cache_warm:
             warm(self.cache, parts)
@@ -84,10 +85,14 @@ class SimulatedNode:
         slot = self.cluster.parts.store.cache
         return slot is not None and slot.params.warm
 
+    def _shell_clock(self) -> Scheduler:
+        """The clock that the node's shell goes by."""
+        return self._clock
+
     def _new_shell(self) -> NodeShell:
         parts = self.cluster.parts
         machine = make_machine(parts, self.node)
-        return make_shell(parts, self.node, machine, self.cache, self._clock, self)
+        return make_shell(parts, self.node, machine, self.cache, self._scheduler, self)
 
     # --- Outlet ---------------------------------------------------------------------------
 
@@ -127,7 +132,7 @@ class SimulatedNode:
 
     def sync(self, done: Callable[[], None]) -> None:
         due_ns = self._clock.current_ns + self._sync_law.draw_ns()
-        self._clock.at(due_ns, lambda _: done(), None)
+        self._scheduler.at(due_ns, lambda _: done(), None)
 
     def became(self, role: str) -> None:
         self.cluster.event(self.node, "role", role)
@@ -240,13 +245,15 @@ class SimulatedClient:
 class SimulatedCluster:
     """All parties of one run."""
 
+    node_type: type[SimulatedNode] = SimulatedNode
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.clock = VirtualClock(SETUP_NS)
         self.events: list[EventRecord] = []
         self.severed: dict[tuple[int, int], bool] = {}
         # All machines; the nodes are those of them that hold data and that clients know.
-        self.machines = [SimulatedNode(self, node) for node in range(parts.machines)]
+        self.machines = [self.node_type(self, node) for node in range(parts.machines)]
         self.nodes = self.machines[: parts.system.nodes]
         self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
 

@@ -1,0 +1,1 @@
+"""Seeded simulations under faults: drawing them, running them, judging and minimising them."""

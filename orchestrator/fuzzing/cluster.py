@@ -1,0 +1,354 @@
+"""The simulated cluster under a scenario's faults, with invariants checked after every event.
+
+What chance decides (the delay and loss of each message, the length of each sync) is a function
+of the seed, of who does it and when, and not the next number of a stream: so taking something
+out of a scenario leaves the chances of all that happens at other times as they were.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from orchestrator.core.distributions import build
+from orchestrator.core.keys import KeyRange, NumberedKeys
+from orchestrator.core.levels import CODES, UNASKED
+from orchestrator.core.load import OperationBlock
+from orchestrator.core.machine import KIND_NAMES, READING, Admin, Effect, Event, Preload
+from orchestrator.core.registry import Slot
+from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
+from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._virtual_clock import VirtualClock
+from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+
+PAYLOAD_BYTES = 8
+_LEADING = ("leader", "primary", "head")
+
+
+# --- the load ---------------------------------------------------------------------------
+
+
+class ScenarioLoad:
+    """Workload, arrival and timetable in one: each client's share of the operations."""
+
+    closed = False
+    rate_per_s = None
+    payload_bytes = PAYLOAD_BYTES
+    sessions = 0
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self.total = len(scenario.operations)
+        self.key_names = NumberedKeys(scenario.keys)
+
+    def preload(self) -> Preload:
+        """Every key is there."""
+        return KeyRange(self._scenario.keys, PAYLOAD_BYTES)
+
+    def stream(self, seed: int, client: int, clients: int) -> ScenarioStream:
+        """Every ``clients``-th operation."""
+        return ScenarioStream(self._scenario, client, clients)
+
+    def timetable(self, seed: int, client: int, clients: int) -> ScenarioLoad:
+        """The times are in the blocks."""
+        return self
+
+    def starts_ns(self, operations: OperationBlock) -> NDArray[numpy.int64]:
+        """When they are to start."""
+        assert operations.time_ns is not None
+        return operations.time_ns
+
+    def think_ns(self) -> int:
+        return 0
+
+
+class ScenarioStream:
+    """One client's operations."""
+
+    def __init__(self, scenario: Scenario, client: int, clients: int) -> None:
+        self._left = list(scenario.operations[client::clients])
+
+    def block(self, count: int) -> OperationBlock:
+        """The next ones."""
+        steps, self._left = self._left[:count], self._left[count:]
+        kinds = [KIND_NAMES.index(step.op) for step in steps]
+        return OperationBlock(
+            kind=numpy.array(kinds, dtype=numpy.uint8),
+            key=numpy.array([step.key for step in steps], dtype=numpy.int64),
+            size=numpy.full(len(steps), 2 * PAYLOAD_BYTES, dtype=numpy.int32),
+            count=numpy.ones(len(steps), dtype=numpy.int32),
+            follow_up=numpy.zeros(len(steps), dtype=numpy.bool_),
+            time_ns=numpy.array([step.at_ns for step in steps], dtype=numpy.int64),
+            level=numpy.array([_code(step.op, step.level) for step in steps], dtype=numpy.uint8),
+        )
+
+
+def _code(op: str, level: str) -> int:
+    return CODES[level] if level and KIND_NAMES.index(op) in READING else UNASKED
+
+
+# --- the machines -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chosen(Slot):
+    """A protocol slot whose machine is given: watched, or not registered at all."""
+
+    machine: type[Any] = object
+
+    @property
+    def implementation(self) -> type[Any]:
+        return self.machine
+
+
+@functools.cache
+def watched(machine: type[Any]) -> type[Any]:
+    """The machine with its invariants checked after every event."""
+
+    class Watched(machine):  # type: ignore[misc]
+        def handle(self, event: Event, now_ns: int) -> list[Effect]:
+            effects: list[Effect] = super().handle(event, now_ns)
+            self.check()
+            return effects
+
+    return Watched
+
+
+_CHANCE = struct.Struct("<qhhqh")
+
+
+def exponential_ns(mean_ns: float, chance: float) -> int:
+    """The draw of an exponential law at a quantile."""
+    return round(-mean_ns * math.log1p(-chance))
+
+
+class PausableClock:
+    """One node's clock: while the node is paused its callbacks wait."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.now_ns = clock.now_ns
+        self.paused = False
+        self._waiting: list[tuple[Callable[[Any], None], Any]] = []
+
+    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        self._clock.at(when_ns, self._ring, (callback, argument))
+
+    def _ring(self, call: tuple[Callable[[Any], None], Any]) -> None:
+        if self.paused:
+            self._waiting.append(call)
+        else:
+            call[0](call[1])
+
+    def resume(self) -> int:
+        """Everything that waited happens now, in order; returns how much that was."""
+        self.paused = False
+        waiting, self._waiting = self._waiting, []
+        for callback, argument in waiting:
+            self._clock.at(self._clock.current_ns, callback, argument)
+        return len(waiting)
+
+
+class FuzzedNode(SimulatedNode):
+    """A node that can be paused, and whose messages can be lost or doubled."""
+
+    cluster: FuzzedCluster
+
+    def __init__(self, cluster: FuzzedCluster, node: int) -> None:
+        store = cluster.parts.store
+        self._delay_ns = build(store.network.delay).mean_ns
+        self._sync_ns = build(store.node.storage.sync).mean_ns
+        self._fifo = store.network.ordering == "fifo"
+        self._last_ns: dict[int, int] = {}
+        super().__init__(cluster, node)
+
+    def _shell_clock(self) -> Any:
+        self.pausable = PausableClock(self.cluster.clock)
+        return self.pausable
+
+    def send(self, target: int, message: Any) -> None:
+        cluster = self.cluster
+        copies = 1
+        for index, storm in enumerate(cluster.storms):
+            drawn = cluster.chance(self.node, target, 2 + index)
+            if drawn < storm.loss:
+                cluster.struck(storm)
+                return
+            if drawn < storm.loss + storm.duplicates:
+                cluster.struck(storm)
+                copies += 1
+        if cluster.cut(self.node, target):
+            return
+        for copy in range(copies):
+            delay_ns = exponential_ns(self._delay_ns, cluster.chance(self.node, target, -copy))
+            due_ns = cluster.clock.current_ns + delay_ns
+            if self._fifo:
+                due_ns = self._last_ns[target] = max(due_ns, self._last_ns.get(target, 0))
+            cluster.clock.at(due_ns, cluster.machines[target].arrive, (self.node, message))
+
+    def sync(self, done: Callable[[], None]) -> None:
+        lasts_ns = exponential_ns(self._sync_ns, self.cluster.chance(self.node, self.node, 1))
+        due_ns = self.cluster.clock.current_ns + lasts_ns
+        self.pausable.at(due_ns, lambda _: done(), None)
+
+    def crash(self, survivors: int = 0) -> None:
+        self.cluster.collect_marks(self)
+        super().crash(survivors)
+
+    def arrive(self, message: tuple[int, Any]) -> None:
+        if self.pausable.paused:
+            self.pausable._ring((super().arrive, message))
+        else:
+            super().arrive(message)
+
+    def request(self, request: Any) -> None:
+        if self.pausable.paused:
+            self.pausable._ring((super().request, request))
+        else:
+            super().request(request)
+
+
+class FuzzedCluster(SimulatedCluster):
+    """Carries out the faults of a scenario. ``effective``: those that had an effect."""
+
+    node_type = FuzzedNode
+    machines: list[FuzzedNode]
+    nodes: list[FuzzedNode]
+
+    def __init__(self, parts: Parts, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.storms: list[Fault] = []
+        self.effective: dict[Fault, bool] = dict.fromkeys(scenario.faults, False)
+        self.marks: dict[str, int] = {}
+        self._cuts: dict[tuple[int, int], list[Fault]] = {}
+        super().__init__(parts)
+
+    def chance(self, source: int, target: int, what: int) -> float:
+        """A number in [0, 1) for what happens on this link now."""
+        named = _CHANCE.pack(self.scenario.seed, source, target, self.clock.current_ns, what)
+        return int.from_bytes(blake2b(named, digest_size=6).digest(), "big") / 2**48
+
+    def struck(self, fault: Fault) -> None:
+        """The fault had an effect."""
+        self.effective[fault] = True
+
+    def plan(self) -> None:
+        """Put all faults into the clock."""
+        for fault in self.scenario.faults:
+            self.clock.at(fault.at_ns, self._strike, fault)
+        self.clock.at(self.scenario.heal_ns, self._heal, None)
+
+    def cut(self, source: int, target: int) -> bool:
+        found = self._cuts.get((source, target)) if self._cuts else None
+        if not found:
+            return False
+        self.struck(found[-1])
+        return True
+
+    # --- faults ---------------------------------------------------------------------------
+
+    def _strike(self, fault: Fault) -> None:
+        victim = self._victim(fault)
+        if victim is None:
+            return
+        until_ns = min(fault.until_ns, self.scenario.heal_ns)
+        match fault.kind:
+            case "crash":
+                if not victim.shell.stopped:
+                    self.struck(fault)
+                    self._forget_pause(victim)
+                    victim.crash(survivors=fault.survivors)
+                    if fault.until_ns:
+                        self.clock.at(until_ns, self._restart, victim)
+            case "pause":
+                if not victim.pausable.paused and not victim.shell.stopped:
+                    victim.pausable.paused = True
+                    self.clock.at(until_ns, self._resume, (victim, fault))
+            case "cut":
+                links = self._links(victim.node, fault)
+                for link in links:
+                    self._cuts.setdefault(link, []).append(fault)
+                self.clock.at(until_ns, self._mend, (links, fault))
+            case "storm":
+                self.storms.append(fault)
+                self.clock.at(until_ns, self._calm, fault)
+            case "command":
+                self.struck(fault)
+                for node in self.machines:
+                    if not node.shell.stopped:
+                        node.shell.hear(Admin(fault.command, victim.node))
+
+    def _victim(self, fault: Fault) -> FuzzedNode | None:
+        if fault.node != LEADER:
+            return self.machines[fault.node] if fault.node < len(self.machines) else None
+        leading = [each for each in self.nodes if each.shell.machine.role in _LEADING]
+        alive = [each for each in leading if not each.shell.stopped]
+        return alive[-1] if alive else self.nodes[0]
+
+    def _links(self, victim: int, fault: Fault) -> list[tuple[int, int]]:
+        others = [other for other in fault.others if other != victim]
+        outward = [(victim, other) for other in others]
+        inward = [(other, victim) for other in others]
+        return {"both": outward + inward, "out": outward, "in": inward}[fault.direction]
+
+    def _forget_pause(self, node: FuzzedNode) -> None:
+        if node.pausable.paused:
+            node.pausable.resume()
+
+    def _restart(self, node: FuzzedNode) -> None:
+        if node.shell.stopped:
+            node.restart()
+
+    def _resume(self, paused: tuple[FuzzedNode, Fault]) -> None:
+        node, fault = paused
+        if node.pausable.paused and node.pausable.resume():
+            self.struck(fault)
+
+    def _mend(self, cut: tuple[list[tuple[int, int]], Fault]) -> None:
+        links, fault = cut
+        for link in links:
+            faults = self._cuts.get(link, [])
+            if fault in faults:
+                faults.remove(fault)
+            if not faults:
+                self._cuts.pop(link, None)
+
+    def _calm(self, fault: Fault) -> None:
+        if fault in self.storms:
+            self.storms.remove(fault)
+
+    def _heal(self, _: None) -> None:
+        """Everything that can come back does."""
+        self.storms.clear()
+        self._cuts.clear()
+        returning = self.scenario.system["node"]["storage"]["durability"] != "memory"
+        for node in self.machines:
+            self._forget_pause(node)
+            if returning:
+                self._restart(node)
+
+    # --- what the machines say of themselves ----------------------------------------------
+
+    def event(self, node: int, kind: str, detail: str) -> None:
+        super().event(node, kind, detail)
+        if kind == "role":
+            self.mark(detail)
+
+    def mark(self, what: str, count: int = 1) -> None:
+        """Count something that the simulation reached."""
+        self.marks[what] = self.marks.get(what, 0) + count
+
+    def collect_marks(self, node: FuzzedNode) -> None:
+        """What the node's shell has counted since it started."""
+        marks = node.shell.marks
+        for what, count in marks.items():
+            self.mark(what, count)
+        marks.clear()

@@ -1,0 +1,309 @@
+"""From a seed to a scenario: cluster, links, faults and load.
+
+Times are in units of ``pace``: the protocol's own time-outs are scaled so that the longest of
+them is one pace, and a scenario lasts at least twenty of them, so that a short simulation sees
+many elections, retransmissions and changes of view.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from orchestrator.core.levels import LEVELS
+from orchestrator.core.machine import (
+    ADD,
+    INCREMENT,
+    KIND_NAMES,
+    READ,
+    REQUEST,
+    RESPONSE,
+    SCAN,
+    WRITE,
+    ClaimContext,
+)
+from orchestrator.core.parameters import DURATION
+from orchestrator.core.randomness import scalar_stream
+from orchestrator.core.registry import Family, plugin
+from orchestrator.core.units import NS_PER_MS, format_duration
+from orchestrator.errors import ConfigError, InputError, suggestion
+from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+
+OPERATIONS_MIN: Final = 200
+FAULTS_MIN: Final = 6
+PACES: Final = 24
+"""Length of the load before all is healed, in paces."""
+SETTLE_PACES: Final = 12
+FINAL_PACES: Final = 4
+STEP_NS: Final = 10_000
+_ATTEMPTS: Final = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Weights of the kinds of fault, and how often one is aimed at the leader."""
+
+    crash: float
+    pause: float
+    cut: float
+    storm: float
+    command: float
+    hunt: float
+    faults: tuple[int, int]
+
+
+PROFILES: Final = {
+    "mixed": Profile(0.4, 0.1, 0.35, 0.1, 0.05, 0.4, (FAULTS_MIN, 14)),
+    "recovery": Profile(0.7, 0.05, 0.2, 0.05, 0.0, 0.7, (14, 30)),
+    "membership": Profile(0.2, 0.0, 0.3, 0.0, 0.5, 0.5, (12, 24)),
+}
+
+
+def draw(
+    protocol: str,
+    seed: int,
+    *,
+    attempt: int = 0,
+    profile: str = "mixed",
+    fixed: Mapping[str, Any] | None = None,
+) -> Scenario:
+    """The scenario of a seed. ``fixed``: parameters of the protocol that are not drawn;
+    ``attempt``: another drawing for the same seed.
+
+    Raises ConfigError for an unknown protocol or parameter, InputError for an unknown profile.
+    """
+    if profile not in PROFILES:
+        hint = suggestion(profile, PROFILES)
+        raise InputError(f"unknown profile {profile!r}", path="--profile", hint=hint)
+    return _Drawing(protocol, seed, attempt, PROFILES[profile], dict(fixed or {})).scenario()
+
+
+class _Drawing:
+    def __init__(
+        self, protocol: str, seed: int, attempt: int, profile: Profile, fixed: Mapping[str, Any]
+    ) -> None:
+        self._protocol = protocol
+        self._seed = seed
+        self._profile = profile
+        self._fixed = fixed
+        self._chance = scalar_stream(seed, f"fuzz/{protocol}/{attempt}")
+        self._plugin = plugin(Family.PROTOCOL, protocol, path="PROTOCOL")
+        self._pace_ns = self._chance.choice((40, 60, 90)) * NS_PER_MS
+
+    def scenario(self) -> Scenario:
+        chance, pace_ns = self._chance, self._pace_ns
+        heal_ns = PACES * pace_ns
+        final_ns = heal_ns + SETTLE_PACES * pace_ns
+        replicas, nodes, params = self._cluster()
+        durable = chance.random() < 0.8
+        sticky = chance.random() < 0.4
+        delay_ns = pace_ns // chance.choice((60, 30, 20))
+        system = {
+            "name": "replicated_store",
+            "protocol": {"name": self._protocol} | params,
+            "replicas": replicas,
+            "nodes": nodes,
+            "node": {
+                "cpu": {"read": "20us", "write": "20us", "message": "10us"},
+                "storage": {
+                    "write": "20us",
+                    "sync": {"name": "exponential", "mean": format_duration(delay_ns // 2)},
+                    "durability": "fsync" if durable else "memory",
+                },
+            },
+            "network": {
+                "delay": {"name": "exponential", "mean": format_duration(delay_ns)},
+                "delays": {kind: format_duration(delay_ns) for kind in (REQUEST, RESPONSE)},
+                "ordering": chance.choice(("fifo", "none")),
+            },
+            "batch": {"max": chance.choice((1, 1, 4)), "linger": "100us"},
+        }
+        keys = chance.choice((1, 2, 4, 8))
+        return Scenario(
+            protocol=self._protocol,
+            seed=self._seed,
+            system=system,
+            client={
+                "timeout": format_duration(2 * pace_ns),
+                "connections": 2,
+                "sticky": sticky,
+            },
+            clients=2,
+            keys=keys,
+            heal_ns=heal_ns,
+            final_ns=final_ns,
+            operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
+            faults=tuple(self._faults(nodes, durable, heal_ns)),
+        )
+
+    # --- the cluster ----------------------------------------------------------------------
+
+    def _cluster(self) -> tuple[int, int, dict[str, Any]]:
+        """A number of replicas, of nodes, and parameters that fit."""
+        chance = self._chance
+        reason: str | None = ""
+        for _ in range(_ATTEMPTS):
+            params = self._params()
+            replicas = chance.choice((3, 3, 3, 3, 5, 5, 2, 4))
+            nodes = replicas + chance.choice((0, 0, 0, 1, 2))
+            built = self._built(params)
+            for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
+                reason = self._plugin.implementation.validate(built, copies, all_nodes)
+                if reason is None:
+                    return copies, all_nodes, params
+        raise ConfigError(f"no cluster of up to 5 replicas fits: {reason}", path="PROTOCOL")
+
+    def _built(self, params: Mapping[str, Any]) -> Any:
+        from orchestrator.config.load import load_mapping
+
+        system = {"protocol": {"name": self._protocol} | dict(params), "replicas": 1}
+        return load_mapping({"system": system}).system.params.protocol.params
+
+    def _params(self) -> dict[str, Any]:
+        """Words and switches at random, numbers from their probes, durations to scale."""
+        chance = self._chance
+        params: dict[str, Any] = {}
+        fields = dataclasses.fields(self._plugin.params)
+        longest_ns = max(
+            (field.default for field in fields if _is_duration(field)), default=self._pace_ns
+        )
+        for field in fields:
+            metadata = field.metadata
+            if field.name in self._fixed:
+                continue
+            if _is_duration(field):
+                scaled_ns = max(1000, field.default * self._pace_ns // longest_ns)
+                params[field.name] = format_duration(scaled_ns // 1000 * 1000)
+            elif "options" in metadata:
+                params[field.name] = chance.choice(metadata["options"])
+            elif field.type == "bool":
+                params[field.name] = chance.random() < 0.5
+            elif "probes" in metadata:
+                params[field.name] = chance.choice((field.default, *metadata["probes"]))
+        return params | dict(self._fixed)
+
+    # --- the load -------------------------------------------------------------------------
+
+    def _steps(
+        self, keys: int, system: Mapping[str, Any], sticky: bool, heal_ns: int, final_ns: int
+    ) -> list[Step]:
+        chance = self._chance
+        reads, changes = self._kinds()
+        levels = self._read_levels(system, sticky)
+        weak_share = chance.choice((0.0, 0.3, 0.7)) if levels else 0.0
+        write_share = chance.choice((0.3, 0.5, 0.7))
+
+        def step(at_ns: int, key: int, kind: int) -> Step:
+            level = ""
+            if kind in reads and levels and chance.random() < weak_share:
+                level = chance.choice(levels)
+            return Step(at_ns, KIND_NAMES[kind], key, level)
+
+        count = chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
+        times = _times(chance, 0, final_ns, count)
+        steps = [
+            step(
+                at_ns,
+                chance.randrange(keys),
+                chance.choice(changes if chance.random() < write_share else reads),
+            )
+            for at_ns in times
+        ]
+        gap_ns = FINAL_PACES * self._pace_ns // (4 * keys + 1)
+        final = [(key, kind) for key in range(keys) for kind in (changes[0], reads[0])] + [
+            (key, reads[0]) for key in range(keys) for _ in range(2)
+        ]
+        for number, (key, kind) in enumerate(final):
+            at_ns = final_ns + number * gap_ns // STEP_NS * STEP_NS
+            steps.append(Step(at_ns, KIND_NAMES[kind], key))
+        return steps
+
+    def _kinds(self) -> tuple[list[int], list[int]]:
+        """Kinds that read one key, and that change it."""
+        served = self._plugin.implementation.kinds
+        reads = [kind for kind in (READ,) if kind in served]
+        changes = [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
+        assert SCAN not in reads
+        return reads, changes
+
+    def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
+        durability = system["node"]["storage"]["durability"]
+        context = ClaimContext(
+            system["replicas"], sticky, durability, system["nodes"], durability != "memory"
+        )
+        params = {key: value for key, value in system["protocol"].items() if key != "name"}
+        offered = self._plugin.implementation.read_levels(self._built(params), context)
+        return [level for level in LEVELS if level in offered]
+
+    # --- the faults -----------------------------------------------------------------------
+
+    def _faults(self, nodes: int, durable: bool, heal_ns: int) -> list[Fault]:
+        chance, profile = self._chance, self._profile
+        commands = sorted(self._plugin.implementation.commands)
+        weights = {
+            "crash": profile.crash,
+            "pause": profile.pause,
+            "cut": profile.cut,
+            "storm": profile.storm,
+            "command": profile.command if commands else 0.0,
+        }
+        kinds = chance.choices(
+            list(weights), list(weights.values()), k=chance.randint(*profile.faults)
+        )
+        times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
+        lost = 0
+        faults = []
+        loss, duplicates = chance.choice(((0.0, 0.0), (0.01, 0.0), (0.03, 0.01)))
+        if loss:
+            faults.append(Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates))
+        for kind, at_ns in zip(kinds, times, strict=True):
+            if kind == "crash" and not durable:
+                # Who forgets everything stays away, and a minority may be away.
+                if lost >= (nodes - 1) // 2:
+                    kind = "cut"  # noqa: PLW2901 - drawn again
+                else:
+                    lost += 1
+                    faults.append(Fault("crash", at_ns, node=chance.randrange(nodes)))
+                    continue
+            faults.append(self._fault(kind, at_ns, nodes, commands))
+        return faults
+
+    def _fault(self, kind: str, at_ns: int, nodes: int, commands: Sequence[str]) -> Fault:
+        chance, pace_ns = self._chance, self._pace_ns
+        lasts_ns = round(chance.expovariate(1 / (1.5 * pace_ns)))
+        until_ns = at_ns + lasts_ns // STEP_NS * STEP_NS + STEP_NS
+        aimed = chance.random() < self._profile.hunt
+        node: Any = LEADER if aimed else chance.randrange(nodes)
+        match kind:
+            case "crash":
+                survivors = chance.choice((0, 0, 1, 3))
+                return Fault("crash", at_ns, until_ns, node, survivors=survivors)
+            case "pause":
+                return Fault("pause", at_ns, until_ns, node)
+            case "cut":
+                # The authority, where there is one, is node ``nodes``.
+                others = tuple(sorted(_some(chance, range(nodes + 1))))
+                direction = chance.choice(("both", "both", "out", "in"))
+                return Fault("cut", at_ns, until_ns, node, others, direction)
+            case "storm":
+                loss, duplicates = chance.choice(((0.3, 0.0), (0.1, 0.3), (0.0, 0.5)))
+                return Fault("storm", at_ns, until_ns, loss=loss, duplicates=duplicates)
+            case _:
+                about = chance.randrange(nodes)
+                return Fault("command", at_ns, node=about, command=chance.choice(commands))
+
+
+def _is_duration(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("quantity") == DURATION and isinstance(field.default, int)
+
+
+def _times(chance: random.Random, low_ns: int, high_ns: int, count: int) -> list[int]:
+    """Times in order, in steps that are readable in a scenario file."""
+    drawn = sorted(chance.randrange(low_ns, high_ns) for _ in range(count))
+    return [at_ns // STEP_NS * STEP_NS for at_ns in drawn]
+
+
+def _some(chance: random.Random, among: Sequence[int]) -> list[int]:
+    return chance.sample(list(among), chance.randint(1, len(among)))

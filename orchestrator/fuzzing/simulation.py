@@ -1,0 +1,197 @@
+"""One scenario, run and judged.
+
+Safety is checked while faults happen: the machines' own invariants after every event, and the
+checkers on the whole history, each level on all writes and the reads that asked for it.
+Liveness is checked after the faults have ended: the replicas that claim it must converge, and
+every operation of the final phase must succeed.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from orchestrator.config.load import load_mapping
+from orchestrator.core import levels
+from orchestrator.core.history import History
+from orchestrator.core.machine import OK, READING, ClaimContext
+from orchestrator.core.units import format_duration
+from orchestrator.core.verdict import VALID, Evidence, check
+from orchestrator.errors import ConfigError, EnvironmentFailure
+from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster, ScenarioLoad, watched
+from orchestrator.fuzzing.scenario import Scenario
+from orchestrator.runtimes._parts import Parts, contents_digest
+from orchestrator.systems.replicated_store import MEMORY, ReplicatedStore, ReplicatedStoreParams
+
+INVARIANT: Final = "invariant"
+LIVENESS: Final = "liveness"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """``property``: a level, ``invariant`` or ``liveness``. ``at_ns``: when it had shown."""
+
+    property: str
+    explanation: str
+    witness: tuple[Mapping[str, Any], ...] = ()
+    at_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation showed. ``marks``: what it reached, by name."""
+
+    violation: Violation | None
+    operations: int
+    effective_faults: int
+    marks: dict[str, int]
+    history: History | None = None
+
+
+def simulate(scenario: Scenario, machine: type[Any] | None = None) -> Outcome:
+    """Run a scenario; ``machine`` stands in for the protocol's own."""
+    cluster = FuzzedCluster(parts_of(scenario, machine), scenario)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        cluster.plan()
+        violation = _run(cluster)
+    finally:
+        if collecting:
+            gc.enable()
+    for node in cluster.machines:
+        cluster.collect_marks(node)
+    history = History.concatenate([client.driver.history() for client in cluster.clients])
+    if violation is None:
+        violation = _judge(cluster, history)
+    effective = sum(cluster.effective.values())
+    return Outcome(violation, len(history), effective, cluster.marks, history)
+
+
+def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
+    """The plan of a scenario. Raises ConfigError where its configuration is none."""
+    config = load_mapping(
+        {
+            "runtime": "sim",
+            "seed": scenario.seed,
+            "system": scenario.system,
+            "client": scenario.client,
+            "clients": scenario.clients,
+            "warmup": "0s",
+            "duration": "1s",
+        }
+    )
+    store = config.system.params
+    slot = store.protocol
+    chosen = Chosen(slot.family, slot.name, slot.params, watched(machine or slot.implementation))
+    params = replace(store, protocol=chosen)
+    config = replace(config, system=replace(config.system, params=params))
+    system = ReplicatedStore(params)
+    system.validate(1)
+    _refuse_restarts(scenario, params)
+    load: Any = ScenarioLoad(scenario)
+    return Parts(config, system, load, load)
+
+
+def _refuse_restarts(scenario: Scenario, store: ReplicatedStoreParams) -> None:
+    """A node without durable records has lost its votes and its log: it must stay away."""
+    if store.node.storage.durability != MEMORY:
+        return
+    for index, fault in enumerate(scenario.faults):
+        if fault.kind != "crash" or not fault.until_ns:
+            continue
+        context = ClaimContext(store.replicas, False, MEMORY, scenario.nodes, restarts=True)
+        implementation, own = store.protocol.implementation, store.protocol.params
+        strongest = next(iter(implementation.claims(own, replace(context, restarts=False))), "")
+        reason = implementation.why_not(own, context, strongest)
+        raise ConfigError(
+            "a crashed node cannot come back under durability: memory"
+            + (f": {reason}" if reason else ", which keeps nothing"),
+            path=f"faults[{index}].until",
+            hint="use durability: fsync, or leave `until` out",
+        )
+
+
+def _run(cluster: FuzzedCluster) -> Violation | None:
+    try:
+        cluster.run()
+    except AssertionError as error:
+        at_ns = max(0, cluster.clock.current_ns)
+        text = f"at {format_duration(at_ns)}: {_said(error)}"
+        return Violation(INVARIANT, text, at_ns=at_ns)
+    except EnvironmentFailure as error:
+        return Violation(LIVENESS, str(error))
+    return None
+
+
+def _said(error: AssertionError) -> str:
+    """The message of an assertion, or the code that failed."""
+    import traceback
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error or frame.line} ({frame.name})"
+
+
+def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
+    scenario, store = cluster.scenario, cluster.parts.store
+    sticky = cluster.parts.config.client.sticky
+    context = ClaimContext(
+        store.replicas,
+        sticky,
+        store.node.storage.durability,
+        cluster.parts.system.nodes,
+        restarts=store.node.storage.durability != "memory",
+    )
+    claimed = store.protocol.implementation.claims(store.protocol.params, context)
+    digests = [
+        contents_digest(node.shell.machine) for node in cluster.nodes if not node.shell.stopped
+    ]
+    evidence = Evidence(digests=digests)
+    # Without a node that is away for good neither liveness nor convergence is promised.
+    whole = len(digests) == len(cluster.nodes)
+    for level, part in parts_by_level(history, claimed):
+        if level == levels.EVENTUAL and not whole:
+            continue
+        found = check(part, level, evidence)
+        if found.verdict != VALID:
+            returns = [each["returned_ns"] or each["invoked_ns"] for each in found.witness]
+            at_ns = max(returns) if returns else None
+            return Violation(level, found.explanation, found.witness, at_ns)
+    final = history.invoked_ns >= scenario.final_ns
+    failed = history.select(final & (history.outcome != OK))
+    if whole and len(failed):
+        at = format_duration(int(failed.invoked_ns[0]))
+        heal = format_duration(scenario.heal_ns)
+        return Violation(
+            LIVENESS,
+            f"All faults had ended at {heal}, but of {int(final.sum())} operations of the final"
+            f" phase {len(failed)} did not succeed, the first of them asked at {at}.",
+        )
+    return None
+
+
+def parts_by_level(history: History, claimed: frozenset[str]) -> list[tuple[str, History]]:
+    """(level, what it is checked on): all writes, and the reads that asked for it or for more.
+
+    Reads that ask for nothing are held to what is claimed.
+    """
+    asked = {int(code) for code in set(history.level.tolist())} - {levels.UNASKED}
+    wanted = {level for level, code in levels.CODES.items() if code in asked} | set(claimed)
+    parts = []
+    for level in levels.LEVELS:
+        if level not in wanted or level == levels.NONE:
+            continue
+        codes = [levels.CODES[other] for other in levels.LEVELS if level in levels.implied(other)]
+        if level in levels.closure(claimed):
+            codes.append(levels.UNASKED)
+        writes = ~_isin(history.kind, READING)
+        parts.append((level, history.select(writes | _isin(history.level, codes))))
+    return parts
+
+
+def _isin(column: Any, values: Any) -> Any:
+    import numpy
+
+    return numpy.isin(column, list(values))
