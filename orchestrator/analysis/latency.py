@@ -21,10 +21,11 @@ from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
 from orchestrator.core.history import NEVER, History
-from orchestrator.core.machine import KIND_NAMES, OK
+from orchestrator.core.machine import KIND_NAMES, OK, READ, SCAN, WRITE
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 
+_ALWAYS: Final = (READ, WRITE, SCAN)
 ALL: Final = "all"
 SIGNIFICANT_DIGITS: Final = 3
 HIGHEST_NS: Final = 24 * 3600 * NS_PER_S
@@ -245,10 +246,12 @@ def measured_window(record: RunRecord, timeout_ns: int) -> Window:
 
 
 def histograms(window: Window) -> dict[str, LatencyHistogram]:
-    """``all`` and one of each kind of operation (empty where there was none)."""
+    """``all``, ``read``, ``write`` and ``scan`` (empty where there was none), and one of each
+    other kind of operation that there was.
+    """
     kinds = {
-        name: LatencyHistogram.of(window.latency_ns[window.kind == kind])
-        for kind, name in enumerate(KIND_NAMES)
+        KIND_NAMES[kind]: LatencyHistogram.of(window.latency_ns[window.kind == kind])
+        for kind in sorted({*_ALWAYS, *numpy.unique(window.kind).tolist()})
     }
     return {ALL: LatencyHistogram.merged(kinds.values()), **kinds}
 
@@ -256,4 +259,8 @@ def histograms(window: Window) -> dict[str, LatencyHistogram]:
 def merge_histograms(parts: Iterable[dict[str, LatencyHistogram]]) -> dict[str, LatencyHistogram]:
     """Name by name, over clients or repeats."""
     listed = list(parts)
-    return {name: LatencyHistogram.merged(part[name] for part in listed) for name in listed[0]}
+    names = dict.fromkeys(name for part in listed for name in part)
+    return {
+        name: LatencyHistogram.merged(part[name] for part in listed if name in part)
+        for name in names
+    }

@@ -34,7 +34,7 @@ def judge(
     violations = _latency_violations("", slo, histograms[ALL])
     for kind in KIND_NAMES:
         bounds = getattr(slo, kind, None)
-        if bounds is not None:
+        if bounds is not None and kind in histograms:
             violations += _latency_violations(f"{kind}.", bounds, histograms[kind])
     rate = error_rate(outcomes)
     if slo.error_rate is not None and rate is not None and rate > slo.error_rate:

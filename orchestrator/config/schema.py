@@ -43,6 +43,7 @@ class Client:
     timeout: int = duration("1s", low="1us", help="after which an operation's outcome is UNKNOWN")
     connections: int = number(16, low=1, high=4096, help="of each client to each node")
     sticky: bool = False
+    nearest: bool = False
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
     def __post_init__(self) -> None:

@@ -146,7 +146,10 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 def _node(hint: Any, metadata: Mapping[str, Any]) -> Node | None:
     if "quantity" in metadata:
         quantity = Quantity(metadata["quantity"], metadata.get("low"))
-        return ListOf(quantity) if metadata.get("many") else quantity
+        nested: Node = quantity
+        for _ in range(metadata.get("many", 0)):
+            nested = ListOf(nested)
+        return nested
     if "family" in metadata:
         slot = PluginSlot(metadata["family"], metadata.get("extra"))
         match metadata.get("collection"):

@@ -222,7 +222,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class EmpiricalParams:
-    values: tuple[int, ...] = duration(many=True)
+    values: tuple[int, ...] = duration(many=1)
 
     def __post_init__(self) -> None:
         if not self.values:

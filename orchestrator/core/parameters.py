@@ -121,7 +121,7 @@ def _field(default: Any, metadata: dict[str, Any]) -> Any:
 
 
 def _quantity(
-    kind: str, default: Any, *, many: bool = False, low: str | None = None, help: str = ""
+    kind: str, default: Any, *, many: int = 0, low: str | None = None, help: str = ""
 ) -> Any:
     metadata = {"quantity": kind, "many": many, "optional": default is None, "help": help}
     metadata["low"] = None if low is None else PARSERS[kind](low)
@@ -132,9 +132,11 @@ def _quantity(
 
 
 def duration(
-    default: Any = _MISSING, *, many: bool = False, low: str | None = None, help: str = ""
+    default: Any = _MISSING, *, many: int = 0, low: str | None = None, help: str = ""
 ) -> Any:
-    """An int of nanoseconds, written like ``5ms`` (``many``: a tuple of them), at least ``low``."""
+    """An int of nanoseconds, written like ``5ms``, at least ``low``; with ``many`` a tuple of
+    them, with ``many=2`` a tuple of such tuples (whose default is empty).
+    """
     return _quantity(DURATION, default, many=many, low=low, help=help)
 
 

@@ -13,24 +13,21 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-import numpy
-from numpy.typing import NDArray
-
 from orchestrator.core.history import NEVER, NOTHING, VALUE_ID_BYTES, History
-from orchestrator.core.levels import CODES, UNASKED, canonical
+from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
     LOST,
     RETURNED,
     SENT,
-    Balancer,
     OperationBlock,
     OperationStream,
     Timetable,
 )
-from orchestrator.core.machine import FAIL, OK, READ, READING, UNKNOWN, WRITE, ClusterView, Op
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
+from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
 
 BLOCK: Final = 8192
@@ -38,27 +35,6 @@ RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-
-
-class LevelMix:
-    """Which level each operation asks for: reads draw one by their shares, writes ask for none."""
-
-    def __init__(self, shares: Mapping[str, float], chance: numpy.random.Generator) -> None:
-        total = sum(shares.values())
-        self._codes = numpy.array([CODES[canonical(level)] for level in shares], numpy.uint8)
-        self._shares = [share / total for share in shares.values()]
-        self._chance = chance
-
-    def of(self, block: OperationBlock) -> list[int]:
-        """One level code an operation: the block's own where it has them."""
-        if block.level is not None:
-            return block.level.tolist()
-        if not len(self._codes):
-            return [UNASKED] * len(block)
-        drawn = self._chance.choice(self._codes, len(block), p=self._shares)
-        reading = numpy.isin(block.kind, list(READING))
-        asked: list[int] = numpy.where(reading, drawn, UNASKED).tolist()
-        return asked
 
 
 class Port(Protocol):
@@ -83,13 +59,11 @@ class LoadDriver:
         key_names: Sequence[bytes],
         payload_bytes: int,
         timetable: Timetable,
-        balancer: Balancer,
-        candidates: Callable[[Op, ClusterView], Sequence[int]],
-        nodes: Sequence[int],
+        router: Router,
+        nodes: int,
         port: Port,
         levels: LevelMix,
         *,
-        sticky: bool,
         connections: int,
         timeout_ns: int,
         warmup_ns: int,
@@ -100,12 +74,10 @@ class LoadDriver:
         self._key_names = key_names
         self._padding = bytes(max(0, payload_bytes - VALUE_ID_BYTES))
         self._timetable = timetable
-        self._balancer = balancer
-        self._candidates = candidates
-        self._view = ClusterView(tuple(nodes))
+        self._router = router
+        self._balancer = router.balancer
         self._levels = levels
         self._port = port
-        self._sticky = sticky
         self._connections = connections
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
@@ -119,7 +91,7 @@ class LoadDriver:
         # (deadline, session, sequence), in order because the timeout is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
         self._retries: list[tuple[int, int, Session]] = []
-        self._last_return_ns = [[NEVER] * connections for _ in nodes]
+        self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
         self._open_sessions(timetable.sessions)
         self._fetch()
 
@@ -270,39 +242,18 @@ class LoadDriver:
         self._send(session, now_ns)
 
     def _send(self, session: Session, now_ns: int) -> None:
-        op = session.op
-        candidates = self._candidates(op, self._view)
-        if len(candidates) == 1:
-            node = candidates[0]
-        elif not self._sticky:
-            node = self._balancer.pick(op.key, candidates, now_ns)
-        else:
-            if session.sticky not in candidates:
-                session.sticky = self._balancer.pick(op.key, candidates, now_ns)
-            node = session.sticky
+        node = self._router.pick(session, now_ns)
         if self._port.submit(session, node):
             session.target = node
             self._balancer.observe(node, SENT, 0, now_ns)
         else:
-            self._avoid(node, session)
+            self._router.avoid(session, node, now_ns)
             self._retry(session, now_ns)
 
     def _retry(self, session: Session, now_ns: int) -> None:
         retry_ns = now_ns + RETRY_NS
         heapq.heappush(self._retries, (retry_ns, session.identity, session))
         self._wake_by(retry_ns)
-
-    def _avoid(self, node: int, session: Session) -> None:
-        """Ask another node next time."""
-        session.sticky = -1
-        nodes, writer, reader = self._view.nodes, self._view.writer, self._view.reader
-        if node in (writer, reader):
-            following = nodes[(nodes.index(node) + 1) % len(nodes)]
-            self._view = ClusterView(
-                nodes,
-                following if writer == node else writer,
-                following if reader == node else reader,
-            )
 
     def returned(
         self,
@@ -353,20 +304,16 @@ class LoadDriver:
             return
         self._balancer.observe(session.target, LOST, 0, now_ns)
         if node < 0:
-            self._avoid(session.target, session)
+            self._router.avoid(session, session.target, now_ns)
             self._retry(session, now_ns)
         else:
-            view = self._view
-            if session.op.kind in READING:
-                self._view = ClusterView(view.nodes, view.writer, node)
-            else:
-                self._view = ClusterView(view.nodes, node, view.reader)
+            self._router.learn(session.op, node)
             self._send(session, now_ns)
 
     def lost(self, session: Session, sequence: int, now_ns: int) -> None:
         """The connection broke while the operation was under way: it may have happened."""
         if session.sequence == sequence and session.busy:
-            self._avoid(session.target, session)
+            self._router.avoid(session, session.target, now_ns)
             self._give_up(session, now_ns)
 
     def _give_up(self, session: Session, now_ns: int) -> None:

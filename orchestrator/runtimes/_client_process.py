@@ -197,8 +197,8 @@ class ClientProcess:
         self._connection_type = TaggedConnection if parts.system.emulated else PlainConnection
         self._sender: Sender | None = None
         if parts.system.emulated:
-            sender = Sender(parts.store.network, parts.config.seed, f"client/{spec.client}/network")
-            self._sender = None if sender.instant else sender
+            name = f"client/{spec.client}/network"
+            self._sender = Sender(parts.store.network, parts.config.seed, name)
         self.clock = RealClock(loop, spec.origin_ns)
         self._connections: list[list[_Connection | None]] = []
         self._addresses: list[tuple[str, int]] = []
@@ -225,7 +225,12 @@ class ClientProcess:
         self.sessions = self.driver.sessions
 
     async def _open(self, node: int, number: int) -> None:
-        link = Link(self._sender) if self._sender is not None else None
+        link = None
+        if self._sender is not None:
+            parts, client = self._spec.parts, self._spec.client
+            link = Link(self._sender, parts.client_distance_ns(client, node))
+            if link.instant:
+                link = None
         await self._loop.create_connection(
             lambda: self._connection_type(self, node, number, link), *self._addresses[node]
         )

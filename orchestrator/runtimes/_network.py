@@ -1,6 +1,7 @@
 """Links: when a message that is sent now arrives. The same model in both runtimes.
 
-A link has a delay (by message kind where given), jitter added to it, bandwidth (messages queue
+A link has a delay (by message kind where given) on top of the distance between the zones of
+its ends, jitter added to it, bandwidth (messages queue
 behind each other), loss, and an order: ``fifo`` never lets a message overtake an earlier one
 (as TCP; it changes the law of the delay), ``none`` lets independent delays reorder.
 """
@@ -52,10 +53,13 @@ class Sender:
 class Link:
     """One direction between two parties."""
 
-    __slots__ = ("_free_ns", "_last_ns", "_sender")
+    __slots__ = ("_distance_ns", "_free_ns", "_last_ns", "_sender", "instant")
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, distance_ns: int = 0) -> None:
         self._sender = sender
+        self._distance_ns = distance_ns
+        # Nothing to emulate: a message may leave at once.
+        self.instant = sender.instant and not distance_ns
         self._free_ns = BEFORE_ALL_NS
         self._last_ns = BEFORE_ALL_NS
 
@@ -63,7 +67,7 @@ class Link:
         """When it arrives; LOST when it never does."""
         sender = self._sender
         if sender.plain:
-            return now_ns + sender.constant_ns[kind]
+            return now_ns + sender.constant_ns[kind] + self._distance_ns
         sent_ns = now_ns
         if sender.bandwidth is not None:
             sent_ns = max(now_ns, self._free_ns) + round(size_bytes / sender.bandwidth * NS_PER_S)
@@ -72,6 +76,7 @@ class Link:
         if sender.loss and sender.chance.random() < sender.loss:
             return LOST
         due_ns = sent_ns + sender.delays[kind].draw_ns() + sender.jitter.draw_ns()
+        due_ns += self._distance_ns
         if sender.fifo:
             due_ns = max(due_ns, self._last_ns)
             self._last_ns = due_ns

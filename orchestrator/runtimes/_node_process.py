@@ -31,6 +31,7 @@ from orchestrator.runtimes._parts import (
 )
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
+from orchestrator.runtimes._session import SESSION_BITS
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -68,6 +69,7 @@ class NodeProcess:
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")
         self._responses = Sender(store.network, seed, f"node/{node}/responses")
+        self._answers_at_once = self._responses.instant and not store.zones.apart
         self._peers: dict[int, _peers.Outgoing] = {}
         self._decode = _peers.machine_decoder(self.machine.Message)
         self._encoded: tuple[Any, bytes] = (None, b"")
@@ -112,8 +114,9 @@ class NodeProcess:
         """Open the links to all other nodes; the machine starts when they stand."""
         for peer, address in enumerate(addresses):
             if peer != self._spec.node:
+                link = Link(self._sender, self._spec.parts.node_distance_ns(self._spec.node, peer))
                 self._peers[peer] = _peers.Outgoing(
-                    self, self._loop, self.clock, self._sender, self._spec.node, address
+                    self, self._loop, self.clock, link, self._spec.node, address
                 )
 
     def start(self, origin_ns: int) -> None:
@@ -190,14 +193,14 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
-        if self._responses.instant:
+        if self._answers_at_once:
             handle[0].answer(handle, reply)
         else:
             self._later(handle, handle[0].answer, reply)
 
     def redirect(self, redirect: Redirect) -> None:
         handle = redirect.handle
-        if self._responses.instant:
+        if self._answers_at_once:
             handle[0].redirect(handle, redirect)
         else:
             self._later(handle, handle[0].redirect, redirect)
@@ -207,12 +210,19 @@ class NodeProcess:
         connection = handle[0].connection
         link = connection.link
         if link is None:
-            link = connection.link = Link(self._responses)
+            link = connection.link = Link(self._responses, self._client_distance_ns(handle))
         value = getattr(effect, "value", None)
         size_bytes = len(value) if type(value) is bytes else 0
         due_ns = link.arrival_ns(self.clock.now_ns(), RESPONSE, size_bytes)
         if due_ns != LOST:
             self.clock.at(due_ns, functools.partial(answer, handle), effect)
+
+    def _client_distance_ns(self, handle: Any) -> int:
+        """Of the client that asked; plain clients stand beside the node that they ask."""
+        if type(handle[0]) is not Connection:
+            return 0
+        client = (handle[1] >> SESSION_BITS) - 1
+        return self._spec.parts.client_distance_ns(client, self._spec.node)
 
     def append(self, record: Any, replaces: bool) -> None:
         assert self._log is not None

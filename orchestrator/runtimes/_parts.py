@@ -12,9 +12,11 @@ from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.system import System
-from orchestrator.runtimes._client import LevelMix, LoadDriver, Port
+from orchestrator.runtimes._client import LoadDriver, Port
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet, Scheduler
+from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import MEASURED, MODELLED, ReplicatedStoreParams
 
 WARM_BLOCK = 16_384
@@ -50,6 +52,20 @@ class Parts:
         if not self.system.emulated:
             return self.system.nodes
         return self.system.nodes + (self.store.protocol.implementation.authority is not None)
+
+    def node_distance_ns(self, one: int, other: int) -> int:
+        """One way between two machines, besides what the network model adds."""
+        zones, nodes = self.store.zones, self.system.nodes
+        if not zones.apart:
+            return 0
+        return zones.one_way_ns(zones.of_node(one, nodes), zones.of_node(other, nodes))
+
+    def client_distance_ns(self, client: int, node: int) -> int:
+        """One way between a client and a node, besides what the network model adds."""
+        zones = self.store.zones if self.system.emulated else Zones()
+        if not zones.apart:
+            return 0
+        return zones.one_way_ns(zones.of_client(client), zones.of_node(node, self.system.nodes))
 
     @property
     def end_ns(self) -> int | None:
@@ -141,18 +157,19 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     chance = scalar_stream(config.seed, f"client/{client}/balancer")
     slot = system.balancer
     balancer: Balancer = slot.implementation(slot.params, len(nodes), chance)
+    distances_ns = []
+    if config.client.nearest:
+        distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
     return LoadDriver(
         client,
         parts.workload.stream(config.seed, client, config.clients),
         parts.workload.key_names,
         parts.workload.payload_bytes,
         parts.arrival.timetable(config.seed, client, config.clients),
-        balancer,
-        system.candidates,
-        nodes,
+        Router(balancer, system.candidates, nodes, distances_ns, config.client.sticky),
+        len(nodes),
         port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
-        sticky=config.client.sticky,
         connections=config.client.connections,
         timeout_ns=config.client.timeout,
         warmup_ns=config.warmup,

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from orchestrator.runtimes._clock import RealClock
-from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._network import LOST, Link
 
 MACHINE, HELLO, PROXY, PROXIED = 0, 1, 2, 3
 FRAME_MAX_BYTES: Final = 64 << 20
@@ -59,15 +59,15 @@ class Outgoing:
         service: Service,
         loop: asyncio.AbstractEventLoop,
         clock: RealClock,
-        sender: Sender,
+        link: Link,
         node: int,
         address: tuple[str, int],
     ) -> None:
         self._service = service
         self._loop = loop
         self._clock = clock
-        self._instant = sender.instant
-        self._link = Link(sender)
+        self._instant = link.instant
+        self._link = link
         self._node = node
         self._address = address
         self._transport: asyncio.WriteTransport | None = None

@@ -62,12 +62,18 @@ class SimulatedNode:
         if self.cache is not None and self.cache_warm:
             warm(self.cache, parts)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
-        self._links = {peer: Link(sender) for peer in range(parts.machines)}
+        self._links = {
+            peer: Link(sender, parts.node_distance_ns(node, peer)) for peer in range(parts.machines)
+        }
         responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
-        self._response_ns = responses.constant_ns[RESPONSE] if responses.plain else None
+        at_once = responses.plain and not store.zones.apart
+        self._response_ns = responses.constant_ns[RESPONSE] if at_once else None
         self._client_links = [
-            [Link(responses) for _ in range(parts.config.client.connections)]
-            for _ in range(parts.config.clients)
+            [
+                Link(responses, parts.client_distance_ns(client, node))
+                for _ in range(parts.config.client.connections)
+            ]
+            for client in range(parts.config.clients)
         ]
         self._sized = store.network.bandwidth is not None
         self._sync_law = Sampler(
@@ -197,10 +203,14 @@ class SimulatedClient:
         self._cluster = cluster
         self._clock = cluster.clock
         sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
-        self._request_ns = sender.constant_ns[REQUEST] if sender.plain else None
+        at_once = sender.plain and not parts.store.zones.apart
+        self._request_ns = sender.constant_ns[REQUEST] if at_once else None
         self._links = [
-            [Link(sender) for _ in range(parts.config.client.connections)]
-            for _ in range(parts.system.nodes)
+            [
+                Link(sender, parts.client_distance_ns(client, node))
+                for _ in range(parts.config.client.connections)
+            ]
+            for node in range(parts.system.nodes)
         ]
         self.driver: LoadDriver = make_driver(parts, client, self)
 

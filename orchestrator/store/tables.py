@@ -237,7 +237,7 @@ OPERATIONS = Table(
         ("session", WHOLE, "", "sequential process"),
         ("sequence", WHOLE, "", "number within the session"),
         ("client", pa.int16(), "", "load generator"),
-        ("op", NAME, "", "read, write or scan"),
+        ("op", NAME, "", "kind of operation: read, write, scan, ..."),
         ("key", NAME, "", "UTF-8; a backslash is doubled, other bytes are \\x.."),
         ("value", WHOLE, "", "session << 32 | sequence of its write; 0: preloaded; null: nothing"),
         ("level", NAME, "", "level asked of this operation; null: that of the run"),

@@ -27,6 +27,7 @@ from orchestrator.core.registry import Family, Slot, register
 from orchestrator.core.system import Address
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
+from orchestrator.systems._zones import Zones
 
 MODELLED = "modelled"
 MEASURED = "measured"
@@ -115,6 +116,7 @@ class ReplicatedStoreParams:
     cache: Slot | None = slot(Family.CACHE, None)
     node: Node = field(default_factory=Node)
     network: Network = field(default_factory=Network)
+    zones: Zones = field(default_factory=Zones)
     batch: Batch = field(default_factory=Batch)
 
 
@@ -178,6 +180,11 @@ class ReplicatedStore:
                 hint += f", nodes is {self.nodes}"
             raise ConfigError(reason, path="system.replicas", hint=hint)
         self._validate_commands()
+        placed = len(params.zones.nodes)
+        if placed and placed != self.nodes:
+            raise ConfigError(
+                f"{placed} nodes are placed, and there are {self.nodes}", path="system.zones.nodes"
+            )
         if params.cache is None or params.memory is None:
             return
         size = params.cache.params.size

@@ -1,0 +1,107 @@
+"""Which node a client asks: candidates of the protocol, then the balancer, and what the client
+has learnt from redirects and from nodes that it could not reach. And which level it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy
+
+from orchestrator.core.levels import CODES, UNASKED, canonical
+from orchestrator.core.load import Balancer, OperationBlock
+from orchestrator.core.machine import READING, ClusterView, Op
+from orchestrator.runtimes._session import Session
+
+UNREACHABLE_NS: Final = 1_000_000_000
+"""How long a client that asks the nearest nodes leaves one alone that it could not reach."""
+
+
+class LevelMix:
+    """Which level each operation asks for: reads draw one by their shares, writes ask for none."""
+
+    def __init__(self, shares: Mapping[str, float], chance: numpy.random.Generator) -> None:
+        total = sum(shares.values())
+        self._codes = numpy.array([CODES[canonical(level)] for level in shares], numpy.uint8)
+        self._shares = [share / total for share in shares.values()]
+        self._chance = chance
+
+    def of(self, block: OperationBlock) -> list[int]:
+        """One level code an operation: the block's own where it has them."""
+        asked: list[int]
+        if block.level is not None:
+            asked = block.level.tolist()
+        elif len(self._codes):
+            drawn = self._chance.choice(self._codes, len(block), p=self._shares)
+            reading = numpy.isin(block.kind, list(READING))
+            asked = numpy.where(reading, drawn, UNASKED).tolist()
+        else:
+            asked = [UNASKED] * len(block)
+        return asked
+
+
+class Router:
+    """One client's choice of nodes.
+
+    ``distances_ns``: one way to each node where only the nearest ones are asked, else empty.
+    ``sticky``: a session keeps its node as long as it is a candidate.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        candidates: Callable[[Op, ClusterView], Sequence[int]],
+        nodes: Sequence[int],
+        distances_ns: Sequence[int],
+        sticky: bool,
+    ) -> None:
+        self.balancer = balancer
+        self._candidates = candidates
+        self._view = ClusterView(tuple(nodes))
+        self._distances_ns = distances_ns
+        self._sticky = sticky
+        self._unreachable: dict[int, int] = {}
+
+    def pick(self, session: Session, now_ns: int) -> int:
+        """The node to ask for the session's operation."""
+        op = session.op
+        candidates = self._candidates(op, self._view)
+        if self._distances_ns and len(candidates) > 1:
+            candidates = self._nearest(candidates, now_ns)
+        if len(candidates) == 1:
+            return candidates[0]
+        if not self._sticky:
+            return self.balancer.pick(op.key, candidates, now_ns)
+        if session.sticky not in candidates:
+            session.sticky = self.balancer.pick(op.key, candidates, now_ns)
+        return session.sticky
+
+    def _nearest(self, candidates: Sequence[int], now_ns: int) -> Sequence[int]:
+        """Those with the shortest way, of those that could be reached of late."""
+        reached = [each for each in candidates if self._unreachable.get(each, now_ns) <= now_ns]
+        among = reached or candidates
+        shortest_ns = min(self._distances_ns[node] for node in among)
+        return [node for node in among if self._distances_ns[node] == shortest_ns]
+
+    def avoid(self, session: Session, node: int, now_ns: int) -> None:
+        """Ask another node next time."""
+        session.sticky = -1
+        if self._distances_ns:
+            self._unreachable[node] = now_ns + UNREACHABLE_NS
+        nodes, writer, reader = self._view.nodes, self._view.writer, self._view.reader
+        if node in (writer, reader):
+            following = nodes[(nodes.index(node) + 1) % len(nodes)]
+            self._view = ClusterView(
+                nodes,
+                following if writer == node else writer,
+                following if reader == node else reader,
+            )
+
+    def learn(self, op: Op, node: int) -> None:
+        """A node was named as the one that serves such operations."""
+        view = self._view
+        if op.kind in READING:
+            self._view = ClusterView(view.nodes, view.writer, node)
+        else:
+            self._view = ClusterView(view.nodes, node, view.reader)
