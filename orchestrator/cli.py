@@ -65,7 +65,8 @@ def run(
 ) -> Answer:
     """Run one experiment, check it and store it."""
     from orchestrator.config.load import load
-    from orchestrator.run import Runner, plan
+    from orchestrator.plan import plan
+    from orchestrator.run import Runner
 
     loaded = load(config, *_with_options(overrides, runtime, seed))
     if repeat < 1:

@@ -1,8 +1,8 @@
 """The composition root: configuration and seed to plan, to run, to checked and stored result.
 
-:func:`plan` refuses what cannot run before anything starts, :func:`execute` hands the plan to
-its runtime, and a :class:`Runner` judges what came back, stores it and keeps what is worth
-keeping between runs: the store and Ray's warm pool of actors.
+:func:`orchestrator.plan.plan` refuses what cannot run before anything starts, :func:`execute`
+hands the plan to its runtime, and a :class:`Runner` judges what came back, stores it and keeps
+what is worth keeping between runs: the store and Ray's warm pool of actors.
 """
 
 from __future__ import annotations
@@ -25,152 +25,21 @@ from orchestrator.config.render import config_hash, render_yaml
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import History
-from orchestrator.core.machine import KIND_NAMES
-from orchestrator.core.parameters import ParameterError
-from orchestrator.core.record import RunRecord
-from orchestrator.core.registry import Family, plugins
-from orchestrator.core.system import System
+from orchestrator.core.per_level import check_levels
+from orchestrator.core.record import NO_COPY, RunRecord
+from orchestrator.core.strongest import strongest_passed
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, Evidence, check_claims
-from orchestrator.errors import ConfigError
+from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, Evidence
+from orchestrator.plan import checked_levels, plan
 from orchestrator.runtimes._parts import Parts
-from orchestrator.systems.replicated_store import MEASURED
 
 if TYPE_CHECKING:
     from orchestrator.runtimes.ray_cluster import RayRuntime
 
-AUTO: Final = "auto"
 DEFAULT_RESULTS: Final = "results"
-_PROBE_OPERATIONS: Final = 4096
-
-
-# --- plan -------------------------------------------------------------------------------
-
-
-def plan(config: Config) -> Parts:
-    """The parts of a run, checked against each other before anything starts.
-
-    Raises ConfigError (a combination that cannot run, with its path), InfeasibleError (its own
-    limits forbid it) or DataError (a trace that is missing or malformed).
-    """
-    parts = Parts.of(config)
-    _check_runtime(parts)
-    _check_load(parts)
-    _check_reads(config, parts.system)
-    _check_consistency(config, parts.system)
-    return parts
-
-
-def _check_runtime(parts: Parts) -> None:
-    if parts.config.runtime != SIM:
-        return
-    if not parts.system.emulated:
-        raise ConfigError(
-            f"system {parts.config.system.name!r} is real processes, which cannot be simulated",
-            path="runtime",
-            hint=f"use runtime: {RAY}",
-        )
-    if parts.store.node.costs == MEASURED:
-        raise ConfigError(
-            "the simulator cannot measure costs and has no profile of this machine's",
-            path="system.node.costs",
-            hint=f"use costs: modelled, or runtime: {RAY}",
-        )
-
-
-def _check_load(parts: Parts) -> None:
-    """Workload, arrival and system must fit; looks at the beginning of one client's stream."""
-    config, system = parts.config, parts.system
-    operations = parts.workload.stream(config.seed, 0, config.clients).block(_PROBE_OPERATIONS)
-    unserved = sorted(set(operations.kind.tolist()) - system.kinds)
-    if unserved:
-        served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
-        raise ConfigError(
-            f"the workload has operations of kind {KIND_NAMES[unserved[0]]!r}, which"
-            f" {_what(config)} does not serve",
-            path="workload",
-            hint=f"it serves {served}",
-        )
-    try:
-        tables = [
-            parts.arrival.timetable(config.seed, client, config.clients)
-            for client in range(config.clients)
-        ]
-        tables[0].starts_ns(operations)
-    except ParameterError as error:
-        path = f"arrival.{error.key}" if error.key else "arrival"
-        raise ConfigError(str(error), path=path) from None
-    entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
-    system.validate(max(1, entry_bytes))
-
-
-def _what(config: Config) -> str:
-    """What serves the operations, in words."""
-    protocol = getattr(config.system.params, "protocol", None)
-    if protocol is not None:
-        return f"protocol {protocol.name!r}"
-    return f"system {config.system.name!r}"
-
-
-def _check_reads(config: Config, system: System) -> None:
-    """Levels that single reads ask for must be offered."""
-    for level in config.client.reads:
-        asked = levels.canonical(level)
-        sticky = config.client.sticky
-        if asked in system.read_levels(sticky) | system.claims(sticky):
-            continue
-        offered = ", ".join(sorted(system.read_levels(sticky))) or "none"
-        reason = system.why_not(sticky, asked)
-        raise ConfigError(
-            f"{_what(config)} does not offer {asked} reads" + (f": {reason}" if reason else ""),
-            path=f"client.reads.{level}",
-            hint=f"levels that a read may ask for here: {offered}",
-        )
-
-
-def _check_consistency(config: Config, system: System) -> None:
-    levels.canonical(levels.NONE if config.check.level == AUTO else config.check.level)
-    if system.consistency is None:
-        return
-    asked = levels.canonical(system.consistency, path="system.consistency")
-    claimed = system.claims(config.client.sticky)
-    if asked in levels.closure(claimed):
-        return
-    words = " and ".join(levels.strongest(claimed)) or levels.NONE
-    reason = system.why_not(config.client.sticky, asked)
-    raise ConfigError(
-        f"{asked} is asked for, and this configuration claims {words}"
-        + (f": {reason}" if reason else ""),
-        path="system.consistency",
-        hint=_how_to_get(asked, config, system),
-    )
-
-
-def _how_to_get(asked: str, config: Config, system: System) -> str:
-    """What would make the configuration claim ``asked``: conditions that plug-ins state."""
-    if asked in levels.closure(system.claims(True)):
-        return "client.sticky: true gives it"
-    protocol = getattr(config.system.params, "protocol", None)
-    ways = [
-        f"{name} claims {level} {condition}"
-        for name, found in plugins(Family.PROTOCOL).items()
-        for level, condition in found.claims.items()
-        if asked in levels.implied(level)
-    ]
-    mine = protocol.name if protocol is not None else ""
-    ways.sort(key=lambda way: not way.startswith(f"{mine} "))
-    return "; ".join(ways) if ways else "no protocol here claims it"
 
 
 # --- execute ----------------------------------------------------------------------------
-
-
-def checked_levels(parts: Parts) -> tuple[str, ...]:
-    """The levels that the run's history is checked at, in the order of the lattice."""
-    asked = parts.config.check.level
-    claimed = parts.system.claims(parts.config.client.sticky) if asked == AUTO else {asked}
-    held = {levels.canonical(level) for level in claimed}
-    return tuple(level for level in levels.LEVELS if level in held)
 
 
 def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
@@ -196,14 +65,15 @@ def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
 
 def judge(parts: Parts, record: RunRecord) -> ClaimsVerdict:
     """What the checkers say of the run's history."""
-    return check_claims(
-        record.history,
-        checked_levels(parts),
-        Evidence(
-            digests=[node.contents_digest for node in record.nodes],
-            uncertainty_ns=record.clock_uncertainty_ns,
-        ),
+    evidence = Evidence(
+        digests=[each.contents_digest for each in record.nodes if each.contents_digest != NO_COPY],
+        uncertainty_ns=record.clock_uncertainty_ns,
     )
+    found = check_levels(record.history, checked_levels(parts), evidence)
+    mixed = bool(parts.config.client.reads)
+    known = {} if mixed else {each.level: each.verdict for each in found.verdicts}
+    strongest = strongest_passed(record.history, known, evidence)
+    return dataclasses.replace(found, strongest=strongest)
 
 
 # --- results ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, Final
 from orchestrator.config.schema import RAY, Config
 from orchestrator.core.system import Address
 from orchestrator.errors import ConfigError, InputError
-from orchestrator.run import plan
+from orchestrator.plan import plan
 
 _PORT_MAX: Final = 65_535
 
@@ -28,7 +28,7 @@ def serving(
     """The cluster's nodes without any client; yields where each listens, and ends them after.
 
     Node i listens on ``port`` + i, or without a port where there is room. ``address`` names a
-    Ray cluster. Raises what :func:`orchestrator.run.plan` raises, ConfigError for a system
+    Ray cluster. Raises what :func:`orchestrator.plan.plan` raises, ConfigError for a system
     that is not emulated, InputError for a port that cannot be, and EnvironmentFailure where
     Ray fails or a port is taken.
     """

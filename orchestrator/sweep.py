@@ -15,7 +15,8 @@ from orchestrator.config.load import ConfigSource, parse_override, parse_value
 from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError, InputError
-from orchestrator.run import Runner, plan
+from orchestrator.plan import plan
+from orchestrator.run import Runner
 
 RUN: Final = "run"
 REUSED: Final = "reused"

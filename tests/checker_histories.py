@@ -81,10 +81,10 @@ def history(acts: Sequence[Act]) -> History:
         "outcome": [act.outcome for act in rows],
     }
     zeros = [0] * len(rows)
-    return History(
-        **{name: numpy.array(columns.get(name, zeros), dtype=DTYPES[name]) for name in COLUMNS},
-        key_names=KEY_NAMES,
-    )
+    made: dict[str, Any] = {
+        name: numpy.array(columns.get(name, zeros), dtype=DTYPES[name]) for name in COLUMNS
+    }
+    return History(**made, key_names=KEY_NAMES)
 
 
 def from_witness(witness: Sequence[Mapping[str, Any]]) -> list[Act]:
@@ -194,7 +194,11 @@ def session_holds_by_definition(acts: Sequence[Act], level: str) -> bool:
         one, two = writes[value], writes[other]
         if one.outcome == two.outcome == OK and trusted(one.key) and one.version < two.version:
             return True
-        return took_effect[value] < two.invoked
+        if (one.session, one.key) == (two.session, two.key) and one.sequence >= two.sequence:
+            return False
+        return any(
+            in_session_order(act, two) and act.key == two.key and act.value == value for act in acts
+        )
 
     done = sorted((act for act in acts if act.outcome == OK), key=lambda act: act.sequence)
     bound_by = WRITE if level == levels.READ_YOUR_WRITES else READ

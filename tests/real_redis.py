@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from orchestrator.config.load import load_mapping
-from orchestrator.run import plan
+from orchestrator.plan import plan
 from orchestrator.runtimes._parts import Parts
 from orchestrator.systems import redis
 

@@ -15,7 +15,8 @@ import pytest
 from made_views import summary as made_summary
 
 from orchestrator.config.load import ConfigSource
-from orchestrator.run import Runner, RunResult, plan
+from orchestrator.plan import plan
+from orchestrator.run import Runner, RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.study import view as views
 

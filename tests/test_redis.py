@@ -16,7 +16,7 @@ from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, MONOTONIC_READS
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, ClusterView, Op
 from orchestrator.core.system import Address
 from orchestrator.errors import ConfigError, EnvironmentFailure, InfeasibleError
-from orchestrator.run import plan
+from orchestrator.plan import plan
 from orchestrator.runtimes._client_process import PlainConnection
 from orchestrator.systems import redis
 

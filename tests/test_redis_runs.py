@@ -23,7 +23,8 @@ from orchestrator.config.load import load
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
 from orchestrator.core.record import LOST, RunRecord
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
-from orchestrator.run import judge, plan
+from orchestrator.plan import plan
+from orchestrator.run import judge
 from orchestrator.runtimes import _server_process, ray_cluster
 from orchestrator.runtimes._deployment import Deployment
 from orchestrator.runtimes._node_process import NodeSpec

@@ -20,7 +20,8 @@ from orchestrator.config.load import load, load_mapping
 from orchestrator.core.record import RunRecord
 from orchestrator.dry_run import dry_run
 from orchestrator.errors import ConfigError, DataError, EnvironmentFailure, InfeasibleError
-from orchestrator.run import Runner, checked_levels, execute, is_good, new_run_id, plan
+from orchestrator.plan import checked_levels, plan
+from orchestrator.run import Runner, execute, is_good, new_run_id
 from orchestrator.runtimes import ray_cluster, simulated
 from orchestrator.runtimes._parts import Parts
 from orchestrator.store.parquet import Store, result
@@ -285,7 +286,7 @@ def test_run_ids_name_the_configuration_and_sort_by_time() -> None:
 def test_one_seed_gives_one_digest_in_every_process() -> None:
     script = (
         "import sys; sys.path.insert(0, 'tests'); from small_runs import small;"
-        "from orchestrator.run import execute, plan;"
+        "from orchestrator.plan import plan; from orchestrator.run import execute;"
         "from orchestrator.analysis.summary import digest;"
         "print(digest(execute(plan(small('seed=7', 'system.cache={name: lru, size: 50}')))))"
     )

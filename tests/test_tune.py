@@ -15,8 +15,9 @@ from study_toys import REPLICAS, SIZE, TINY, MadeUp, check_whole, make_up, modul
 
 from orchestrator.cli import main
 from orchestrator.errors import InputError
+from orchestrator.plan import plan
 from orchestrator.report.model import TrialView
-from orchestrator.run import RunResult, plan
+from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.study import view as views
 from orchestrator.study.driver import News

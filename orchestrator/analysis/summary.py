@@ -23,6 +23,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.config.schema import SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
@@ -82,7 +83,7 @@ def summarise(
             "digest": digest(record) if record.runtime == SIM else None,
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": None if p99 is None else [edge / NS_PER_MS for edge in p99],
-            "consistency": _consistency(claims),
+            "consistency": _consistency(claims) | _staleness(record),
             "faults": [],
             "latency_breakdown_ms": None,
             "results": results,
@@ -147,10 +148,30 @@ def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
     }
 
 
+def _staleness(record: RunRecord) -> dict[str, Any]:
+    """How old what reads of the measured window returned was, in time and in versions."""
+    behind_ns, versions = staleness(record.history, record.clock_uncertainty_ns)
+    intended_ns = record.history.intended_ns
+    within = (behind_ns != NOT_A_READ) & (intended_ns >= record.warmup_ns)
+    within &= intended_ns < record.end_ns
+    if not within.any():
+        return {"staleness_ms": None, "staleness_versions": None}
+    shares = {"p50": 0.5, "p99": 0.99}
+
+    def quantiles(column: Any, unit: int) -> dict[str, float]:
+        found = numpy.quantile(column[within], list(shares.values()), method="inverted_cdf")
+        return {name: float(value) / unit for name, value in zip(shares, found, strict=True)}
+
+    return {
+        "staleness_ms": quantiles(behind_ns, NS_PER_MS),
+        "staleness_versions": quantiles(versions, 1),
+    }
+
+
 def _consistency(claims: ClaimsVerdict | None) -> dict[str, Any]:
     """``claimed`` names the strongest levels checked, joined by ``+`` where no one implies all."""
     parts: dict[str, Any] = dict.fromkeys(
-        ("claimed", "verdict", "strongest", "operations_checked", "witness", "staleness_ms")
+        ("claimed", "verdict", "strongest", "operations_checked", "witness")
     )
     if claims is not None:
         broken = [found for found in claims.verdicts if found.verdict == INVALID]
@@ -245,4 +266,11 @@ def _pooled_consistency(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return dict(parts[said.index(worst)]) | {
         "strongest": levels.strongest(held),
         "operations_checked": sum(part["operations_checked"] for part in parts),
+        **{key: _worst_quantiles(parts, key) for key in ("staleness_ms", "staleness_versions")},
     }
+
+
+def _worst_quantiles(parts: Sequence[Mapping[str, Any]], key: str) -> dict[str, float] | None:
+    """The stalest repeat, quantile by quantile."""
+    known = [part[key] for part in parts if part[key] is not None]
+    return {name: max(each[name] for each in known) for name in known[0]} if known else None

@@ -1,7 +1,8 @@
-"""Linearizability of registers (Herlihy and Wing, TOPLAS 1990), decided in O(n log n).
+"""Linearizability (Herlihy and Wing, TOPLAS 1990), of registers in O(n log n).
 
-Linearizability is local, so each key is a register of its own. Every written value is unique,
-so a read names its write, which is the case with a known reads-from mapping of Gibbons and
+Linearizability is local, so each key is an object of its own. What is not a register that is
+read and written with unique values is searched (``_objects``, ``_search``). Where values are
+unique, a read names its write, which is the case with a known reads-from mapping of Gibbons and
 Korach, "Testing Shared Memories" (SIAM J. Comput. 26(4), 1997), section 4. What follows is
 their zone criterion, with a proof that also covers equal times and writes without an answer.
 
@@ -44,9 +45,10 @@ by (2) they are not linearizable by themselves.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
+from numpy.typing import NDArray
 
 from orchestrator.checkers._clusters import (
     Clusters,
@@ -59,17 +61,22 @@ from orchestrator.checkers._clusters import (
     value_name,
     verdict,
 )
+from orchestrator.checkers._objects import counting, judge, objects
 from orchestrator.checkers._session_order import contradiction
-from orchestrator.core.history import History
+from orchestrator.core.history import PRELOADED, History
 from orchestrator.core.levels import LINEARIZABLE
-from orchestrator.core.machine import READ
+from orchestrator.core.machine import FAIL, READ, SCAN, WRITE
+from orchestrator.core.models import CAS_REGISTER, KV, MODELS, REGISTER, TXN
 from orchestrator.core.registry import Family, register
-from orchestrator.core.verdict import INVALID, VALID, Evidence, Verdict
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Evidence, Verdict, operation
 
 
 @register(Family.CHECKER, LINEARIZABLE)
 class Linearizable:
-    """Each key behaves as one register that is read and written at single points of time."""
+    """Each key behaves as one object that is used at single points of time."""
+
+    models: ClassVar[frozenset[str]] = frozenset(MODELS) - {TXN}
+    unique_values: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, params: Any) -> None:
         pass
@@ -79,28 +86,83 @@ class Linearizable:
 
         Only the order within a session stays exact then: it needs no comparison of clocks.
         """
-        clusters = clusters_of(history, evidence.uncertainty_ns)
-        settled = shared_verdict(clusters, LINEARIZABLE)
-        if settled is not None:
-            return settled
-        clashes = _clashes(clusters)
-        if len(clashes):
-            text, witness = _story(clusters, clashes[0])
-            guilty = clashes[:, 0]
-            return verdict(clusters, LINEARIZABLE, INVALID, text, witness=witness, guilty=guilty)
-        cycle = contradiction(clusters)
-        if cycle is not None:
-            return verdict(
-                clusters,
-                LINEARIZABLE,
-                INVALID,
-                cycle.text,
-                witness=cycle.witness,
-                guilty=cycle.guilty,
-            )
-        size = f"{counted(len(clusters.row), 'operation')} on {counted(clusters.keys, 'key')}"
-        text = f"The history is linearizable{up_to(clusters)} ({size})."
-        return verdict(clusters, LINEARIZABLE, VALID, text)
+        if history.values is None and evidence.model == REGISTER:
+            return _check_registers(history, evidence)
+        if history.values is None:
+            text = f"A run records which write was read, and not the contents of a {evidence.model}."
+            return Verdict(UNDECIDED, LINEARIZABLE, len(history), 0, (), text)
+        searched = _searched_keys(history, evidence)
+        plain = _check_registers(history.select(~searched[history.key]), evidence)
+        if plain.verdict == INVALID or not searched.any():
+            return plain
+        return _check_objects(history, evidence, searched, plain)
+
+
+def _searched_keys(history: History, evidence: Evidence) -> NDArray[numpy.bool_]:
+    """Which keys are more than registers that are read and written with unique values."""
+    searched = numpy.zeros(len(history.key_names), dtype=numpy.bool_)
+    if evidence.model not in {REGISTER, CAS_REGISTER, KV}:
+        searched[:] = True
+        return searched
+    more = ~numpy.isin(history.kind, (READ, WRITE, SCAN)) & counting(history, evidence)
+    searched[history.key[more]] = True
+    rows = numpy.flatnonzero((history.kind == WRITE) & (history.outcome != FAIL))
+    key, value = history.key[rows], history.value_id[rows]
+    searched[key[value == PRELOADED]] = True
+    order = numpy.lexsort((value, key))
+    key, value = key[order], value[order]
+    again = (key[1:] == key[:-1]) & (value[1:] == value[:-1])
+    searched[key[1:][again]] = True
+    return searched
+
+
+def _check_objects(
+    history: History, evidence: Evidence, searched: NDArray[numpy.bool_], plain: Verdict
+) -> Verdict:
+    """The keys that have to be searched, with the verdict on the others."""
+    rows = numpy.flatnonzero(counting(history, evidence) & searched[history.key])
+    steps, operations, keys = evidence.steps_max, plain.operations, plain.keys
+    undecided = ""
+    for key, items in objects(history, rows, evidence.uncertainty_ns):
+        judged = judge(history, key, items, evidence, max(1, steps))
+        steps -= judged.steps
+        operations, keys = operations + len(items), keys + 1
+        if judged.linearizable is False:
+            witness = tuple(operation(history, row) for row in judged.witness)
+            text = judged.text[0].upper() + judged.text[1:]
+            return Verdict(INVALID, LINEARIZABLE, operations, keys, witness, text)
+        if judged.linearizable is None:
+            undecided = undecided or judged.text
+    if undecided:
+        return Verdict(UNDECIDED, LINEARIZABLE, operations, keys, (), undecided)
+    size = f"{counted(operations, 'operation')} on {counted(keys, 'key')}"
+    text = f"The history is linearizable ({size})."
+    return Verdict(VALID, LINEARIZABLE, operations, keys, (), text)
+
+
+def _check_registers(history: History, evidence: Evidence) -> Verdict:
+    clusters = clusters_of(history, evidence.uncertainty_ns)
+    settled = shared_verdict(clusters, LINEARIZABLE)
+    if settled is not None:
+        return settled
+    clashes = _clashes(clusters)
+    if len(clashes):
+        text, witness = _story(clusters, clashes[0])
+        guilty = clashes[:, 0]
+        return verdict(clusters, LINEARIZABLE, INVALID, text, witness=witness, guilty=guilty)
+    cycle = contradiction(clusters)
+    if cycle is not None:
+        return verdict(
+            clusters,
+            LINEARIZABLE,
+            INVALID,
+            cycle.text,
+            witness=cycle.witness,
+            guilty=cycle.guilty,
+        )
+    size = f"{counted(len(clusters.row), 'operation')} on {counted(clusters.keys, 'key')}"
+    text = f"The history is linearizable{up_to(clusters)} ({size})."
+    return verdict(clusters, LINEARIZABLE, VALID, text)
 
 
 def _clashes(clusters: Clusters) -> Rows:

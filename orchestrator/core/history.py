@@ -2,7 +2,8 @@
 
 Values are identified, not stored: a written value carries its session and sequence, and
 ``value_id`` is ``session << 32 | sequence``. 0 is the preloaded value of a key, -1 means that
-nothing was there (or that nothing is known of it).
+nothing was there (or that nothing is known of it). So do elements that are added to sets; a read
+of a counter has the counter's number, and a read of a set -1, since it has no single identity.
 """
 
 from __future__ import annotations
@@ -48,8 +49,10 @@ class History:
     is the code of the level that the operation asked for (``levels.CODES``; 0: none).
 
     Histories of runs identify values as the module says. Those from files intern them:
-    ``values[value_id]`` is the value as the file has it (hashable: a list is a tuple), and
-    ``expected_id`` what a cas expected; -1 is null.
+    ``values[value_id]`` is the value as the file has it (hashable: a list is a tuple; of a
+    transaction its micro-operations (op, key, value)), and ``expected_id`` what a cas expected.
+    There, 0 is the initial value of a key and -1 stands where the row has none; null is a value
+    like any other.
     """
 
     session: NDArray[numpy.int64]

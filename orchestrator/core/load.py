@@ -14,6 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.machine import Preload
+from orchestrator.core.models import REGISTER
 from orchestrator.core.parameters import Capacity, capacity
 
 
@@ -74,13 +75,15 @@ class OperationBlock:
 class Workload(Protocol):
     """Which operations on which keys.
 
-    ``total`` is the number of operations over all clients, None for an endless stream.
+    ``total`` is the number of operations over all clients, None for an endless stream. ``model``
+    is what its keys are (register, counter or set): what its operations and their answers mean.
     ``payload_bytes`` is the number of value bytes that writes really carry, at least the 8 of
     a value's identity. A stream gives the same operations however it is cut into blocks.
     """
 
     total: int | None
     payload_bytes: int
+    model: str = REGISTER
 
     def __init__(self, params: Any) -> None:
         """Raises DataError where a file is missing (path) or malformed (path:line)."""

@@ -16,6 +16,8 @@ from orchestrator.core.history import History
 
 INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
+NO_COPY: Final = "no copy"
+"""Digest of a node that holds no copy of the data."""
 LOST: Final = "lost"
 """Kind of the event that a node's server ended by itself; the run is then invalid."""
 
@@ -27,7 +29,8 @@ class NodeRecord:
     ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed
     over cores and parallel slots. ``process_cpu_ns`` is the real CPU time of the node's
     process over the measured window (0 in sim). ``contents_digest`` fingerprints the written
-    state at the end; equal digests mean converged replicas (empty: nobody asked).
+    state at the end; equal digests mean converged replicas (empty: nobody asked; NO_COPY: it is a
+    spare).
     """
 
     node: int

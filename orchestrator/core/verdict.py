@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from orchestrator.core import levels
 from orchestrator.core.history import NOTHING, PHASE_NAMES, History
-from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
+from orchestrator.core.machine import CAS, KIND_NAMES, OUTCOME_NAMES, TRANSACTION
+from orchestrator.core.models import REGISTER
+from orchestrator.core.models import canonical as canonical_model
 from orchestrator.core.registry import Family, plugin, plugins
+from orchestrator.errors import ConfigError
 
 VALID: Final = "valid"
 INVALID: Final = "invalid"
@@ -51,6 +54,9 @@ class ClaimsVerdict:
     verdicts: tuple[Verdict, ...]
 
 
+STEPS_MAX: Final = 2_000_000
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a checker is told besides the history.
@@ -63,15 +69,23 @@ class Evidence:
     some moment of its interval (False: it says nothing).
     """
 
-    model: str = "register"
+    model: str = REGISTER
     digests: Sequence[str] = ()
     uncertainty_ns: int = 0
-    steps_max: int = 2_000_000
+    steps_max: int = STEPS_MAX
     failed_cas_observed: bool = True
 
 
 class Checker(Protocol):
-    """Decides whether a history satisfies one level."""
+    """Decides whether a history satisfies one level.
+
+    ``models`` names the models that it serves, ``unique_values`` those of them for which written
+    values have to differ from each other and from the initial one: where they do not, a history
+    file is refused before the checker sees it, and a run is ``unknown``.
+    """
+
+    models: ClassVar[frozenset[str]] = frozenset({REGISTER})
+    unique_values: ClassVar[frozenset[str]] = frozenset({REGISTER})
 
     def __init__(self, params: Any) -> None: ...
 
@@ -83,16 +97,31 @@ class Checker(Protocol):
 def check(history: History, level: str, evidence: Evidence = Evidence()) -> Verdict:
     """The verdict of the checker of ``level`` (aliases are understood).
 
-    Raises ConfigError for a word that is no level. A level without a checker is ``unknown``.
+    Raises ConfigError for a word that is no level, and for a model that the level's checker
+    does not serve. A level without a checker is ``unknown``.
     """
     name = levels.canonical(level)
+    model = canonical_model(evidence.model)
     if name == levels.NONE:
         return Verdict(VALID, name, 0, 0, (), "Nothing is asked of the history.")
     if name not in plugins(Family.CHECKER):
         return Verdict(UNDECIDED, name, 0, 0, (), f"There is no checker for level {name!r}.")
+    check_served(name, model)
     found = plugin(Family.CHECKER, name)
     checker: Checker = found.implementation(found.params())
     return checker.check(history, evidence)
+
+
+def check_served(level: str, model: str, *, path: str = "model") -> None:
+    """Refuse, by ConfigError, a model that the checker of ``level`` (without alias) has not."""
+    found = plugins(Family.CHECKER).get(level)
+    served = getattr(found and found.implementation, "models", Checker.models)
+    if found is not None and model not in served:
+        raise ConfigError(
+            f"level {level!r} is not defined here for model {model!r}",
+            path=path,
+            hint="allowed: " + ", ".join(sorted(served)),
+        )
 
 
 def check_claims(
@@ -110,22 +139,43 @@ def check_claims(
 
 
 def operation(history: History, row: int) -> dict[str, Any]:
-    """One row with the field names of the history file; the value is its identity."""
-    value = int(history.value_id[row])
-    returned_ns = int(history.returned_ns[row])
-    return {
+    """One row with the field names of the history file.
+
+    The value is the file's own where the history has values, else its identity; a transaction
+    has ``ops`` instead, and a cas ``expected``, too.
+    """
+    kind = int(history.kind[row])
+    value = value_of(history, int(history.value_id[row]))
+    named: dict[str, Any] = {
         "session": int(history.session[row]),
         "sequence": int(history.sequence[row]),
-        "op": KIND_NAMES[int(history.kind[row])],
+        "op": KIND_NAMES[kind],
         "key": key_text(history, int(history.key[row])),
-        "value": None if value == NOTHING else value,
+        "value": value,
         "invoked_ns": int(history.invoked_ns[row]),
-        "returned_ns": None if returned_ns < 0 else returned_ns,
+        "returned_ns": _known(history.returned_ns[row]),
         "status": OUTCOME_NAMES[int(history.outcome[row])],
-        "version": int(history.version[row]),
-        "node": int(history.node[row]),
+        "version": _known(history.version[row]),
+        "node": _known(history.node[row]),
         "phase": PHASE_NAMES[int(history.phase[row])],
     }
+    if kind == CAS and history.expected_id is not None:
+        named["expected"] = value_of(history, int(history.expected_id[row]))
+    if kind == TRANSACTION and isinstance(value, tuple):
+        del named["key"], named["value"]
+        named["ops"] = [dict(zip(("op", "key", "value"), one, strict=True)) for one in value]
+    return named
+
+
+def value_of(history: History, identity: int) -> Any:
+    """The value with this identity; without values, the identity itself (None: nothing)."""
+    if identity == NOTHING:
+        return None
+    return identity if history.values is None else history.values[identity]
+
+
+def _known(number: Any) -> int | None:
+    return None if number < 0 else int(number)
 
 
 def key_text(history: History, key: int) -> str:

@@ -23,6 +23,7 @@ from orchestrator.core.keys import KeyRange, NumberedKeys
 from orchestrator.core.levels import CODES, UNASKED
 from orchestrator.core.load import OperationBlock
 from orchestrator.core.machine import KIND_NAMES, READING, Admin, Effect, Event, Preload
+from orchestrator.core.models import COUNTER, REGISTER, SET
 from orchestrator.core.registry import Slot
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
 from orchestrator.runtimes._parts import Parts
@@ -47,6 +48,8 @@ class ScenarioLoad:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self.total = len(scenario.operations)
+        kinds = {step.op for step in scenario.operations}
+        self.model = COUNTER if "incr" in kinds else SET if "add" in kinds else REGISTER
         self.key_names = NumberedKeys(scenario.keys)
 
     def preload(self) -> Preload:
@@ -110,7 +113,7 @@ class Chosen(Slot):
 
 
 @functools.cache
-def watched(machine: type[Any]) -> type[Any]:
+def watched(machine: Any) -> type[Any]:
     """The machine with its invariants checked after every event."""
 
     class Watched(machine):  # type: ignore[misc]
@@ -219,17 +222,19 @@ class FuzzedNode(SimulatedNode):
 class FuzzedCluster(SimulatedCluster):
     """Carries out the faults of a scenario. ``effective``: those that had an effect."""
 
-    node_type = FuzzedNode
-    machines: list[FuzzedNode]
-    nodes: list[FuzzedNode]
-
     def __init__(self, parts: Parts, scenario: Scenario) -> None:
         self.scenario = scenario
         self.storms: list[Fault] = []
         self.effective: dict[Fault, bool] = dict.fromkeys(scenario.faults, False)
         self.marks: dict[str, int] = {}
         self._cuts: dict[tuple[int, int], list[Fault]] = {}
+        self.fuzzed: list[FuzzedNode] = []
         super().__init__(parts)
+
+    def _node(self, node: int) -> SimulatedNode:
+        made = FuzzedNode(self, node)
+        self.fuzzed.append(made)
+        return made
 
     def chance(self, source: int, target: int, what: int) -> float:
         """A number in [0, 1) for what happens on this link now."""
@@ -282,16 +287,17 @@ class FuzzedCluster(SimulatedCluster):
                 self.clock.at(until_ns, self._calm, fault)
             case "command":
                 self.struck(fault)
-                for node in self.machines:
+                for node in self.fuzzed:
                     if not node.shell.stopped:
                         node.shell.hear(Admin(fault.command, victim.node))
 
     def _victim(self, fault: Fault) -> FuzzedNode | None:
         if fault.node != LEADER:
-            return self.machines[fault.node] if fault.node < len(self.machines) else None
-        leading = [each for each in self.nodes if each.shell.machine.role in _LEADING]
+            return self.fuzzed[fault.node] if fault.node < len(self.fuzzed) else None
+        nodes = self.fuzzed[: len(self.nodes)]
+        leading = [each for each in nodes if each.shell.machine.role in _LEADING]
         alive = [each for each in leading if not each.shell.stopped]
-        return alive[-1] if alive else self.nodes[0]
+        return alive[-1] if alive else nodes[0]
 
     def _links(self, victim: int, fault: Fault) -> list[tuple[int, int]]:
         others = [other for other in fault.others if other != victim]
@@ -330,7 +336,7 @@ class FuzzedCluster(SimulatedCluster):
         self.storms.clear()
         self._cuts.clear()
         returning = self.scenario.system["node"]["storage"]["durability"] != "memory"
-        for node in self.machines:
+        for node in self.fuzzed:
             self._forget_pause(node)
             if returning:
                 self._restart(node)

@@ -165,10 +165,9 @@ class _Drawing:
         """Words and switches at random, numbers from their probes, durations to scale."""
         chance = self._chance
         params: dict[str, Any] = {}
-        fields = dataclasses.fields(self._plugin.params)
-        longest_ns = max(
-            (field.default for field in fields if _is_duration(field)), default=self._pace_ns
-        )
+        fields: Any = dataclasses.fields(self._plugin.params)
+        durations_ns: list[int] = [field.default for field in fields if _is_duration(field)]
+        longest_ns = max(durations_ns, default=self._pace_ns)
         for field in fields:
             metadata = field.metadata
             if field.name in self._fixed:
@@ -190,7 +189,7 @@ class _Drawing:
         self, keys: int, system: Mapping[str, Any], sticky: bool, heal_ns: int, final_ns: int
     ) -> list[Step]:
         chance = self._chance
-        reads, changes = self._kinds()
+        reads, changes = self._kinds(system)
         levels = self._read_levels(system, sticky)
         weak_share = chance.choice((0.0, 0.3, 0.7)) if levels else 0.0
         write_share = chance.choice((0.3, 0.5, 0.7))
@@ -220,9 +219,10 @@ class _Drawing:
             steps.append(Step(at_ns, KIND_NAMES[kind], key))
         return steps
 
-    def _kinds(self) -> tuple[list[int], list[int]]:
+    def _kinds(self, system: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """Kinds that read one key, and that change it."""
-        served = self._plugin.implementation.kinds
+        params = {key: value for key, value in system["protocol"].items() if key != "name"}
+        served = self._plugin.implementation.kinds_of(self._built(params))
         reads = [kind for kind in (READ,) if kind in served]
         changes = [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
         assert SCAN not in reads
@@ -233,8 +233,8 @@ class _Drawing:
         context = ClaimContext(
             system["replicas"], sticky, durability, system["nodes"], durability != "memory"
         )
-        params = {key: value for key, value in system["protocol"].items() if key != "name"}
-        offered = self._plugin.implementation.read_levels(self._built(params), context)
+        params = self._built(_own(system))
+        offered = self._plugin.implementation.read_levels(params, context)
         return [level for level in LEVELS if level in offered]
 
     # --- the faults -----------------------------------------------------------------------
@@ -285,7 +285,7 @@ class _Drawing:
             case "cut":
                 # The authority, where there is one, is node ``nodes``.
                 others = tuple(sorted(_some(chance, range(nodes + 1))))
-                direction = chance.choice(("both", "both", "out", "in"))
+                direction: Any = chance.choice(("both", "both", "out", "in"))
                 return Fault("cut", at_ns, until_ns, node, others, direction)
             case "storm":
                 loss, duplicates = chance.choice(((0.3, 0.0), (0.1, 0.3), (0.0, 0.5)))
@@ -293,6 +293,11 @@ class _Drawing:
             case _:
                 about = chance.randrange(nodes)
                 return Fault("command", at_ns, node=about, command=chance.choice(commands))
+
+
+def _own(system: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol's parameters in a configuration."""
+    return {key: value for key, value in system["protocol"].items() if key != "name"}
 
 
 def _is_duration(field: dataclasses.Field[Any]) -> bool:

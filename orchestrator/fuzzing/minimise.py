@@ -110,7 +110,8 @@ class _Search:
             spare = nodes > replicas
             fewer = replicas if spare else replicas - 1
             system = self.scenario.system | {"replicas": fewer, "nodes": nodes - 1}
-            faults = tuple(fault for fault in self.scenario.faults if _within(fault, nodes - 1))
+            moved = [_without_last(fault, nodes) for fault in self.scenario.faults]
+            faults = tuple(fault for fault in moved if fault is not None)
             if not self._accept(
                 msgspec.structs.replace(self.scenario, system=system, faults=faults)
             ):
@@ -156,6 +157,13 @@ class _Search:
             chunk = max(1, chunk // 2)
 
 
-def _within(fault: Fault, nodes: int) -> bool:
-    """Whether the fault is about nodes that are still there (or the authority behind them)."""
-    return not isinstance(fault.node, int) or fault.node < nodes
+def _without_last(fault: Fault, nodes: int) -> Fault | None:
+    """The fault where the last of ``nodes`` nodes is gone; None: it was about that one.
+
+    The authority, where there is one, stays the one behind the last node.
+    """
+    if fault.node == nodes - 1:
+        return None
+    behind = {nodes: nodes - 1}
+    others = tuple(behind.get(other, other) for other in fault.others if other != nodes - 1)
+    return msgspec.structs.replace(fault, others=others)

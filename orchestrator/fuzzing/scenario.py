@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from orchestrator.core.machine import KIND_NAMES
 from orchestrator.core.units import format_duration, parse_duration_ns

@@ -16,9 +16,10 @@ from typing import Any, Final
 from orchestrator.config.load import load_mapping
 from orchestrator.core import levels
 from orchestrator.core.history import History
-from orchestrator.core.machine import OK, READING, ClaimContext
+from orchestrator.core.machine import OK, ClaimContext
+from orchestrator.core.per_level import check_levels
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import VALID, Evidence, check
+from orchestrator.core.verdict import VALID, Evidence
 from orchestrator.errors import ConfigError, EnvironmentFailure
 from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster, ScenarioLoad, watched
 from orchestrator.fuzzing.scenario import Scenario
@@ -61,7 +62,7 @@ def simulate(scenario: Scenario, machine: type[Any] | None = None) -> Outcome:
     finally:
         if collecting:
             gc.enable()
-    for node in cluster.machines:
+    for node in cluster.fuzzed:
         cluster.collect_marks(node)
     history = History.concatenate([client.driver.history() for client in cluster.clients])
     if violation is None:
@@ -85,7 +86,8 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
     )
     store = config.system.params
     slot = store.protocol
-    chosen = Chosen(slot.family, slot.name, slot.params, watched(machine or slot.implementation))
+    chosen_machine: Any = watched(machine or slot.implementation)  # type: ignore[arg-type]
+    chosen = Chosen(slot.family, slot.name, slot.params, chosen_machine)
     params = replace(store, protocol=chosen)
     config = replace(config, system=replace(config.system, params=params))
     system = ReplicatedStore(params)
@@ -131,7 +133,7 @@ def _said(error: AssertionError) -> str:
     import traceback
 
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{error or frame.line} ({frame.name})"
+    return f"{str(error) or frame.line} ({frame.name})"
 
 
 def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
@@ -145,20 +147,18 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
         restarts=store.node.storage.durability != "memory",
     )
     claimed = store.protocol.implementation.claims(store.protocol.params, context)
-    digests = [
-        contents_digest(node.shell.machine) for node in cluster.nodes if not node.shell.stopped
-    ]
-    evidence = Evidence(digests=digests)
+    live = [node.shell.machine for node in cluster.nodes if not node.shell.stopped]
+    digests = [contents_digest(machine) for machine in live if machine.holds_copy]
+    evidence = Evidence(model=cluster.parts.workload.model, digests=digests)
     # Without a node that is away for good neither liveness nor convergence is promised.
-    whole = len(digests) == len(cluster.nodes)
-    for level, part in parts_by_level(history, claimed):
-        if level == levels.EVENTUAL and not whole:
+    whole = len(live) == len(cluster.nodes)
+    for found in check_levels(history, claimed, evidence).verdicts:
+        if found.level == levels.EVENTUAL and not whole:
             continue
-        found = check(part, level, evidence)
         if found.verdict != VALID:
             returns = [each["returned_ns"] or each["invoked_ns"] for each in found.witness]
             at_ns = max(returns) if returns else None
-            return Violation(level, found.explanation, found.witness, at_ns)
+            return Violation(found.level, found.explanation, found.witness, at_ns)
     final = history.invoked_ns >= scenario.final_ns
     failed = history.select(final & (history.outcome != OK))
     if whole and len(failed):
@@ -170,28 +170,3 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
             f" phase {len(failed)} did not succeed, the first of them asked at {at}.",
         )
     return None
-
-
-def parts_by_level(history: History, claimed: frozenset[str]) -> list[tuple[str, History]]:
-    """(level, what it is checked on): all writes, and the reads that asked for it or for more.
-
-    Reads that ask for nothing are held to what is claimed.
-    """
-    asked = {int(code) for code in set(history.level.tolist())} - {levels.UNASKED}
-    wanted = {level for level, code in levels.CODES.items() if code in asked} | set(claimed)
-    parts = []
-    for level in levels.LEVELS:
-        if level not in wanted or level == levels.NONE:
-            continue
-        codes = [levels.CODES[other] for other in levels.LEVELS if level in levels.implied(other)]
-        if level in levels.closure(claimed):
-            codes.append(levels.UNASKED)
-        writes = ~_isin(history.kind, READING)
-        parts.append((level, history.select(writes | _isin(history.level, codes))))
-    return parts
-
-
-def _isin(column: Any, values: Any) -> Any:
-    import numpy
-
-    return numpy.isin(column, list(values))

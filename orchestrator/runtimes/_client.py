@@ -26,7 +26,8 @@ from orchestrator.core.load import (
     OperationStream,
     Timetable,
 )
-from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
+from orchestrator.core.machine import ADD, FAIL, OK, READ, UNKNOWN, WRITE, Op
+from orchestrator.core.models import COUNTER, REGISTER, SET
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
 
@@ -35,6 +36,15 @@ RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
+_IDENTIFIED: Final = (WRITE, ADD)
+"""Kinds that bring a value of their own."""
+
+
+def _identity(session: Session) -> int:
+    """Identity of what the session's operation stores; NOTHING where it stores no value."""
+    if session.op.kind in _IDENTIFIED:
+        return session.identity << 32 | session.sequence
+    return NOTHING
 
 
 class Port(Protocol):
@@ -64,6 +74,7 @@ class LoadDriver:
         port: Port,
         levels: LevelMix,
         *,
+        model: str = REGISTER,
         connections: int,
         timeout_ns: int,
         warmup_ns: int,
@@ -79,6 +90,7 @@ class LoadDriver:
         self._levels = levels
         self._port = port
         self._connections = connections
+        self._model = model
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
@@ -215,7 +227,7 @@ class LoadDriver:
         sequence = session.sequence + 1
         identity = session.identity
         value = None
-        if kind == WRITE:
+        if kind in _IDENTIFIED:
             value = (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + self._padding
         session.sequence = sequence
         session.key = key
@@ -272,13 +284,7 @@ class LoadDriver:
             self._give_up(session, now_ns)
             return
         op, node = session.op, session.target
-        kind = op.kind
-        if kind == WRITE:
-            value_id = session.identity << 32 | sequence
-        elif kind == READ and value is not None:
-            value_id = int.from_bytes(value[:VALUE_ID_BYTES], "big")
-        else:
-            value_id = NOTHING
+        value_id = self._read_id(op.kind, value) if value is not None else _identity(session)
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
         self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
@@ -316,13 +322,19 @@ class LoadDriver:
             self._router.avoid(session, session.target, now_ns)
             self._give_up(session, now_ns)
 
+    def _read_id(self, kind: int, value: bytes) -> int:
+        """What a read found: a value's identity, a counter's number; a set has no identity."""
+        if kind != READ or self._model == SET:
+            return NOTHING
+        if self._model == COUNTER:
+            return int(value)
+        return int.from_bytes(value[:VALUE_ID_BYTES], "big")
+
     def _give_up(self, session: Session, now_ns: int) -> None:
         self.outstanding -= 1
         session.busy = False
         session.follow_up = False
-        value_id = NOTHING
-        if session.op.kind == WRITE:
-            value_id = session.identity << 32 | session.sequence
+        value_id = _identity(session)
         if session.target < 0:
             # It was never sent: it definitely did not happen, and the session can go on.
             self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))

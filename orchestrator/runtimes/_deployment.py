@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from orchestrator.core.history import History
-from orchestrator.core.record import LOST, ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import LOST, NO_COPY, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import ArchbenchError, EnvironmentFailure
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
@@ -266,7 +266,7 @@ class Deployment:
         while time.monotonic() < deadline_s:
             nodes = self._nodes[: self._parts.system.nodes]
             digests = get([m.call("digest") for m in nodes], CALL_S, "reading digests")
-            if all(digest == digests[0] for digest in digests):
+            if len({*digests} - {NO_COPY}) <= 1:
                 return
             time.sleep(0.05)
 

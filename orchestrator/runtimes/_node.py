@@ -45,21 +45,10 @@ from orchestrator.core.machine import (
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
+from orchestrator.runtimes._timers import Scheduler, Timers
 from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
 
 _BARRIER: Final = itemgetter(0)
-
-
-class Scheduler(Protocol):
-    """The clock of a runtime."""
-
-    @abstractmethod
-    def now_ns(self) -> int:
-        """Time since the start of the load; negative before it."""
-
-    @abstractmethod
-    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-        """Call back at that time, or at once when it has passed."""
 
 
 class Outlet(Protocol):
@@ -137,8 +126,7 @@ class NodeShell:
         self._held: deque[tuple[int, Effect]] = deque()
         # Replies that wait for an access: token -> [accesses under way, (barrier, reply) ...].
         self._accessing: dict[int, list[Any]] = {}
-        self._timers: dict[str, int] = {}
-        self._alarms: dict[str, int] = {}
+        self._timers = Timers(scheduler, self._timer_fired)
         self.operations = 0
         self.messages = 0
         self.marks: dict[str, int] = {}
@@ -230,6 +218,9 @@ class NodeShell:
             self._batch = ([], [])
             self._event(Requested(*batch))
 
+    def _timer_fired(self, timer: str) -> None:
+        self._event(TimerFired(timer))
+
     def _event(self, event: Event) -> None:
         if not self.stopped:
             self._run(self._handle(event, self._now_ns()))
@@ -270,9 +261,9 @@ class NodeShell:
                 else:
                     outlet.redirect(effect)
             elif type(effect) is SetTimer:
-                self._set_timer(effect)
+                self._timers.set(effect.timer, effect.delay_ns)
             elif type(effect) is CancelTimer:
-                self._timers.pop(effect.timer, None)
+                self._timers.cancel(effect.timer)
             elif type(effect) is Became:
                 outlet.became(effect.role)
             elif type(effect) is Mark:
@@ -373,28 +364,3 @@ class NodeShell:
                 insort(self._held, (barrier, reply), key=_BARRIER)
             else:
                 self._outlet.reply(reply)
-
-    # --- timers ---------------------------------------------------------------------------
-
-    def _set_timer(self, effect: SetTimer) -> None:
-        due_ns = self._now_ns() + effect.delay_ns
-        self._timers[effect.timer] = due_ns
-        # An alarm that rings earlier will find the new time; only a later one is of no use.
-        if self._alarms.get(effect.timer, due_ns + 1) > due_ns:
-            self._alarms[effect.timer] = due_ns
-            self._at(due_ns, self._alarm, (effect.timer, due_ns))
-
-    def _alarm(self, alarm: tuple[str, int]) -> None:
-        timer, at_ns = alarm
-        if self._alarms.get(timer) != at_ns or self.stopped:
-            return
-        del self._alarms[timer]
-        due_ns = self._timers.get(timer)
-        if due_ns is None:
-            return
-        if due_ns > at_ns:
-            self._alarms[timer] = due_ns
-            self._at(due_ns, self._alarm, (timer, due_ns))
-            return
-        del self._timers[timer]
-        self._event(TimerFired(timer))

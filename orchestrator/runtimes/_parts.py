@@ -11,11 +11,13 @@ from orchestrator.config.schema import Config
 from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
+from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import System
 from orchestrator.runtimes._client import LoadDriver, Port
 from orchestrator.runtimes._costs import Costs
-from orchestrator.runtimes._node import NodeShell, Outlet, Scheduler
+from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._timers import Scheduler
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import MEASURED, MODELLED, ReplicatedStoreParams
 
@@ -51,7 +53,14 @@ class Parts:
         """How many machines run: the nodes, and their authority where the protocol has one."""
         if not self.system.emulated:
             return self.system.nodes
-        return self.system.nodes + (self.store.protocol.implementation.authority is not None)
+        return self.system.nodes + (self.authority is not None)
+
+    @property
+    def authority(self) -> type[Machine] | None:
+        """The machine of the protocol's authority, where it has one."""
+        slot = self.store.protocol
+        found: type[Machine] | None = slot.implementation.authority_of(slot.params)
+        return found
 
     def node_distance_ns(self, one: int, other: int) -> int:
         """One way between two machines, besides what the network model adds."""
@@ -110,8 +119,9 @@ def warm(cache: CachePolicy, parts: Parts) -> None:
 def make_machine(parts: Parts, node: int) -> Machine:
     """The protocol's machine of one node, or its authority as the last one."""
     store = parts.store
-    protocol = store.protocol.implementation
-    machine: Machine = (protocol if node < parts.system.nodes else protocol.authority)(
+    authority = parts.authority if node == parts.system.nodes else None
+    made: type[Machine] = authority or store.protocol.implementation
+    return made(
         MachineContext(
             node=node,
             nodes=tuple(range(parts.system.nodes)),
@@ -123,7 +133,6 @@ def make_machine(parts: Parts, node: int) -> Machine:
         ),
         store.protocol.params,
     )
-    return machine
 
 
 def make_shell(
@@ -170,6 +179,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         len(nodes),
         port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
+        model=parts.workload.model,
         connections=config.client.connections,
         timeout_ns=config.client.timeout,
         warmup_ns=config.warmup,
@@ -178,7 +188,9 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
 
 
 def contents_digest(machine: Machine) -> str:
-    """Fingerprint of the written state, equal on converged replicas."""
+    """Fingerprint of the written state, equal on converged replicas; NO_COPY of a spare."""
+    if not machine.holds_copy:
+        return NO_COPY
     contents = machine.contents()
     keys = sorted(contents)
     entries = [contents[key] for key in keys]

@@ -2,7 +2,8 @@
 
 An own client sends ``AB header key [value [context]]`` and gets ``[header, value, context?]``
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
-operation of the same connection. Plain Redis clients send GET and SET and get their answers in order.
+operation of the same connection. Plain Redis clients send GET and SET and get their answers in
+order.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._network import LOST, Link, Sender
-from orchestrator.runtimes._node import NodeShell, Scheduler
+from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -36,6 +36,7 @@ from orchestrator.runtimes._parts import (
     warm,
 )
 from orchestrator.runtimes._session import Session
+from orchestrator.runtimes._timers import Scheduler
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
 HEADER_BYTES: Final = 60
@@ -255,17 +256,18 @@ class SimulatedClient:
 class SimulatedCluster:
     """All parties of one run."""
 
-    node_type: type[SimulatedNode] = SimulatedNode
-
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.clock = VirtualClock(SETUP_NS)
         self.events: list[EventRecord] = []
         self.severed: dict[tuple[int, int], bool] = {}
         # All machines; the nodes are those of them that hold data and that clients know.
-        self.machines = [self.node_type(self, node) for node in range(parts.machines)]
+        self.machines = [self._node(node) for node in range(parts.machines)]
         self.nodes = self.machines[: parts.system.nodes]
         self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
+
+    def _node(self, node: int) -> SimulatedNode:
+        return SimulatedNode(self, node)
 
     def event(self, node: int, kind: str, detail: str) -> None:
         self.events.append(EventRecord(self.clock.current_ns, node, kind, detail))
@@ -333,7 +335,8 @@ class SimulatedCluster:
 
     def converged(self) -> bool:
         """All live replicas hold the same."""
-        contents = [node.shell.machine.contents() for node in self.nodes if not node.shell.stopped]
+        live = [node.shell.machine for node in self.nodes if not node.shell.stopped]
+        contents = [machine.contents() for machine in live if machine.holds_copy]
         return all(content == contents[0] for content in contents[1:])
 
 

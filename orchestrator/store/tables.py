@@ -121,6 +121,8 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("consistency.witness", _TEXT, "", "JSON: operations that break the claim"),
     ("consistency.staleness_ms.p50", NUMBER, "ms", "median age of what reads returned"),
     ("consistency.staleness_ms.p99", NUMBER, "ms", "p99 age of what reads returned"),
+    ("consistency.staleness_versions.p50", NUMBER, "", "median of versions that reads were behind"),
+    ("consistency.staleness_versions.p99", NUMBER, "", "p99 of versions that reads were behind"),
     ("availability", NUMBER, "share", "OK share of intended operations"),
     ("faults", _TEXT, "", "JSON: faults with detection and recovery"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),

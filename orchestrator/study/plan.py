@@ -16,7 +16,8 @@ from orchestrator.config.load import ConfigSource
 from orchestrator.config.render import resolved
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError, InputError, suggestion
-from orchestrator.run import DEFAULT_RESULTS, plan
+from orchestrator.plan import plan
+from orchestrator.run import DEFAULT_RESULTS
 from orchestrator.store import tables
 from orchestrator.store.parquet import Store
 from orchestrator.study.space import SearchSpace
@@ -59,7 +60,7 @@ def prepare(
 
     The name of a study defaults to that of the experiment and a hash of all that decides its
     figures, so the same command resumes it and a changed config begins another. Raises
-    ConfigError, or what :func:`orchestrator.run.plan` raises of the config's own variant.
+    ConfigError, or what :func:`orchestrator.plan.plan` raises of the config's own variant.
     """
     source = ConfigSource.of(config)
     built = source.build()

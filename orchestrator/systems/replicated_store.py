@@ -168,7 +168,7 @@ class ReplicatedStore:
 
     @property
     def kinds(self) -> frozenset[int]:
-        served: frozenset[int] = self._protocol.kinds
+        served: frozenset[int] = self._protocol.kinds_of(self._params.protocol.params)
         return served
 
     def validate(self, entry_bytes: int) -> None:
