@@ -1,0 +1,310 @@
+"""What each protocol costs at each level, measured: ``python scripts/protocols.py [--check]``.
+
+Writes docs/protocols.md from simulated runs. They are deterministic, so the page only changes
+when a protocol, or the model of what it costs, does. ``--check`` says whether it is current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from orchestrator.config.load import load_mapping
+from orchestrator.config.schema import Config
+from orchestrator.core import levels
+from orchestrator.core.machine import OK, READ, WRITE
+from orchestrator.core.record import RunRecord
+from orchestrator.core.registry import Family, plugins
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.fuzzing.scenario import Fault, Scenario, Step
+from orchestrator.fuzzing.simulation import simulate
+from orchestrator.plan import plan
+from orchestrator.run import execute
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocols.md"
+REPLICAS = 3
+ONE_WAY_MS = 1
+ZONES = ("washington_dc", "london", "tokyo")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A protocol with parameters, and the level that its reads ask for (empty: none)."""
+
+    protocol: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+    level: str = ""
+
+    @property
+    def title(self) -> str:
+        """The protocol and what of its parameters is not the default."""
+        chosen = ", ".join(f"{name}: {value}" for name, value in self.parameters)
+        return f"`{self.protocol}`" + (f" ({chosen})" if chosen else "")
+
+
+ROWS = (
+    Row("unreplicated"),
+    Row("primary_backup"),
+    Row("primary_backup", (("mode", "semi_sync"),)),
+    Row("primary_backup", (("mode", "async"),)),
+    Row("primary_backup", (("read_from", "any"), ("session_wait", True))),
+    Row("chain"),
+    Row("chain", (), levels.EVENTUAL),
+    Row("craq"),
+    Row("craq", (), levels.EVENTUAL),
+    Row("raft"),
+    Row("raft", (("reads", "read_index"),)),
+    Row("raft", (("reads", "lease"),)),
+    Row("raft", (), levels.SEQUENTIAL),
+    Row("raft", (), levels.EVENTUAL),
+    Row("multi_paxos"),
+    Row("multi_paxos", (), levels.SEQUENTIAL),
+    Row("epaxos"),
+    Row("abd"),
+    Row("abd", (), levels.REGULAR),
+    Row("quorum"),
+    Row("quorum", (("read_quorum", 1), ("write_quorum", 1))),
+    Row("causal"),
+    Row("causal", (), levels.EVENTUAL),
+    Row("gossip"),
+)
+
+
+# --- runs -------------------------------------------------------------------------------
+
+
+def config(row: Row, *overrides: str, **parts: Any) -> Config:
+    """A small store without cost, one millisecond away from everybody, under a light load."""
+    free = {"read": "0s", "write": "0s", "message": "0s"}
+    base: dict[str, Any] = {
+        "experiment": "protocols",
+        "runtime": "sim",
+        "system": {
+            "protocol": {"name": row.protocol, **dict(row.parameters)},
+            "replicas": 1 if row.protocol == "unreplicated" else REPLICAS,
+            "node": {"cpu": free},
+            "network": {"delay": f"{ONE_WAY_MS}ms"},
+        },
+        "workload": {"name": "ycsb", "mix": "a", "keys": 1000, "value_size": "100B"},
+        "arrival": {"name": "constant", "rate": "50/s"},
+        "client": {"timeout": "5s", "reads": {row.level: 1.0} if row.level else {}},
+        "warmup": "2s",
+        "duration": "20s",
+    }
+    return load_mapping(base | parts, *overrides)
+
+
+def measured(loaded: Config) -> RunRecord:
+    """The run's record, all of whose claims held."""
+    parts = plan(loaded)
+    return execute(parts)
+
+
+def median_ms(record: RunRecord, kind: int) -> float:
+    """Median latency of the measured window."""
+    history = record.history
+    rows = (history.kind == kind) & (history.outcome == OK)
+    rows &= history.intended_ns >= record.warmup_ns
+    return float(numpy.median(history.returned_ns[rows] - history.intended_ns[rows])) / NS_PER_MS
+
+
+def messages_per_operation(row: Row, kind: int) -> float:
+    """Between nodes, beyond those of an idle cluster."""
+    rate = 50.0
+
+    def messages_per_s(mix: str, load: str) -> float:
+        overrides = (f"workload.mix={mix}", f"arrival.rate={load}")
+        record = measured(config(row, *overrides))
+        first = record.warmup_ns // 100_000_000
+        total = sum(int(node.messages[first:].sum()) for node in record.nodes)
+        return total / ((record.end_ns - record.warmup_ns) / NS_PER_S)
+
+    # A write mix of half reads: its writes are what its messages have beyond those of the reads.
+    idle = messages_per_s("c", "1/s")
+    reads = (messages_per_s("c", f"{rate:g}/s") - idle) / (rate - 1)
+    if kind == READ:
+        return max(0.0, reads)
+    both = (messages_per_s("a", f"{rate:g}/s") - idle) / (rate - 1)
+    return max(0.0, 2 * both - reads)
+
+
+def throughput(row: Row) -> float:
+    """Operations a second of 64 sessions that never pause, half of them writes, on real costs."""
+    costs = {"read": "50us", "write": "50us", "message": "10us"}
+    record = measured(
+        config(
+            row,
+            "system.network.delay=250us",
+            "duration=4s",
+            "warmup=1s",
+            *(f"system.node.cpu.{name}={value}" for name, value in costs.items()),
+            arrival={"name": "closed", "sessions": 64},
+        )
+    )
+    history = record.history
+    done = (history.outcome == OK) & (history.returned_ns >= record.warmup_ns)
+    done &= history.returned_ns < record.end_ns
+    return float(numpy.count_nonzero(done)) / ((record.end_ns - record.warmup_ns) / NS_PER_S)
+
+
+def wide_area(row: Row) -> RunRecord:
+    """A replica and a client in each of three regions; clients ask the nearest node they may."""
+    return measured(
+        config(
+            row,
+            "clients=3",
+            "client.nearest=true",
+            "system.network.delay=0s",
+            "system.zones.preset=public_cloud",
+            f"system.zones.names=[{','.join(ZONES)}]",
+        )
+    )
+
+
+# --- what survives ----------------------------------------------------------------------
+
+
+def survives(row: Row) -> str:
+    """What is still served when one, and when two of three nodes have crashed for good."""
+    if row.protocol == "unreplicated":
+        return "nothing"
+    served = []
+    for crashes in (1, 2):
+        kinds = [
+            name
+            for name, kind in (("reads", READ), ("writes", WRITE))
+            if _served(row, crashes, kind)
+        ]
+        if kinds:
+            served.append(f"{crashes}: {' and '.join(kinds)}")
+    return "; ".join(served) or "nothing"
+
+
+def _served(row: Row, crashes: int, kind: int) -> bool:
+    """Whether nine in ten operations succeed some seconds after that many nodes have crashed."""
+    crash_ns, look_ns, end_ns = (second * NS_PER_S for second in (1, 8, 12))
+    op = "read" if kind == READ else "write"
+    level = row.level if kind == READ else ""
+    gap_ns = 20 * NS_PER_MS
+    steps = [
+        Step(at_ns, op, number % 8, level) for number, at_ns in enumerate(range(0, end_ns, gap_ns))
+    ]
+    scenario = Scenario(
+        protocol=row.protocol,
+        seed=1,
+        system={
+            "name": "replicated_store",
+            "protocol": {"name": row.protocol, **dict(row.parameters)},
+            "replicas": REPLICAS,
+            "nodes": REPLICAS,
+            "node": {"storage": {"durability": "memory"}},
+            "network": {"delay": {"name": "exponential", "mean": "1ms"}},
+        },
+        client={"timeout": "2s"},
+        clients=1,
+        keys=8,
+        heal_ns=end_ns,
+        final_ns=end_ns,
+        operations=tuple(steps),
+        faults=tuple(Fault("crash", crash_ns, node=node) for node in range(crashes)),
+    )
+    history = simulate(scenario).history
+    assert history is not None
+    late = history.invoked_ns >= look_ns
+    return float((history.outcome[late] == OK).mean()) > 0.9
+
+
+# --- the page ---------------------------------------------------------------------------
+
+
+def claim(row: Row) -> str:
+    """The strongest levels that hold for this row."""
+    if row.level:
+        return row.level
+    parts = plan(config(row))
+    return ", ".join(levels.strongest(parts.system.claims(False))) or levels.NONE
+
+
+def cells(row: Row) -> Iterator[str]:
+    """One line of the table."""
+    lan = measured(config(row))
+    round_trip_ms = 2 * ONE_WAY_MS
+    trips = {kind: median_ms(lan, kind) / round_trip_ms for kind in (READ, WRITE)}
+    wan = wide_area(row)
+    yield row.title
+    yield claim(row).replace("_", " ")
+    yield f"{messages_per_operation(row, READ):.1f} / {messages_per_operation(row, WRITE):.1f}"
+    yield f"{trips[READ]:.1f} / {trips[WRITE]:.1f}"
+    yield f"{median_ms(lan, READ):.1f} / {median_ms(lan, WRITE):.1f}"
+    yield f"{median_ms(wan, READ):.0f} / {median_ms(wan, WRITE):.0f}"
+    yield f"{throughput(row):,.0f}"
+    yield survives(row)
+
+
+HEAD = (
+    "protocol",
+    "level of reads",
+    "messages",
+    "round trips",
+    "LAN latency, ms",
+    "WAN latency, ms",
+    "throughput, ops/s",
+    "survives crashes",
+)
+INTRODUCTION = f"""# What protocols cost
+
+Measured by `python scripts/protocols.py`, in the simulator, with {REPLICAS} replicas. Pairs are
+read / write. A new run of the script gives the same page.
+
+- **level of reads**: what every history keeps; where it is printed below a protocol that claims
+  more, reads asked for that level (`client.reads`).
+- **messages**: between nodes, per operation, without batching and beyond the heartbeats of an
+  idle cluster.
+- **round trips**: of the median operation, with that of the client to its node, at
+  {ONE_WAY_MS} ms one way and no other cost.
+- **LAN latency**: the same run, in milliseconds.
+- **WAN latency**: median over clients in {", ".join(ZONES[:-1])} and {ZONES[-1]}, with a replica
+  in each, round trips of the preset `public_cloud`; a client asks the nearest node that may serve
+  it, and the first leader stands in {ZONES[0]}.
+- **throughput**: 64 sessions without pause, half of the operations writes, 1,000 keys, nodes of
+  one core with 50 us an operation and 10 us a message, 0.25 ms one way, no batching.
+- **survives crashes**: what is served seven seconds after one, and after two of the
+  {REPLICAS} nodes crashed for good.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    lines = [INTRODUCTION, "| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    for row in ROWS:
+        line = "| " + " | ".join(cells(row)) + " |"
+        print(line, flush=True)
+        lines.append(line)
+    lines += ["", *_papers()]
+    return "\n".join(lines) + "\n"
+
+
+def _papers() -> Iterator[str]:
+    yield "## What each one is"
+    yield ""
+    for name, found in plugins(Family.PROTOCOL).items():
+        conditions = "; ".join(f"{level} ({when})" for level, when in found.claims.items())
+        yield f"- `{name}`: {found.summary}. Claims {conditions}."
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        return 0 if PAGE.read_text(encoding="utf-8") == text else 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Mutants of the machines: a comparison flipped, a guard dropped, a number off by one.
+
+A mutant is the source of a protocol's modules with one place changed, compiled into a class of
+its own. It changes behaviour where some simulation goes another way than the original's; it is
+killed where a simulation under faults breaks what the protocol claims.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import random
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import orchestrator.protocols
+from orchestrator.core.machine import Effect, Event
+from orchestrator.core.registry import Family, Plugin, _plugins, plugins
+from orchestrator.fuzz import Wanted, simulate_seed
+
+HOME = Path(orchestrator.protocols.__file__).parent
+PACKAGE = "orchestrator.protocols"
+
+_FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+_OUTSIDE = ("check", "candidates", "claims", "read_levels", "why_not", "validate", "contents")
+"""Functions that say what is claimed or assert it, and are no behaviour of the machine."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Place ``index`` of a module's places, and what is done there."""
+
+    module: str
+    index: int
+    line: int
+    what: str
+
+
+# --- places -----------------------------------------------------------------------------
+
+
+class _Mutator(ast.NodeTransformer):
+    """Changes the place with number ``wanted`` (None: only lists all places)."""
+
+    def __init__(self, wanted: int | None) -> None:
+        self.wanted = wanted
+        self.places: list[tuple[int, str]] = []
+        self._inside = False
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        if node.name in _OUTSIDE or node.name.startswith("__") or self._inside:
+            return node
+        self._inside = True
+        node.body = [self.visit(each) for each in node.body]
+        self._inside = False
+        return node
+
+    def _hit(self, line: int, what: str) -> bool:
+        if not self._inside:
+            return False
+        self.places.append((line, what))
+        return len(self.places) - 1 == self.wanted
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        for at, operator in enumerate(node.ops):
+            flipped = _FLIPPED.get(type(operator))
+            if flipped is not None and self._hit(node.lineno, f"flip {ast.unparse(node)}"):
+                node.ops[at] = flipped()
+        return node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        self.generic_visit(node)
+        for at, operand in enumerate(list(node.values)):
+            if self._hit(node.lineno, f"drop {ast.unparse(operand)}"):
+                left = [value for index, value in enumerate(node.values) if index != at]
+                return left[0] if len(left) == 1 else ast.BoolOp(node.op, left)
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        self.generic_visit(node)
+        if not node.orelse and self._hit(node.lineno, f"never: if {ast.unparse(node.test)}"):
+            node.test = ast.Constant(False)
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        one = isinstance(node.right, ast.Constant) and node.right.value == 1
+        plain = isinstance(node.op, (ast.Add, ast.Sub))
+        if one and plain and self._hit(node.lineno, f"off by one: {ast.unparse(node)}"):
+            return node.left
+        return node
+
+
+def places(protocol: str) -> list[Mutation]:
+    """Every place of a protocol's own modules that can be changed."""
+    found = []
+    for module in modules_of(protocol):
+        mutator = _Mutator(None)
+        mutator.visit(ast.parse((HOME / f"{module}.py").read_text()))
+        found += [
+            Mutation(module, index, line, what) for index, (line, what) in enumerate(mutator.places)
+        ]
+    return found
+
+
+def modules_of(protocol: str) -> list[str]:
+    """The protocol's module and the private ones that it rests on."""
+    found: list[str] = []
+
+    def follow(module: str) -> None:
+        if module in found:
+            return
+        found.append(module)
+        for node in ast.walk(ast.parse((HOME / f"{module}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
+                follow(str(node.module).removeprefix(PACKAGE + "."))
+
+    follow(protocol)
+    return sorted(found)
+
+
+# --- classes ----------------------------------------------------------------------------
+
+
+def mutant(protocol: str, mutation: Mutation) -> type[Any]:
+    """The protocol's class with one place changed; nothing that is loaded changes."""
+    kept = {name: module for name, module in sys.modules.items() if name.startswith(PACKAGE + ".")}
+    registered: dict[str, Plugin] = dict(_plugins[Family.PROTOCOL])
+    try:
+        for name in modules_of(protocol):
+            sys.modules.pop(f"{PACKAGE}.{name}", None)
+        path = HOME / f"{mutation.module}.py"
+        tree = _Mutator(mutation.index).visit(ast.parse(path.read_text()))
+        name = f"{PACKAGE}.{mutation.module}"
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        module.__package__ = PACKAGE
+        sys.modules[name] = module
+        exec(compile(ast.fix_missing_locations(tree), str(path), "exec"), module.__dict__)
+        importlib.import_module(f"{PACKAGE}.{protocol}")
+        made: type[Any] = _plugins[Family.PROTOCOL][protocol].implementation
+    finally:
+        for name in [name for name in sys.modules if name.startswith(PACKAGE + ".")]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+        _plugins[Family.PROTOCOL].clear()
+        _plugins[Family.PROTOCOL].update(registered)
+    return made
+
+
+def traced(machine: type[Any], into: Any) -> type[Any]:
+    """The machine with a hash over all that it is told and says."""
+    encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
+
+    class Traced(machine):  # type: ignore[misc]
+        def handle(self, event: Event, now_ns: int) -> list[Effect]:
+            effects: list[Effect] = super().handle(event, now_ns)
+            for effect in effects:
+                into.update(type(effect).__name__.encode())
+                into.update(encode(getattr(effect, "message", getattr(effect, "outcome", 0))))
+            return effects
+
+    return Traced
+
+
+def trace(protocol: str, machine: type[Any], seed: int) -> str:
+    """Fingerprint of everything said in the simulation of a seed; an error is one too."""
+    digest = hashlib.blake2b(digest_size=8)
+    try:
+        _, outcome = simulate_seed(Wanted(protocol), seed, traced(machine, digest))
+    except Exception as error:
+        return f"{type(error).__name__}"
+    return digest.hexdigest() + str(outcome.violation)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a mutant. ``killed_by``: seed and property, None while it lives."""
+
+    mutation: Mutation
+    changes_behaviour: bool
+    killed_by: tuple[int, str] | None
+
+
+def fate(protocol: str, mutation: Mutation, seeds: int) -> Fate:
+    """Simulate until it breaks something, or until all seeds have passed."""
+    machine = mutant(protocol, mutation)
+    changes = False
+    original = plugins(Family.PROTOCOL)[protocol].implementation
+    for seed in range(seeds):
+        try:
+            profile = ("mixed", "recovery", "membership")[seed % 3]
+            _, outcome = simulate_seed(Wanted(protocol, profile), seed, machine)
+        except Exception as error:  # a machine that raises is as dead as can be
+            return Fate(mutation, True, (seed, type(error).__name__))
+        if outcome.violation is not None:
+            return Fate(mutation, True, (seed, outcome.violation.property))
+    for seed in range(3):
+        changes = changes or trace(protocol, machine, seed) != trace(protocol, original, seed)
+    return Fate(mutation, changes, None)
+
+
+def chosen(protocol: str, count: int) -> Iterator[Mutation]:
+    """Some of all places, the same ones every time."""
+    everywhere = places(protocol)
+    yield from random.Random(protocol).sample(everywhere, min(count, len(everywhere)))
