@@ -24,7 +24,7 @@ from orchestrator.core.keys import (
     zeta,
 )
 from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import READ, SCAN, WRITE
+from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.randomness import block_stream
 from orchestrator.workloads.ycsb import MIXES, Ycsb, YcsbParams
@@ -150,6 +150,25 @@ def test_scan_lengths_are_uniform() -> None:
 
 def test_sizes_are_key_and_value() -> None:
     assert set(operations(100, value_size=512).size.tolist()) == {KEY_LENGTH + 512}
+
+
+@pytest.mark.parametrize(
+    ("update", "kind", "model"),
+    [("write", WRITE, "register"), ("increment", INCREMENT, "counter"), ("add", ADD, "set")],
+)
+def test_updates_may_drive_counters_and_sets(update: str, kind: int, model: str) -> None:
+    for mix in ("a", "d"):
+        drawn = operations(1000, mix=mix, update=update)
+        written = operations(1000, mix=mix)
+        numpy.testing.assert_array_equal(drawn.kind == kind, written.kind == WRITE)
+        numpy.testing.assert_array_equal(drawn.key, written.key)
+    assert Ycsb(YcsbParams(update=update)).model == model
+
+
+@pytest.mark.parametrize("mix", ["e", "f"])
+def test_only_values_are_scanned_or_written_back(mix: str) -> None:
+    with pytest.raises(ParameterError, match="only values allow"):
+        YcsbParams(mix=mix, update="increment")
 
 
 @pytest.mark.parametrize("value_size", [0, 7, 2**31])

@@ -15,6 +15,7 @@ e    scan .95, insert .05                        zipfian
 f    read .50, read-modify-write .50             zipfian
 ===  ==========================================  =================
 
+With ``update: increment`` or ``add`` the updates and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
 r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide). A
 record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
@@ -43,7 +44,8 @@ from orchestrator.core.keys import (
     newest_first,
 )
 from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import READ, SCAN, WRITE, Preload
+from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
+from orchestrator.core.models import COUNTER, REGISTER, SET
 from orchestrator.core.parameters import ParameterError, choice, number, size
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, register
@@ -77,8 +79,14 @@ MIXES: Final = {
     "f": Mix(read=0.5, read_modify_write=0.5),
 }
 
-# By position among the shares of a Mix.
-_KINDS = numpy.array([READ, WRITE, WRITE, SCAN, READ], dtype=numpy.uint8)
+UPDATES: Final = {
+    "write": (WRITE, REGISTER),
+    "increment": (INCREMENT, COUNTER),
+    "add": (ADD, SET),
+}
+"""What an update or insert may do: its kind of operation, and what it makes of the keys."""
+
+# Positions among the shares of a Mix.
 _INSERT = 2
 _SCAN = 3
 _READ_MODIFY_WRITE = 4
@@ -94,8 +102,19 @@ class YcsbParams:
     theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian and latest")
     value_size: int = size("100B", help="bytes of each value")
     scan_length_max: int = number(100, low=1, high=1_000_000, help="lengths are uniform from 1")
+    update: str = choice(
+        "write",
+        options=tuple(UPDATES),
+        help="stores a value, increments a counter by 1, or adds an element to a set",
+    )
 
     def __post_init__(self) -> None:
+        mix = MIXES[self.mix]
+        if self.update != "write" and (mix.scan or mix.read_modify_write):
+            raise ParameterError(
+                f"mix {self.mix} scans or writes back what it read, which only values allow",
+                key="update",
+            )
         if not VALUE_ID_BYTES <= self.value_size <= _VALUE_SIZE_MAX:
             raise ParameterError(
                 f"{self.value_size}B must be {VALUE_ID_BYTES}B (a value's identity) to 1GiB",
@@ -110,6 +129,7 @@ class Ycsb:
     def __init__(self, params: YcsbParams) -> None:
         self.total: int | None = None
         self.payload_bytes = params.value_size
+        self.model = UPDATES[params.update][1]
         self._params = params
         self._key_names = NumberedKeys(params.keys)
 
@@ -145,6 +165,8 @@ class YcsbStream:
             if distribution == UNIFORM
             else ZipfianChoice(params.keys, params.theta)
         )
+        change = UPDATES[params.update][0]
+        self._kinds = numpy.array([READ, change, change, SCAN, READ], dtype=numpy.uint8)
         self._params = params
         self._client = client
         self._clients = clients
@@ -183,7 +205,7 @@ class YcsbStream:
         if scans:
             count[scanning] = chance.integers(1, params.scan_length_max, scans, endpoint=True)
         return OperationBlock(
-            kind=_KINDS[what],
+            kind=self._kinds[what],
             key=key,
             size=numpy.full(_CHUNK, KEY_LENGTH + params.value_size, dtype=numpy.int32),
             count=count,
