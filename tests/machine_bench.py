@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.keys import KeyRange
 from orchestrator.core.machine import (
+    Admin,
     CancelTimer,
     Effect,
     Event,
@@ -43,7 +44,7 @@ def among(*nodes: int) -> Wanted:
 
 
 class Bench:
-    """Machines and the messages between them.
+    """Machines and the messages between them; the last is the protocol's authority, if any.
 
     What a machine persists is durable at once unless ``syncs`` is off; then effects wait for
     :meth:`sync` as the persist barrier says, and a crash loses the record.
@@ -57,28 +58,32 @@ class Bench:
         *,
         seed: int = 1,
         batch_max: int = 0,
+        replicas: int = 0,
         watch: Watch | None = None,
     ) -> None:
         self._machine = machine
         self._params = params
         self._seed = seed
         self._batch_max = batch_max
+        self._replicas = replicas
         self._watch = watch
         self.nodes = tuple(range(nodes))
+        self._authority = machine.authority_of(params)
+        everybody = range(nodes + (self._authority is not None))
         self.now_ns = 0
         self.wire: list[tuple[int, int, Any]] = []
         self.sent: list[Any] = []
         self.replies: dict[Any, Reply] = {}
         self.redirects: dict[Any, Redirect] = {}
         self.timers: dict[tuple[int, str], int] = {}
-        self.records: list[list[Any]] = [[] for _ in self.nodes]
+        self.records: list[list[Any]] = [[] for _ in everybody]
         self.syncs = True
         self._handles = itertools.count(1000)
-        self._unsynced: list[list[Persist]] = [[] for _ in self.nodes]
-        self._held: list[list[Effect]] = [[] for _ in self.nodes]
-        self.machines: list[Any] = [self._made(node) for node in self.nodes]
-        self.down: list[bool] = [False for _ in self.nodes]
-        for node in self.nodes:
+        self._unsynced: list[list[Persist]] = [[] for _ in everybody]
+        self._held: list[list[Effect]] = [[] for _ in everybody]
+        self.machines: list[Any] = [self._made(node) for node in everybody]
+        self.down: list[bool] = [False for _ in everybody]
+        for node in everybody:
             self.event(node, Started([]))
 
     def _made(self, node: int) -> Any:
@@ -89,8 +94,11 @@ class Bench:
             chance=scalar_stream(self._seed, f"node/{node}"),
             batch_max=self._batch_max,
             accesses=False,
+            replicas=self._replicas,
         )
-        return self._machine(context, self._params)
+        made = self._machine if node in self.nodes else self._authority
+        assert made is not None
+        return made(context, self._params)
 
     # --- events ---------------------------------------------------------------------------
 
@@ -131,7 +139,10 @@ class Bench:
         """Everything that the node persisted is durable."""
         persists, self._unsynced[node] = self._unsynced[node], []
         held, self._held[node] = self._held[node], []
-        self.records[node] += [persist.record for persist in persists]
+        for persist in persists:
+            if persist.replaces:
+                self.records[node].clear()
+            self.records[node].append(persist.record)
         for effect in held:
             self._carry_out(node, effect)
         if persists:
@@ -142,6 +153,10 @@ class Bench:
         handle = next(self._handles) if handle is None else handle
         self.event(node, Requested([handle], [op]))
         return handle
+
+    def admin(self, node: int, command: str, about: int) -> None:
+        """One node hears an operator's command."""
+        self.event(node, Admin(command, about))
 
     def deliver(self, wanted: Wanted = everything) -> None:
         """Deliver in order until nothing is under way; what is not wanted is lost."""

@@ -20,14 +20,18 @@ from orchestrator.config.load import load_mapping
 from orchestrator.config.schema import Config
 from orchestrator.core.history import COLUMNS, DTYPES, NEVER, PHASE_RUN, VALUE_ID_BYTES, History
 from orchestrator.core.machine import OK, READ, Effect, Event, Machine
+from orchestrator.core.models import REGISTER
+from orchestrator.core.per_level import check_levels
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import VALID, Evidence, check, check_claims
+from orchestrator.core.verdict import VALID, Evidence, check
 from orchestrator.runtimes._parts import Parts, contents_digest
-from orchestrator.runtimes.simulated import SimulatedCluster
+from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
 
 FINAL_SESSION = 1 << 31
+LEADING = ("leader", "primary", "head", "tail")
+"""Roles of the nodes that are worth hunting."""
 
 BASE: dict[str, Any] = {
     "experiment": "faults",
@@ -82,6 +86,11 @@ def watched(machine: type[Any], watch: Watch) -> type[Any]:
             watch(self, event, effects)
             return effects
 
+        @staticmethod
+        def authority_of(params: Any) -> type[Any] | None:
+            authority = machine.authority_of(params)
+            return authority and watched(authority, watch)
+
     return Watched
 
 
@@ -95,10 +104,20 @@ def configured(seed: int, system: Mapping[str, Any], *overrides: str) -> Config:
     return load_mapping(BASE | {"seed": seed, "system": merged}, *overrides)
 
 
+class Node(SimulatedNode):
+    """Tells what is asked of it."""
+
+    def request(self, request: Any) -> None:
+        super().request(request)
+        if isinstance(self.cluster, Cluster) and self.cluster.on_request is not None:
+            self.cluster.on_request(request)
+
+
 class Cluster(SimulatedCluster):
     """Tells when a node takes office, and loses messages between nodes at will."""
 
     on_leader: Callable[[int], None] | None = None
+    on_request: Callable[[Any], None] | None = None
     lossy: random.Random | None = None
     loss: float = 0.0
 
@@ -106,6 +125,18 @@ class Cluster(SimulatedCluster):
         if self.lossy is not None and self.lossy.random() < self.loss:
             return True
         return super().cut(source, target)
+
+    def _node(self, node: int) -> SimulatedNode:
+        return Node(self, node)
+
+    def replicas(self) -> list[Machine]:
+        """The machines whose copies are to be equal at the end: not those of spare nodes."""
+        machines = [node.shell.machine for node in self.nodes]
+        return [machine for machine in machines if getattr(machine, "holds_copy", True)]
+
+    def converged(self) -> bool:
+        contents = [machine.contents() for machine in self.replicas()]
+        return all(content == contents[0] for content in contents[1:])
 
     def event(self, node: int, kind: str, detail: str) -> None:
         super().event(node, kind, detail)
@@ -120,8 +151,9 @@ class Faults:
     ``gap_ns``: mean time between faults. ``away_ns``: mean time that a crashed node stays away
     or a cut lasts. ``hunt``: share of faults that are aimed at the leader. ``crashes``: share
     that are crashes. ``ambush_ns``: where above 0, every new leader is struck after about that
-    time. ``loss``: share of messages between nodes that are lost. All is healed after four
-    fifths of the load.
+    time. ``loss``: share of messages between nodes that are lost. ``repeats``: share of requests
+    that arrive once more, somewhere and later, as those of a client that is not sure. All is
+    healed after four fifths of the load.
     """
 
     cluster: Cluster
@@ -132,6 +164,7 @@ class Faults:
     crashes: float = 0.6
     ambush_ns: int = 0
     loss: float = 0.0
+    repeats: float = 0.0
 
     @property
     def end_ns(self) -> int:
@@ -149,6 +182,14 @@ class Faults:
         self.cluster.lossy, self.cluster.loss = self.chance, self.loss
         if self.ambush_ns:
             self.cluster.on_leader = self._ambush
+        if self.repeats:
+            self.cluster.on_request = self._repeat
+
+    def _repeat(self, request: Any) -> None:
+        if self.chance.random() < self.repeats:
+            at_ns = self._later(self.cluster.clock.current_ns, self.away_ns)
+            target = self.chance.choice(self.cluster.nodes)
+            self.cluster.clock.at(at_ns, target.request, request)
 
     def _later(self, now_ns: int, mean_ns: int) -> int:
         return now_ns + 1 + round(self.chance.expovariate(1 / mean_ns))
@@ -160,15 +201,16 @@ class Faults:
 
     def _strike_somebody(self, _: None) -> None:
         nodes = self.cluster.nodes
-        leaders = [each.node for each in nodes if each.shell.machine.role in ("leader", "primary")]
+        leaders = [each.node for each in nodes if each.shell.machine.role in LEADING]
         aimed = leaders and self.chance.random() < self.hunt
-        self._strike(self.chance.choice(leaders if aimed else [each.node for each in nodes]))
+        everybody = [each.node for each in self.cluster.machines]
+        self._strike(self.chance.choice(leaders if aimed else everybody))
 
     def _strike(self, victim: int) -> None:
         clock = self.cluster.clock
         until_ns = min(self.end_ns, self._later(clock.current_ns, self.away_ns))
         if self.chance.random() < self.crashes:
-            node = self.cluster.nodes[victim]
+            node = self.cluster.machines[victim]
             if not node.shell.stopped:
                 node.crash(survivors=self.chance.choice((0, 0, 1, 3)))
                 clock.at(until_ns, self._restart, victim)
@@ -179,7 +221,7 @@ class Faults:
         clock.at(until_ns, self._mend, links)
 
     def _cut_links(self, victim: int) -> list[tuple[int, int]]:
-        others = [each.node for each in self.cluster.nodes if each.node != victim]
+        others = [each.node for each in self.cluster.machines if each.node != victim]
         side = self.chance.sample(others, self.chance.randint(1, len(others))) if others else []
         outward = [(victim, other) for other in side]
         inward = [(other, victim) for other in side]
@@ -190,14 +232,14 @@ class Faults:
             self.cluster.severed.pop(link, None)
 
     def _restart(self, victim: int) -> None:
-        node = self.cluster.nodes[victim]
+        node = self.cluster.machines[victim]
         if node.shell.stopped:
             node.restart()
 
     def _heal(self, _: None) -> None:
         self.cluster.lossy = None
         self.cluster.severed.clear()
-        for node in self.cluster.nodes:
+        for node in self.cluster.machines:
             self._restart(node.node)
 
 
@@ -232,11 +274,13 @@ def simulate(
         Faults(cluster, scalar_stream(config.seed, "faults"), **faults).plan()
     cluster.run()
     history = History.concatenate([client.driver.history() for client in cluster.clients])
-    history = with_final_reads(history, cluster)
-    digests = [contents_digest(node.shell.machine) for node in cluster.nodes]
+    model = cluster.parts.workload.model
+    if model == REGISTER:
+        history = with_final_reads(history, cluster)
+    digests = [contents_digest(machine) for machine in cluster.replicas()]
     claimed = cluster.parts.system.claims(config.client.sticky)
-    verdicts = [*check_claims(history, claimed, Evidence(digests=digests)).verdicts]
-    verdicts.append(check(history, "eventual", Evidence(digests=digests)))
+    verdicts = [*check_levels(history, claimed, Evidence(model=model, digests=digests)).verdicts]
+    verdicts.append(check(history, "eventual", Evidence(model=model, digests=digests)))
     problems = [found.explanation for found in verdicts if found.verdict != VALID]
     return Outcome("; ".join(problems), history, cluster)
 
@@ -250,8 +294,8 @@ def problem_of(config: Config, **options: Any) -> str:
 
 
 def with_final_reads(history: History, cluster: Cluster) -> History:
-    """The history and a read of every key after it, as node 0 would answer it at the end."""
-    machine = cluster.nodes[0].shell.machine
+    """The history and a read of every key after it, as the first replica would answer at the end."""
+    machine = cluster.replicas()[0]
     preload = cluster.parts.workload.preload()
     names = cluster.parts.workload.key_names
     keys = sorted(set(history.key.tolist()))

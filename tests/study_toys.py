@@ -27,7 +27,12 @@ TINY: dict[str, Any] = {
     "experiment": "tiny",
     "runtime": "sim",
     "system": {
-        "protocol": {"name": "primary_backup", "mode": "sync", "read_from": "any"},
+        "protocol": {
+            "name": "primary_backup",
+            "mode": "sync",
+            "read_from": "any",
+            "failover": False,
+        },
         "replicas": 2,
         "memory": "48KiB",
         "cache": {"name": "lru", "size": "16KiB"},

@@ -104,7 +104,8 @@ def test_consistency_that_is_not_claimed_is_refused_with_the_way_to_get_it() -> 
 
 
 def test_consistency_that_only_sticky_sessions_have_says_so() -> None:
-    weak = "system.protocol={name: primary_backup, mode: async, read_from: any}"
+    protocol = "{name: primary_backup, mode: async, read_from: any, failover: false}"
+    weak = f"system.protocol={protocol}"
     error = refused(weak, "system.consistency=monotonic_reads")
     assert error.hint == "client.sticky: true gives it"
     sticky = plan(small(weak, "system.consistency=monotonic_reads", "client.sticky=true"))
@@ -145,7 +146,7 @@ def test_levels_are_those_claimed_unless_one_is_named() -> None:
     assert checked_levels(plan(small())) == ("linearizable",)
     assert checked_levels(plan(small("check.level=strict"))) == ("linearizable",)
     assert checked_levels(plan(small("check.level=eventual"))) == ("eventual",)
-    weak = "system.protocol={name: primary_backup, read_from: any}"
+    weak = "system.protocol={name: primary_backup, read_from: any, failover: false}"
     sticky = plan(small(weak, "client.sticky=true"))
     assert checked_levels(sticky) == ("read_your_writes", "monotonic_reads", "eventual")
 

@@ -190,6 +190,18 @@ def _bad_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
     return ConfigError(f"bad YAML: {problem}", path=place, hint=context)
 
 
+def _waits(data: Any) -> bool:
+    """Whether anything in it is an interpolation, an escaped one, or marked as missing."""
+    match data:
+        case str():
+            return "${" in data or data == "???"
+        case dict():
+            return any(_waits(key) or _waits(each) for key, each in data.items())
+        case list() | tuple():
+            return any(map(_waits, data))
+    return False
+
+
 def _similar(path: Path) -> str | None:
     folder = path.parent
     names = sorted(each.name for each in folder.glob("*.y*ml")) if folder.is_dir() else []
@@ -197,6 +209,8 @@ def _similar(path: Path) -> str | None:
 
 
 def _interpolated(data: Any) -> Any:
+    if not _waits(data):
+        return data
     try:
         container = OmegaConf.create(data)
         return OmegaConf.to_container(container, resolve=True, throw_on_missing=True)

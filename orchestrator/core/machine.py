@@ -8,8 +8,8 @@ Rules that every runtime keeps (``orchestrator/runtimes/_node.py`` is their one 
 * **Persist barrier.** No effect of the ``handle`` call that asked for a :class:`Persist`, nor
   of any later call on that node, leaves before the record is durable, but for a
   :class:`Send` with ``overlap=True``. The machine hears :class:`Persisted` when it is.
-* **Access.** A :class:`Reply` that names a token leaves only when the :class:`Access` of that
-  token has been through cache and storage; nothing else waits for it.
+* **Access.** A :class:`Reply` or :class:`Send` that names a token leaves only when the
+  :class:`Access` of that token has been through cache and storage; nothing else waits for it.
 * **Timers.** Setting a timer again moves it; a cancelled timer never fires.
 * **Batches.** Lists in events carry whatever may be handled together; under modelled costs
   that is at most ``batch_max`` operations.
@@ -139,11 +139,14 @@ Event = Started | Requested | Received | TimerFired | Persisted | Admin
 
 
 class Send(msgspec.Struct, gc=False):
-    """``overlap``: may leave before the node's own record is durable (a leader's appends)."""
+    """``overlap``: may leave before the node's own record is durable (a leader's appends).
+    ``after``: token of the Access that must be done first.
+    """
 
     target: int
     message: Any
     overlap: bool = False
+    after: int = 0
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -182,13 +185,14 @@ class CancelTimer(msgspec.Struct, gc=False):
 class Persist(msgspec.Struct, gc=False):
     """Make ``record`` durable; tokens rise.
 
-    ``replaces``: it stands for all records before it (a snapshot), which may be forgotten once
-    it is durable.
+    ``replaces``: it stands for all records of its ``group`` before it (a snapshot), which may be
+    forgotten once it is durable. A node that hosts several machines has a group for each.
     """
 
     record: Any
     token: int
     replaces: bool = False
+    group: int = 0
 
 
 class Access(msgspec.Struct, gc=False):
@@ -204,9 +208,12 @@ class Access(msgspec.Struct, gc=False):
 
 
 class Became(msgspec.Struct, gc=False):
-    """The node's role changed (``leader``, ``follower``, ...); it is recorded as an event."""
+    """The role of the node changed in one of its groups (``leader``, ``follower``, ...); it is
+    recorded as an event.
+    """
 
     role: str
+    group: int = 0
 
 
 class Mark(msgspec.Struct, gc=False):
@@ -299,15 +306,22 @@ class Machine(Protocol):
     """Type of what it persists, for reading it back."""
 
     kinds: ClassVar[frozenset[int]] = frozenset({READ, WRITE, SCAN})
-    """Kinds of operation that it serves."""
+    """Kinds of operation that it can serve."""
 
     commands: ClassVar[frozenset[str]] = frozenset()
     """What an operator may command."""
 
-    authority: ClassVar[type[Machine] | None] = None
-    """The machine that watches over the nodes from node n; None where it needs none."""
+    ordered: ClassVar[bool] = False
+    """Whether all nodes apply all changes in one order, to a ``KeyValueState`` that they keep as
+    ``_state``; then it takes the steps of transactions, too.
+    """
 
     role: str
+
+    @property
+    def holds_copy(self) -> bool:
+        """Whether its copy is to be as the others' in the end: a spare node holds none."""
+        return True
 
     def __init__(self, context: MachineContext, params: Any) -> None: ...
 
@@ -332,6 +346,16 @@ class Machine(Protocol):
     @abstractmethod
     def claims(params: Any, context: ClaimContext) -> frozenset[str]:
         """Levels that hold for every history of this configuration, where none is asked for."""
+
+    @staticmethod
+    def authority_of(params: Any) -> type[Machine] | None:
+        """The machine that watches over the nodes from node n; None where it needs none."""
+        return None
+
+    @classmethod
+    def kinds_of(cls, params: Any) -> frozenset[int]:
+        """Those of ``kinds`` that it serves with these parameters."""
+        return cls.kinds
 
     @staticmethod
     def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:

@@ -121,10 +121,18 @@ def _field(default: Any, metadata: dict[str, Any]) -> Any:
 
 
 def _quantity(
-    kind: str, default: Any, *, many: int = 0, low: str | None = None, help: str = ""
+    kind: str,
+    default: Any,
+    *,
+    many: int = 0,
+    low: str | None = None,
+    help: str = "",
+    probes: Sequence[str] = (),
 ) -> Any:
     metadata = {"quantity": kind, "many": many, "optional": default is None, "help": help}
     metadata["low"] = None if low is None else PARSERS[kind](low)
+    if probes:
+        metadata["probes"] = tuple(probes)
     if default is not _MISSING and default is not None:
         parse = PARSERS[kind]
         default = tuple(parse(item) for item in default) if many else parse(default)
@@ -140,9 +148,15 @@ def duration(
     return _quantity(DURATION, default, many=many, low=low, help=help)
 
 
-def size(default: Any = _MISSING, *, low: str | None = None, help: str = "") -> Any:
-    """An int of bytes, written like ``64MiB``, at least ``low``."""
-    return _quantity(SIZE, default, low=low, help=help)
+def size(
+    default: Any = _MISSING,
+    *,
+    low: str | None = None,
+    help: str = "",
+    probes: Sequence[str] = (),
+) -> Any:
+    """An int of bytes, written like ``64MiB``, at least ``low``; ``probes`` as of a number."""
+    return _quantity(SIZE, default, low=low, help=help, probes=probes)
 
 
 def rate(default: Any = _MISSING, *, help: str = "") -> Any:
@@ -166,9 +180,15 @@ def number(
     low: float | None = None,
     high: float | None = None,
     help: str = "",
+    probes: Sequence[float] = (),
 ) -> Any:
-    """An int or float (by the annotation) within inclusive bounds."""
+    """An int or float (by the annotation) within inclusive bounds.
+
+    ``probes``: values that bring rare paths of the code about, tried when it is fuzzed.
+    """
     metadata = {"low": low, "high": high, "optional": default is None, "help": help}
+    if probes:
+        metadata["probes"] = tuple(probes)
     return _field(default, metadata)
 
 

@@ -11,13 +11,44 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Entry, Op, Preload, Reply
+from orchestrator.core.transactions import EXECUTE, PREPARE, Kept, Part, Transactions
+
+
+class Snapshot(msgspec.Struct, array_like=True, gc=False):
+    """All that a state holds beyond its preload, as plain columns for a message or a record.
+
+    Entry i is (``keys[i]``, ``values[i]``, ``versions[i]``); session ``sessions[i]`` wrote last
+    with sequence number ``sequences[i]``, which took effect at version ``took_effect_at[i]``.
+    ``transactions``: None where there never was one.
+    """
+
+    keys: list[bytes]
+    values: list[bytes]
+    versions: list[int]
+    sessions: list[int]
+    sequences: list[int]
+    took_effect_at: list[int]
+    transactions: Kept | None = None
+
+
+_decode_part = msgspec.msgpack.Decoder(Part).decode
 
 
 class KeyValueState:
     """Values and versions by key over a preload, with the sessions that wrote them."""
 
-    __slots__ = ("_inserted", "_preload", "_sessions", "_tokens", "accesses", "values")
+    __slots__ = (
+        "_inserted",
+        "_preload",
+        "_sessions",
+        "_tokens",
+        "accesses",
+        "transactions",
+        "values",
+    )
 
     def __init__(self, preload: Preload, *, accesses: bool) -> None:
         self.values: dict[bytes, Entry] = {}
@@ -26,6 +57,7 @@ class KeyValueState:
         self._sessions: dict[int, tuple[int, int]] = {}
         self._inserted: list[bytes] | None = None
         self._tokens = 0
+        self.transactions: Transactions | None = None
 
     def write(self, op: Op, version: int) -> int:
         """Apply a write once; returns the version at which it took effect."""
@@ -42,6 +74,36 @@ class KeyValueState:
         else:
             self._insert(op.key, Entry(op.value or b"", version))
         return version
+
+    def put(self, key: bytes, value: bytes, version: int) -> None:
+        """Set a value on behalf of a transaction, which sees to it that it does so once."""
+        entry = self.values.get(key)
+        if entry is None:
+            self._insert(key, Entry(value, version))
+        else:
+            entry.value, entry.version = value, version
+
+    def step(self, handle: Any, op: Op, version: int, effects: list[Effect]) -> None:
+        """Take a transaction's step (``transactions.STEPS``), and answer who waits for it.
+
+        What it reads goes through cache and storage where it is answered; what it writes is left
+        in the cache everywhere.
+        """
+        if self.transactions is None:
+            self.transactions = Transactions()
+        said = self.transactions.take(self, op, version)
+        token = 0
+        if self.accesses and op.kind in (EXECUTE, PREPARE):
+            self._tokens += 1
+            for kind, key, new in _decode_part(op.value or b"").ops:
+                size = len(key) + len(new or b"")
+                if kind != READ:
+                    effects.append(Access(0, key, size, WRITE))
+                elif handle is not None:
+                    token = self._tokens
+                    effects.append(Access(token, key, size, READ))
+        if handle is not None:
+            effects.append(Reply(handle, OK, said, version, token))
 
     def _insert(self, key: bytes, entry: Entry) -> None:
         self.values[key] = entry
@@ -87,3 +149,29 @@ class KeyValueState:
     def contents(self) -> Mapping[bytes, Entry]:
         """The written entries."""
         return self.values
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything written and of the sessions that wrote it; O(keys + sessions)."""
+        entries = self.values.values()
+        done = self._sessions.values()
+        return Snapshot(
+            list(self.values),
+            [entry.value for entry in entries],
+            [entry.version for entry in entries],
+            list(self._sessions),
+            [sequence for sequence, _ in done],
+            [version for _, version in done],
+            None if self.transactions is None else self.transactions.kept(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Hold what the snapshot holds, and nothing else; the snapshot itself is not kept."""
+        entries = map(Entry, snapshot.values, snapshot.versions)
+        done = zip(snapshot.sequences, snapshot.took_effect_at, strict=True)
+        self.values = dict(zip(snapshot.keys, entries, strict=True))
+        self._sessions = dict(zip(snapshot.sessions, done, strict=True))
+        self._inserted = None
+        self.transactions = None
+        if snapshot.transactions is not None:
+            self.transactions = Transactions()
+            self.transactions.restore(snapshot.transactions)

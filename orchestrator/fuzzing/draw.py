@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from orchestrator.config.load import load_mapping
 from orchestrator.core.levels import LEVELS
 from orchestrator.core.machine import (
     ADD,
@@ -90,6 +91,7 @@ class _Drawing:
         self._fixed = fixed
         self._chance = scalar_stream(seed, f"fuzz/{protocol}/{attempt}")
         self._plugin = plugin(Family.PROTOCOL, protocol, path="PROTOCOL")
+        self._last_built: tuple[Any, Any] = (None, None)
         self._pace_ns = self._chance.choice((40, 60, 90)) * NS_PER_MS
 
     def scenario(self) -> Scenario:
@@ -156,10 +158,13 @@ class _Drawing:
         raise ConfigError(f"no cluster of up to 5 replicas fits: {reason}", path="PROTOCOL")
 
     def _built(self, params: Mapping[str, Any]) -> Any:
-        from orchestrator.config.load import load_mapping
-
-        system = {"protocol": {"name": self._protocol} | dict(params), "replicas": 1}
-        return load_mapping({"system": system}).system.params.protocol.params
+        """The typed parameters."""
+        key = tuple(params.items())
+        if self._last_built[0] != key:
+            system = {"protocol": {"name": self._protocol} | dict(params), "replicas": 1}
+            built = load_mapping({"system": system}).system.params.protocol.params
+            self._last_built = (key, built)
+        return self._last_built[1]
 
     def _params(self) -> dict[str, Any]:
         """Words and switches at random, numbers from their probes, durations to scale."""
@@ -179,8 +184,8 @@ class _Drawing:
                 params[field.name] = chance.choice(metadata["options"])
             elif field.type == "bool":
                 params[field.name] = chance.random() < 0.5
-            elif "probes" in metadata:
-                params[field.name] = chance.choice((field.default, *metadata["probes"]))
+            elif "probes" in metadata and (drawn := chance.choice((None, *metadata["probes"]))):
+                params[field.name] = drawn
         return params | dict(self._fixed)
 
     # --- the load -------------------------------------------------------------------------

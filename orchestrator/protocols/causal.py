@@ -92,7 +92,9 @@ MEMORY = "memory"
 class Params:
     tracking: str = choice(VECTORS, options=(VECTORS, DEPENDENCIES))
     interval: int = duration("50ms", low="1us", help="between looks for what was lost")
-    keep: int = number(65_536, low=1, help="writes of each node kept for others that lack them")
+    keep: int = number(
+        65_536, low=1, help="writes of each node kept for others that lack them", probes=(8, 64)
+    )
 
 
 @register(

@@ -75,8 +75,12 @@ _EVENTUAL_READ: Final = CODES[EVENTUAL]
 
 @dataclass(frozen=True)
 class Params:
-    read_quorum: int | None = number(None, low=1, help="R; null: a majority of the replicas")
-    write_quorum: int | None = number(None, low=1, help="W; null: a majority of the replicas")
+    read_quorum: int | None = number(
+        None, low=1, help="R; null: a majority of the replicas", probes=(1, 2, 3)
+    )
+    write_quorum: int | None = number(
+        None, low=1, help="W; null: a majority of the replicas", probes=(1, 2, 3)
+    )
     repair: bool = True
     handoff: bool = True
     sloppy: bool = False

@@ -1,0 +1,102 @@
+"""What the chains have in common: writes go down from the head, the tail commits them, and news
+of that goes back: from the tail to the head at once, and up the chain from node to node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from orchestrator.core.levels import LINEARIZABLE
+from orchestrator.core.machine import ClaimContext, Effect, Machine, MachineContext, Send
+from orchestrator.core.parameters import duration, number
+from orchestrator.protocols._copies import Copy
+from orchestrator.protocols._order import Acknowledge
+from orchestrator.protocols._read_needs import OFFERED
+from orchestrator.protocols._views import NOBODY, Configuration, ViewParams
+
+
+@dataclass(frozen=True)
+class ChainParams(ViewParams):
+    resend: int = duration("200ms", help="writes not committed for this long are sent again")
+    keep: int = number(
+        4096, low=1, help="committed writes kept for nodes that fell behind", probes=(4, 32)
+    )
+
+
+class Link(Copy):
+    """A node of a chain."""
+
+    roles: ClassVar[tuple[str, str, str]] = ("head", "tail", "middle")
+
+    def __init__(
+        self, context: MachineContext, params: ChainParams, *, counts_pending: bool = False
+    ) -> None:
+        super().__init__(
+            context,
+            params,
+            params.resend,
+            params.keep,
+            static=len(context.nodes) == 1,
+            counts_pending=counts_pending,
+        )
+
+    def _neighbours(self, members: list[int], at: int) -> tuple[int, tuple[int, ...]]:
+        return members[at - 1] if at else NOBODY, tuple(members[at + 1 : at + 2])
+
+    def _reader(self) -> int:
+        return self._membership.view.members[-1]
+
+    def _commit(self, effects: list[Effect]) -> None:
+        if self._membership.view.members[-1] == self._node:
+            self._commit_through(self._order.durable, effects)
+
+    def _committed_more(self, effects: list[Effect]) -> None:
+        """The tail tells the head and its predecessor, every other node its predecessor."""
+        committed = self._order.committed
+        for target in self._downstream:
+            # The tail holds it, so everybody on the way to it does.
+            self._have[target] = max(self._have[target], committed)
+        members = self._membership.view.members
+        head, is_tail = members[0], members[-1] == self._node
+        if head == self._node or self._node not in members:
+            return
+        message = Acknowledge(self._membership.view.epoch, self._order.last, committed)
+        if is_tail:
+            effects.append(Send(head, message))
+        if self._upstream != head:
+            effects.append(Send(self._upstream, message))
+
+    def _received_writes(self, source: int, new: bool, effects: list[Effect]) -> None:
+        if not new:
+            # Asked, or sent again: something that went up was lost.
+            self._say_position(effects)
+
+    # --- for clients ----------------------------------------------------------------------
+
+    @staticmethod
+    def authority_of(params: Any) -> type[Machine] | None:
+        return Configuration
+
+    @staticmethod
+    def claims(params: Any, context: ClaimContext) -> frozenset[str]:
+        return frozenset() if forgets(context) else frozenset({LINEARIZABLE})
+
+    @staticmethod
+    def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:
+        return frozenset() if forgets(context) else OFFERED
+
+    @staticmethod
+    def why_not(params: Any, context: ClaimContext, level: str) -> str:
+        return FORGETS if forgets(context) else ""
+
+
+FORGETS = (
+    "with durability: memory a crashed node comes back empty, and counts as one that holds what"
+    " it acknowledged"
+)
+
+
+def forgets(context: ClaimContext) -> bool:
+    """Whether nodes come back without what they held, which no view change expects."""
+    return context.restarts and context.durability == "memory"
