@@ -1,4 +1,4 @@
-"""The commands that prove: ``fuzz`` a protocol."""
+"""The commands that prove: ``fuzz`` a protocol, ``check`` a history."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from orchestrator._command import (
     Json,
     Results,
 )
+from orchestrator.core.levels import LINEARIZABLE
+from orchestrator.core.models import MODELS
+from orchestrator.core.verdict import STEPS_MAX
 from orchestrator.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(fuzz)
+    app.command()(check)
 
 
 def fuzz(
@@ -71,4 +75,68 @@ def fuzz(
         data,
         lambda out: _fuzz_terminal.show(out, data),
         BAD_VERDICT if findings.failures else 0,
+    )
+
+
+HistoryFile = Annotated[str, typer.Argument(metavar="HISTORY", help="What clients saw: a file.")]
+Model = Annotated[
+    str, typer.Option("--model", metavar="|".join(MODELS), help="What kind of object a key is.")
+]
+Level = Annotated[
+    str, typer.Option("--level", metavar="LEVEL", help="linearizable, sequential, causal, ...")
+]
+Initial = Annotated[
+    str, typer.Option("--initial", metavar="V", help="First value of every key, as JSON.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="jsonl|parquet|edn|log", help="Default: by the ending."),
+]
+FailedCas = Annotated[
+    str,
+    typer.Option(
+        "--failed-cas",
+        metavar="observed|not-happened",
+        help="Whether a cas that failed saw a value other than the one it expected.",
+    ),
+]
+Budget = Annotated[
+    int, typer.Option("--budget", metavar="N", help="Steps of a search; then: unknown.")
+]
+
+
+def check(
+    history: HistoryFile,
+    model: Model,
+    level: Level = LINEARIZABLE,
+    initial: Initial = "null",
+    form: Format = None,
+    failed_cas: FailedCas = "observed",
+    budget: Budget = STEPS_MAX,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Judge a history file by a consistency level; a violation is shown by a minimal witness."""
+    from orchestrator import _check_terminal
+    from orchestrator.check import check_file
+
+    if failed_cas not in {"observed", "not-happened"}:
+        what = f"{failed_cas!r} is no reading of a failed cas"
+        raise InputError(what, path="--failed-cas", hint="observed or not-happened")
+    if budget < 1:
+        raise InputError(f"{budget} is no number of steps", path="--budget", hint="1 or more")
+    data = check_file(
+        history,
+        model=model,
+        level=level,
+        initial=_check_terminal.parsed(initial),
+        form=form,
+        failed_cas_observed=failed_cas == "observed",
+        steps_max=budget,
+    )
+    return Answer(
+        data,
+        lambda out: _check_terminal.show(out, data),
+        0 if data["verdict"] == "valid" else BAD_VERDICT,
     )

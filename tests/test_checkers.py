@@ -18,7 +18,7 @@ from orchestrator.core.machine import (
     UNKNOWN,
 )
 from orchestrator.core.registry import Family, plugins
-from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, check, check_claims
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, Evidence, check, check_claims
 from orchestrator.errors import ConfigError
 
 # --- session guarantees: known histories ------------------------------------------------
@@ -42,31 +42,34 @@ def test_losing_ones_own_write_breaks_read_your_writes() -> None:
     assert check(history(acts), "monotonic_reads").verdict == VALID
 
 
-def test_reading_an_older_write_than_ones_own_is_known_by_time() -> None:
+def test_what_a_session_overwrote_knowingly_is_older_than_its_own_write() -> None:
     acts = [
         write(1, 1, 0, 10),
-        write(3, 1, 20, 30),
+        read(3, 1, 12, 15, value_id(1, 1)),
+        write(3, 2, 20, 30),
         write(4, 1, 25, 60),
-        read(3, 2, 40, 50, value_id(1, 1)),
+        read(3, 3, 40, 50, value_id(1, 1)),
     ]
     verdict = check(history(acts), "read_your_writes")
-    assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "3w1", "3r2"])
+    assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "3r1", "3w2", "3r3"])
     assert verdict.explanation.endswith(
-        "session 1's write #1 had returned that older value before session 3's write #1 began."
+        "session 3's write #2 came after its session had read that value."
     )
-    concurrent = [*acts[:3], read(3, 2, 40, 50, value_id(4, 1))]
+    concurrent = [*acts[:4], read(3, 3, 40, 50, value_id(4, 1))]
     assert check(history(concurrent), "read_your_writes").verdict == VALID
+    # These levels know no clock: a write that was over earlier may still be the newer one.
+    assert check(history([acts[0], *acts[2:]]), "read_your_writes").verdict == VALID
 
 
-def test_a_lost_write_that_somebody_had_seen_is_older_than_what_began_later() -> None:
+def test_a_lost_write_that_the_session_had_seen_is_older_than_what_it_wrote_then() -> None:
     acts = [
         write(1, 1, 0, -1, outcome=UNKNOWN),
-        read(2, 1, 5, 15, value_id(1, 1)),
-        write(3, 1, 20, 30),
-        read(3, 2, 40, 50, value_id(1, 1)),
+        read(3, 1, 5, 15, value_id(1, 1)),
+        write(3, 2, 20, 30),
+        read(3, 3, 40, 50, value_id(1, 1)),
     ]
     verdict = check(history(acts), "read_your_writes")
-    assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "2r1", "3w1", "3r2"])
+    assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "3r1", "3w2", "3r3"])
     unseen = [acts[0], *acts[2:]]
     assert check(history(unseen), "read_your_writes").verdict == VALID
 
@@ -146,17 +149,17 @@ def test_a_session_with_two_operations_outstanding_is_unknown() -> None:
 
 def test_converged_compares_the_replicas() -> None:
     nothing = history([])
-    verdict = check(nothing, "eventual", digests=("a", "a", "a"))
+    verdict = check(nothing, "eventual", Evidence(digests=("a", "a", "a")))
     assert verdict.verdict == VALID
     assert verdict.explanation == "The contents of replicas 0, 1, 2 are equal after the run."
-    verdict = check(nothing, "eventual", digests=("a", "b", "a", "c"))
+    verdict = check(nothing, "eventual", Evidence(digests=("a", "b", "a", "c")))
     assert (verdict.verdict, verdict.witness) == (INVALID, ())
     assert verdict.explanation == (
         "After the run the contents of replicas 1, 3 differ from those of replicas 0, 2."
     )
     for silent in ((), ("",), ("a", "", "a")):
-        assert check(nothing, "eventual", digests=silent).verdict == UNDECIDED
-    assert check(nothing, "eventual", digests=("a", "", "b")).verdict == INVALID
+        assert check(nothing, "eventual", Evidence(digests=silent)).verdict == UNDECIDED
+    assert check(nothing, "eventual", Evidence(digests=("a", "", "b"))).verdict == INVALID
 
 
 # --- claims -----------------------------------------------------------------------------
@@ -169,7 +172,7 @@ def test_claims_are_checked_one_by_one_and_together() -> None:
     found = check_claims(
         STALE,
         frozenset({"monotonic_reads", "read_your_writes", "eventual"}),
-        digests=("a", "a"),
+        Evidence(digests=("a", "a")),
     )
     assert found.verdict == VALID
     assert found.strongest == ("eventual", "monotonic_reads", "read_your_writes")
@@ -200,11 +203,12 @@ def test_claiming_nothing_is_the_level_none() -> None:
 def test_every_level_but_none_has_its_checker_and_it_names_its_level() -> None:
     assert set(plugins(Family.CHECKER)) == set(levels.LEVELS) - {levels.NONE}
     for name in plugins(Family.CHECKER):
-        assert check(STALE, name, digests=("a",)).level == name
+        model = "txn" if name in levels.TRANSACTIONAL else "register"
+        assert check(history([]), name, Evidence(model, digests=("a",))).level == name
 
 
 def test_a_level_without_a_checker_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(levels._IMPLIES, "sequential", (levels.NONE,))
-    verdict = check(STALE, "sequential")
+    monkeypatch.setitem(levels._IMPLIES, "made_up", (levels.NONE,))
+    verdict = check(STALE, "made_up")
     assert verdict.verdict == UNDECIDED
     assert "no checker" in verdict.explanation

@@ -18,7 +18,7 @@ import pytest
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import OK, UNKNOWN
 from orchestrator.core.record import RunRecord
-from orchestrator.core.verdict import VALID, check_claims
+from orchestrator.core.verdict import VALID, Evidence, check_claims
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import ray_cluster
 from orchestrator.runtimes._parts import Parts
@@ -49,7 +49,7 @@ def claims_hold(record: RunRecord, made: Parts) -> bool:
     """Whether the history passes everything that the configuration claims."""
     digests = [node.contents_digest for node in record.nodes]
     claimed = made.system.claims(made.config.client.sticky)
-    return check_claims(record.history, claimed, digests=digests).verdict == VALID
+    return check_claims(record.history, claimed, Evidence(digests=digests)).verdict == VALID
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from orchestrator.core.history import PRELOADED, History
 from orchestrator.core.machine import FAIL, KIND_NAMES, OK, READ, WRITE
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import INVALID, UNDECIDED, Verdict, key_text, operation
+from orchestrator.core.verdict import INVALID, UNDECIDED, Verdict, key_text, operation, value_of
 
 BEFORE_ALL_NS = int(numpy.iinfo(numpy.int64).min)
 AFTER_ALL_NS = int(numpy.iinfo(numpy.int64).max)
@@ -187,7 +187,8 @@ def _never_written(clusters: Clusters, level: str) -> Verdict | None:
         failed = history.key[write] == clusters.key[cluster]
         where = f"wrote to key {key_text(history, int(history.key[write]))}"
         because = f"{name_of(history, write)} {'certainly failed to write' if failed else where}"
-    text = f"{name_of(history, read, with_key=True)} returned value {value}, which {because}."
+    shown = value_of(history, value)
+    text = f"{name_of(history, read, with_key=True)} returned value {shown!r}, which {because}."
     return verdict(clusters, level, INVALID, text, witness=witness, guilty=invented)
 
 
@@ -263,7 +264,9 @@ def up_to(clusters: Clusters) -> str:
 
 def value_name(clusters: Clusters, cluster: int) -> str:
     """``the value of session 1's write #4``, or ``the initial value``."""
+    history = clusters.history
     write = int(clusters.write[cluster])
+    value = "" if history.values is None else f" {history.values[int(clusters.value[cluster])]!r}"
     if write == NO_ROW:
-        return "the initial value"
-    return f"the value of {name_of(clusters.history, write)}"
+        return f"the initial value{value}"
+    return f"the value{value} of {name_of(history, write)}"

@@ -9,9 +9,8 @@ from typing import Final, Protocol
 
 from orchestrator.checkers._moments import NEVER_NS, Item, Moment, Move, Unanswered
 from orchestrator.checkers._register_moves import needed
-from orchestrator.core.machine import READ, WRITE
-from orchestrator.core.models import CAS_REGISTER, KV, REGISTER, State, growth, initial_state
-
+from orchestrator.core.machine import DEQUEUE, ENQUEUE, OK, READ, WRITE
+from orchestrator.core.models import CAS_REGISTER, KV, QUEUE, REGISTER, State, growth, initial_state
 
 READS_AHEAD: Final = 16
 
@@ -32,6 +31,8 @@ def lookahead(items: Sequence[Item], model: str) -> Lookahead | None:
         return RegisterLookahead(items)
     if model == KV and any(item.call.kind == WRITE for item in items):
         return TextLookahead(items)
+    if model == QUEUE:
+        return queue_lookahead(items)
     grows = growth(model, [item.call for item in items if item.call.kind != READ])
     return None if grows is None else GrowthLookahead(items, grows)
 
@@ -72,6 +73,71 @@ class GrowthLookahead:
         )
 
 
+def queue_lookahead(items: Sequence[Item]) -> QueueLookahead | None:
+    """None where values repeat, so that a dequeue does not tell which enqueue it saw."""
+    entered = [item.call.value for item in items if item.call.kind == ENQUEUE]
+    left = [
+        item.call.value
+        for item in items
+        if item.call.kind == DEQUEUE and item.call.outcome == OK and item.call.value is not None
+    ]
+    unique = len(set(entered)) == len(entered) and len(set(left)) == len(left)
+    return QueueLookahead(items) if unique else None
+
+
+class QueueLookahead:
+    """Elements enter in the order in which they leave, as far as that is known."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._leaves = {
+            item.call.value: (item.invoked_ns, item.returned_ns)
+            for item in items
+            if item.call.kind == DEQUEUE and item.call.outcome == OK
+        }
+        lost = any(item.call.kind == DEQUEUE and item.call.outcome != OK for item in items)
+        # What nobody is known to take stays for ever, or a lost dequeue may have taken it.
+        self._stays = (0, NEVER_NS) if lost else (NEVER_NS, NEVER_NS)
+        enters = sorted(
+            (item.invoked_ns, self._left(item.call.value)[1])
+            for item in items
+            if item.call.kind == ENQUEUE
+        )
+        self._enters = _by_invocation(enters)
+        self._empty = _by_invocation(
+            [
+                (item.invoked_ns, item.returned_ns)
+                for item in items
+                if item.call.reads_only and item.returned_ns != NEVER_NS
+            ]
+        )
+
+    def _left(self, value: Hashable) -> tuple[int, int]:
+        return self._leaves.get(value, self._stays)
+
+    def has_hope(
+        self, moment: Moment, unanswered: Unanswered, done: int, used: int, state: State, move: Move
+    ) -> bool:
+        """``done`` and ``used`` are those after the move, ``state`` the one before it."""
+        if len(move.state) <= len(state):
+            return True
+        began_ns, gone_ns = self._left(move.state[-1])
+        if any(self._left(value)[0] > gone_ns for value in state):
+            return False  # one before it leaves only after it
+        if began_ns > _earliest(self._empty, moment.at_ns) or any(
+            began_ns > one.returned_ns for one in moment.readers if not done & one.bit
+        ):
+            return False  # it is there when somebody finds nothing
+        earliest_ns = _earliest(self._enters, moment.at_ns)
+        for group in moment.groups:
+            for one in group:
+                if one.kind.call.kind == ENQUEUE and not done & one.bit:
+                    earliest_ns = min(earliest_ns, self._left(one.kind.call.value)[1])
+        for kind, mask in unanswered:
+            if kind.call.kind == ENQUEUE and mask & moment.invoked & ~used:
+                earliest_ns = min(earliest_ns, self._left(kind.call.value)[1])
+        return earliest_ns >= began_ns  # else one that enters later leaves before it
+
+
 class TextLookahead:
     """A text that is written and appended to must begin what a later read returns, or a write
     that can still come must. Of the reads that are not invoked yet, the next few are tried.
@@ -79,9 +145,7 @@ class TextLookahead:
 
     def __init__(self, items: Sequence[Item]) -> None:
         writes = [
-            (item.invoked_ns, _text(item.call.value))
-            for item in items
-            if item.call.kind == WRITE
+            (item.invoked_ns, _text(item.call.value)) for item in items if item.call.kind == WRITE
         ]
         reads = sorted(
             (item for item in items if item.call.kind == READ), key=lambda item: item.invoked_ns
@@ -108,9 +172,7 @@ class TextLookahead:
         coming = bisect_right(self._invocations, moment.at_ns)
         reads = self._reads[coming : coming + READS_AHEAD]
         reads += [
-            (one.kind.call.value, one.returned_ns)
-            for one in moment.readers
-            if not done & one.bit
+            (one.kind.call.value, one.returned_ns) for one in moment.readers if not done & one.bit
         ]
         wanted = [
             _text(read[0])
@@ -164,9 +226,7 @@ class RegisterLookahead:
     ) -> bool:
         if value not in self._users:
             return False
-        invocations, earliest_returns = self._users[value]
-        coming = bisect_right(invocations, moment.at_ns)
-        deadline_ns = earliest_returns[coming]
+        deadline_ns = _earliest(self._users[value], moment.at_ns)
         for one in moment.present:
             if not done & one.bit and value in needed(one.kind.call):
                 deadline_ns = min(deadline_ns, one.returned_ns)
@@ -183,6 +243,12 @@ class RegisterLookahead:
         ) and not any(
             kind.call.value == value and mask & moment.invoked & ~used for kind, mask in unanswered
         )
+
+
+def _earliest(times: tuple[list[int], list[int]], now_ns: int) -> int:
+    """The earliest return of what is invoked after ``now_ns``."""
+    invocations, earliest_returns = times
+    return earliest_returns[bisect_right(invocations, now_ns)]
 
 
 def _by_invocation(times: list[tuple[int, int]]) -> tuple[list[int], list[int]]:

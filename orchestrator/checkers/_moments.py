@@ -60,8 +60,8 @@ class Moment(NamedTuple):
     """What is open when ``target`` returns.
 
     ``present``: all of them in the order of their returns; ``readers``: those that only read;
-    ``groups``: the others, in groups that do the same. ``invoked``: the unanswered operations invoked by then, and
-    ``needs``: their kinds that wait for a slot.
+    ``groups``: the others, in groups that do the same. ``invoked``: the unanswered operations
+    invoked by then, and ``needs``: their kinds that wait for a slot.
     """
 
     at_ns: int
@@ -115,9 +115,7 @@ class Problem:
             kind = self._kind(item)
             masks[kind] = masks.get(kind, 0) | 1 << at
         self.unanswered: Unanswered = list(masks.items())
-        self.moments = list(
-            self._walk([item for item in ordered if item.returned_ns != NEVER_NS])
-        )
+        self.moments = list(self._walk([item for item in ordered if item.returned_ns != NEVER_NS]))
 
     def _kind(self, item: Item) -> Kind:
         # Operations that are bound to others do not change places, so they are of their own kind.

@@ -5,6 +5,7 @@ An answer is valid, invalid with a witness, or unknown where the steps of the se
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,10 @@ def judge(
 ) -> Judged:
     """Whether the operations of one key are linearizable."""
     initial = None if history.values is None else history.values[PRELOADED]
+    if evidence.model in {REGISTER, CAS_REGISTER}:
+        impossible = _never_there(history, items, initial)
+        if impossible is not None:
+            return Judged(False, 0, *impossible)
     found = search(items, evidence.model, initial, steps_max)
     if found.linearizable is None:
         text = (
@@ -96,10 +101,6 @@ def judge(
         return Judged(None, found.steps, text)
     if found.linearizable:
         return Judged(True, found.steps)
-    if evidence.model in {REGISTER, CAS_REGISTER}:
-        impossible = _never_there(history, items, initial)
-        if impossible is not None:
-            return Judged(False, found.steps, *impossible)
     witness = shrink(items, evidence.model, initial, found.stuck_ns)
     stuck_ns = search(witness, evidence.model, initial, steps_max).stuck_ns
     stuck = next((item for item in witness if item.returned_ns == stuck_ns), witness[-1])
@@ -122,22 +123,19 @@ def _never_there(
     Either nobody had begun to write it, or something that shows another value stands in time
     between all that wrote it and the operation.
     """
-    writers: dict[Any, list[Item]] = {}
-    for item in items:
-        if not item.call.reads_only:
-            writers.setdefault(item.call.value, []).append(item)
+    writers = _Writers(items)
+    others = _Others(items)
     for item in sorted(items, key=lambda item: item.returned_ns):
         for value in needed(item.call) if item.returned_ns != NEVER_NS else ():
-            begun = [
-                other
-                for other in writers.get(value, [])
-                if other is not item and other.invoked_ns <= item.returned_ns
-            ]
-            what = f"{told(history, item, with_key=True)} needs the value {value!r}, which"
-            if not begun and value != initial:
+            over_ns = writers.over_ns(value, item.returned_ns)
+            unwritten = over_ns is None and value != initial
+            between = others.between(value, -1 if over_ns is None else over_ns, item.invoked_ns)
+            if unwritten or between is not None:
+                what = f"{told(history, item, with_key=True)} needs the value {value!r}, which"
+            if unwritten:
                 return f"{what} nobody had begun to write.", (item.row,)
-            between = _between(items, max((one.returned_ns for one in begun), default=-1), item)
             if between is not None:
+                begun = writers.begun(value, item.returned_ns)
                 source = "was the initial value"
                 if begun:
                     source = f"was written by {_listed(history, begun)}"
@@ -145,21 +143,74 @@ def _never_there(
                     f"{what} {source}; but {told(history, between)} came after that, "
                     "and was over before it began."
                 )
-                rows = sorted(one.row for one in (*begun, between, item))
-                return text, tuple(rows)
+                return text, tuple(sorted(one.row for one in (*begun, between, item)))
     return None
 
 
-def _between(items: Sequence[Item], over_ns: int, late: Item) -> Item | None:
-    """What shows another value than ``late`` needs, after ``over_ns`` and before ``late``."""
-    (value,) = needed(late.call)
-    for item in items:
-        if over_ns < item.invoked_ns and item.returned_ns < late.invoked_ns:
-            call = item.call
-            failed = call.kind == CAS and call.outcome == FAIL
-            if call.expected == value if failed else call.value != value:
+class _Writers:
+    """Who writes each value, in the order of their invocations."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._writers: dict[Any, list[Item]] = {}
+        self._invocations: dict[Any, list[int]] = {}
+        self._over_ns: dict[Any, list[int]] = {}
+        for item in sorted(items, key=lambda item: item.invoked_ns):
+            if not item.call.reads_only:
+                value = item.call.value
+                self._writers.setdefault(value, []).append(item)
+                self._invocations.setdefault(value, []).append(item.invoked_ns)
+                over = self._over_ns.setdefault(value, [])
+                over.append(max(item.returned_ns, over[-1]) if over else item.returned_ns)
+
+    def begun(self, value: Any, by_ns: int) -> list[Item]:
+        """Those that were invoked by then."""
+        count = bisect_right(self._invocations.get(value, []), by_ns)
+        return self._writers[value][:count] if count else []
+
+    def over_ns(self, value: Any, by_ns: int) -> int | None:
+        """When the last of those returns; None where there are none."""
+        count = bisect_right(self._invocations.get(value, []), by_ns)
+        return self._over_ns[value][count - 1] if count else None
+
+
+class _Others:
+    """Finds what shows that a register held another value, among what was over by some time.
+
+    Of all that was over, the one invoked last decides; beside it, the last one of another value.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._returns: list[int] = []
+        self._latest: list[tuple[Item, Item | None]] = []
+        self._failed: dict[Any, list[Item]] = {}
+        for item in sorted(items, key=lambda item: item.returned_ns):
+            if item.returned_ns == NEVER_NS:
+                break
+            if item.call.outcome == FAIL:
+                self._failed.setdefault(item.call.expected, []).append(item)
+                continue
+            best, other = self._latest[-1] if self._latest else (item, None)
+            if item.invoked_ns >= best.invoked_ns:
+                if item.call.value != best.call.value:
+                    other = best
+                best = item
+            elif item.call.value != best.call.value and (
+                other is None or item.invoked_ns > other.invoked_ns
+            ):
+                other = item
+            self._returns.append(item.returned_ns)
+            self._latest.append((best, other))
+
+    def between(self, value: Any, after_ns: int, before_ns: int) -> Item | None:
+        """One that began after ``after_ns``, was over before ``before_ns``, and excludes it."""
+        over = bisect_left(self._returns, before_ns)
+        last: tuple[Item | None, ...] = self._latest[over - 1] if over else ()
+        for item in (*last, *self._failed.get(value, [])):
+            if item is None or item.invoked_ns <= after_ns or item.returned_ns >= before_ns:
+                continue
+            if item.call.outcome == FAIL or bool(item.call.value != value):
                 return item
-    return None
+        return None
 
 
 def _listed(history: History, items: Sequence[Item]) -> str:

@@ -81,7 +81,9 @@ def _sight(model: str) -> Callable[[Call, Hashable], bool]:
     if model == COUNTER:
         return lambda call, value: call.kind == READ
     if model == KV:
-        return lambda call, value: call.kind == READ and str(value or "") in str(call.value)
+        return lambda call, value: (
+            call.kind == READ and ("" if value is None else str(value)) in str(call.value)
+        )
     return lambda call, value: call.kind == READ and value in _elements(call)
 
 

@@ -89,7 +89,9 @@ class Linearizable:
         if history.values is None and evidence.model == REGISTER:
             return _check_registers(history, evidence)
         if history.values is None:
-            text = f"A run records which write was read, and not the contents of a {evidence.model}."
+            text = (
+                f"A run records which write was read, and not the contents of a {evidence.model}."
+            )
             return Verdict(UNDECIDED, LINEARIZABLE, len(history), 0, (), text)
         searched = _searched_keys(history, evidence)
         plain = _check_registers(history.select(~searched[history.key]), evidence)

@@ -21,7 +21,7 @@ txn            txn                         many registers or lists, one step a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from orchestrator.core.machine import (
@@ -84,8 +84,8 @@ class Call(NamedTuple):
     """
 
     kind: int
-    value: Hashable
-    expected: Hashable
+    value: Any
+    expected: Any
     outcome: int
 
     @property
@@ -224,7 +224,7 @@ def _contained(value: Any) -> tuple[float, Callable[[State], bool]]:
 
 def _begun(value: Any) -> tuple[float, Callable[[State], bool]]:
     wanted = _text(value)
-    return len(wanted), lambda state: wanted.startswith(state)
+    return len(wanted), wanted.startswith
 
 
 def _amount(call: Call) -> Any:

@@ -37,7 +37,7 @@ def read_edn(path: str, file: BinaryIO, model: str) -> RawHistory:
 
 
 def read_log(path: str, file: BinaryIO, model: str) -> RawHistory:
-    """Lines that end in ``process :type :f value``, or that are EDN maps; others are passed over."""
+    """Lines that end in ``process :type :f value``, or are EDN maps; others are passed over."""
     return _paired(path, _log_events(path, _text(path, file)), model)
 
 
@@ -89,7 +89,7 @@ def _log_events(path: str, text: str) -> Iterator[_Event]:
     for number, line in enumerate(lines, 1):
         is_cut_off = number == len(lines) and not text.endswith("\n")
         stripped = line.strip()
-        if stripped.startswith("{"):
+        if stripped.startswith(("{", "#")):
             for _, value in _values(path, stripped, number):
                 yield _event(path, number, value)
             continue

@@ -57,7 +57,7 @@ class RawHistory:
 
     ``value`` and ``expected`` hold ABSENT where the row has none, ``session`` None. Times are
     integers, ``returned_ns`` None where no answer came. A column that no row has is empty.
-    ``place`` words a position (``line 7``, ``row 7``).
+    ``initial``: the first value of every key, where the file tells.
     """
 
     path: str
@@ -75,6 +75,7 @@ class RawHistory:
     version: list[int | None] = field(default_factory=list)
     node: list[int | None] = field(default_factory=list)
     phase: list[str | None] = field(default_factory=list)
+    initial: Any = None
 
     def error(self, row: int, message: str, hint: str | None = None) -> DataError:
         """What is wrong with a row."""
@@ -100,7 +101,7 @@ def columns(raw: RawHistory, model: str, initial: Any) -> Columns:
     returned_ns = _times(raw, raw.returned_ns, "returned_ns")
     _check_times(raw, outcome, invoked_ns, returned_ns)
     session = _sessions(raw)
-    interned = Interned(model, initial)
+    interned = Interned(model, raw.initial if initial is None else initial)
     value_id, expected_id = _values(raw, kind, outcome, model, interned)
     key, key_names = _keys(raw, kind)
     order = numpy.argsort(invoked_ns, kind="stable")
@@ -268,9 +269,7 @@ def _optional(column: Sequence[int | None], count: int) -> NDArray[numpy.int64]:
     return numpy.array([-1 if one is None else one for one in column], dtype=numpy.int64)
 
 
-def _keys(
-    raw: RawHistory, kind: NDArray[numpy.uint8]
-) -> tuple[NDArray[numpy.int64], list[bytes]]:
+def _keys(raw: RawHistory, kind: NDArray[numpy.uint8]) -> tuple[NDArray[numpy.int64], list[bytes]]:
     if ABSENT in raw.key or None in raw.key:
         rows = [row for row, key in enumerate(raw.key) if key is ABSENT or key is None]
         rows = [row for row in rows if kind[row] != TRANSACTION]
@@ -341,8 +340,7 @@ def _values(
     values = raw.value
     if unanswered.any():
         values = [
-            None if skip else value
-            for value, skip in zip(values, unanswered.tolist(), strict=True)
+            None if skip else value for value, skip in zip(values, unanswered.tolist(), strict=True)
         ]
     if ABSENT in values:
         row = next(row for row, value in enumerate(values) if value is ABSENT)

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 
+from orchestrator.core.history import PRELOADED
 from orchestrator.core.models import APPEND_LIST, QUEUE, SET
 from orchestrator.errors import DataError, EnvironmentFailure, InputError, suggestion
 from orchestrator.store._jepsen import read_edn, read_log
@@ -82,8 +83,8 @@ def _read_json_lines(path: str, file: BinaryIO, model: str) -> RawHistory:
             rows = _decoder.decode_lines(chunk)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             rows = []
-        numbers = _numbers(first, chunk, len(rows))
-        if numbers is None:
+        numbers: Sequence[int] = range(first, first + _lines_in(chunk))
+        if len(rows) != len(numbers):  # blank lines, or one that is wrong
             numbers, rows = _line_by_line(path, first, chunk)
         lines += numbers
         _extend(raw, rows)
@@ -107,10 +108,8 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield first, rest
 
 
-def _numbers(first: int, chunk: bytes, rows: int) -> range | None:
-    """The lines of the rows where there is one on each line; None where that is not known."""
-    count = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-    return range(first, first + count) if rows == count else None
+def _lines_in(chunk: bytes) -> int:
+    return chunk.count(b"\n") + (not chunk.endswith(b"\n"))
 
 
 def _line_by_line(path: str, first: int, chunk: bytes) -> tuple[list[int], list[_Row]]:
@@ -201,6 +200,10 @@ def _read_parquet(path: str, file: BinaryIO, model: str) -> RawHistory:
         setattr(raw, name, column(name, None))
     raw.key, raw.value = column("key", ABSENT), column("value", ABSENT)
     raw.expected = column("expected", ABSENT)
+    if (table.schema.metadata or {}).get(b"table") == b"operations":
+        # A run's own table has identities for values: 0 and null are what was there first.
+        raw.initial = PRELOADED
+        raw.value = [PRELOADED if value is None else value for value in raw.value]
     if model in {APPEND_LIST, SET, QUEUE}:
         raw.value = [_parsed_list(value) for value in raw.value]
     if "ops" in names:

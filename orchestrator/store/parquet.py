@@ -26,9 +26,10 @@ import pyarrow.fs
 import pyarrow.parquet
 
 from orchestrator.core.history import PHASE_NAMES, History
-from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
+from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, TRANSACTION
 from orchestrator.core.record import INTERVAL_NS, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_S
+from orchestrator.core.verdict import value_of
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store import place, tables
 from orchestrator.store.tables import SUMMARY_PATHS, block, clean, json_text, named, same
@@ -151,6 +152,15 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
         return pa.array(column, mask=column < 0)
 
     count = len(history)
+    whole, ops = pa.nulls(count, tables.WHOLE), pa.nulls(count, pa.string())
+    if history.values is not None:
+        found = [value_of(history, identity) for identity in history.value_id.tolist()]
+        transaction = (history.kind == TRANSACTION).tolist()
+        texts = [
+            tables.json_text(value) if one else None
+            for value, one in zip(found, transaction, strict=True)
+        ]
+        ops = pa.array(texts, pa.string())
     return block(
         tables.OPERATIONS,
         {
@@ -160,7 +170,8 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
             "client": history.client,
             "op": named(history.kind, KIND_NAMES),
             "key": _keys(history),
-            "value": known(history.value_id),
+            "value": known(history.value_id) if history.values is None else whole,
+            "ops": ops,
             "level": pa.nulls(count, tables.NAME),
             "intended_ns": history.intended_ns,
             "invoked_ns": history.invoked_ns,

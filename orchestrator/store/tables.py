@@ -242,6 +242,7 @@ OPERATIONS = Table(
         ("op", NAME, "", "kind of operation: read, write, scan, ..."),
         ("key", NAME, "", "UTF-8; a backslash is doubled, other bytes are \\x.."),
         ("value", WHOLE, "", "session << 32 | sequence of its write; 0: preloaded; null: nothing"),
+        ("ops", _TEXT, "", "JSON: [op, key, value] of each part of a transaction; null: none"),
         ("level", NAME, "", "level asked of this operation; null: that of the run"),
         ("intended_ns", WHOLE, "ns", "when the schedule wanted it to start"),
         ("invoked_ns", WHOLE, "ns", "when it started"),
