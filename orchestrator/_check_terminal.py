@@ -26,7 +26,8 @@ def show(out: Console, found: Mapping[str, Any]) -> None:
     """The verdict, its reason, and the operations that show it."""
     from rich.text import Text
 
-    size = f"{found['operations']:,} operations on {found['keys']:,} keys"
+    keys = "1 key" if found["keys"] == 1 else f"{found['keys']:,} keys"
+    size = f"{found['operations']:,} operations on {keys}"
     line = Text(found["verdict"], style=f"bold {_COLOURS[found['verdict']]}")
     line.append(
         f"  {found['level']} {found['model']}, {size}, {found['seconds']:.2f} s", style="default"

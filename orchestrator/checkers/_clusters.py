@@ -240,10 +240,12 @@ def verdict(
 def name_of(history: History, row: int, *, with_key: bool = False) -> str:
     """``session 3's read #4`` or, with the key, ``session 3's read #4 of key x``."""
     name = f"session {int(history.session[row])}'s {act_name(history, row)}"
-    if not with_key:
+    key = key_text(history, int(history.key[row]))
+    # A history file may have one object without a name.
+    if not with_key or not key:
         return name
     preposition = "of" if history.kind[row] == READ else "to"
-    return f"{name} {preposition} key {key_text(history, int(history.key[row]))}"
+    return f"{name} {preposition} key {key}"
 
 
 def counted(count: int, noun: str) -> str:

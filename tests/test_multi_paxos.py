@@ -1,0 +1,110 @@
+"""Multi-Paxos under faults, and twins of it that must be caught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from multi_paxos_watch import SlotWatch
+from sim_faults import configured, problem_of
+from twins import Twin
+from twins_multi_paxos import BUSY, QUICK, TWINS
+
+from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, SEQUENTIAL
+from orchestrator.core.machine import (
+    ClaimContext,
+)
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.protocols.multi_paxos import MultiPaxos, Params
+
+# Each seed takes the next of these: overrides, protocol parameters, faults.
+PROFILES: tuple[tuple[tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (
+    ((), {}, {}),
+    (("system.network.ordering=none", "system.network.loss=0.05"), {}, {"repeats": 0.1}),
+    (("system.replicas=5", "system.batch.max=1"), {}, {"hunt": 0.8, "gap_ns": 60 * NS_PER_MS}),
+    (
+        ("system.node.storage.sync.mean=10ms",),
+        {"reads": "lease"},
+        {"crashes": 1.0, "gap_ns": 40 * NS_PER_MS},
+    ),
+    ((), {"in_flight": 1}, {"loss": 0.2, "ambush_ns": 12 * NS_PER_MS}),
+    (BUSY, {"reads": "lease"}, {"crashes": 0.2, "hunt": 0.8, "gap_ns": 40 * NS_PER_MS}),
+    (("client.reads={linearizable: 1, sequential: 1, eventual: 1}",), {}, {}),
+)
+HUNTED: dict[str, Any] = {
+    "gap_ns": 40 * NS_PER_MS,
+    "away_ns": 50 * NS_PER_MS,
+    "hunt": 0.7,
+    "crashes": 0.5,
+    "loss": 0.02,
+}
+CUT_OFF = HUNTED | {
+    "gap_ns": 30 * NS_PER_MS,
+    "away_ns": 60 * NS_PER_MS,
+    "crashes": 0.1,
+    "hunt": 0.8,
+}
+BLINKING = HUNTED | {"gap_ns": 10 * NS_PER_MS, "away_ns": 4 * NS_PER_MS, "crashes": 0.9, "hunt": 0}
+FAULTS: Mapping[str, dict[str, Any]] = {
+    "forgets its promise": BLINKING,
+    "answers any prepare": CUT_OFF,
+    "lease from the answer": CUT_OFF,
+}
+
+
+# --- under faults -----------------------------------------------------------------------
+
+
+def fault_problem(seed: int) -> str:
+    """What a simulation under faults shows; empty where all is well."""
+    overrides, protocol, faults = PROFILES[seed % len(PROFILES)]
+    config = configured(seed, {"protocol": QUICK | protocol}, *overrides)
+    return problem_of(config, faults=faults, watch=SlotWatch())
+
+
+def test_faults_break_nothing() -> None:
+    assert [fault_problem(seed) for seed in range(7)] == [""] * 7
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_many_faults_break_nothing() -> None:
+    for seed in range(100, 400):
+        assert fault_problem(seed) == "", f"seed {seed}"
+
+
+def first_caught(twin: Twin, seeds: range, machine: type[Any] | None = None) -> int | None:
+    """The first seed whose faults show that something is wrong."""
+    faults = FAULTS.get(twin.name, HUNTED)
+    for seed in seeds:
+        config = configured(seed, twin.system, *twin.overrides)
+        if problem_of(config, machine=machine or twin.machine, faults=faults):
+            return seed
+    return None
+
+
+RARELY_CAUGHT = ("forgets its promise", "answers any prepare")
+QUICKLY_CAUGHT = [twin for twin in TWINS if twin.name not in RARELY_CAUGHT]
+
+
+@pytest.mark.parametrize("twin", QUICKLY_CAUGHT, ids=lambda twin: twin.name)
+def test_faults_catch_a_broken_twin(twin: Twin) -> None:
+    assert first_caught(twin, range(40)) is not None
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
+def test_many_faults_catch_a_broken_twin_only(twin: Twin) -> None:
+    assert first_caught(twin, range(500)) is not None
+    assert first_caught(twin, range(60), MultiPaxos) is None
+
+
+def test_claims_need_what_a_restart_remembers() -> None:
+    remembers = ClaimContext(3, False, "fsync", 3, True)
+    assert MultiPaxos.claims(Params(), remembers) == {LINEARIZABLE}
+    assert MultiPaxos.read_levels(Params(), remembers) == {LINEARIZABLE, SEQUENTIAL, EVENTUAL}
+    forgets = ClaimContext(3, False, "async", 3, True)
+    assert MultiPaxos.claims(Params(), forgets) == frozenset()
+    assert "2 of 3" in MultiPaxos.why_not(Params(), forgets, LINEARIZABLE)

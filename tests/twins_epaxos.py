@@ -1,0 +1,124 @@
+"""Twins of EPaxos that each break one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twins import Twin
+
+from orchestrator.core.machine import Effect, MachineContext
+from orchestrator.protocols._epaxos_graph import Graph
+from orchestrator.protocols._epaxos_instances import Instance
+from orchestrator.protocols._epaxos_messages import Candidate, Judgement, State
+from orchestrator.protocols.epaxos import EPaxos, Params
+
+
+class OneBallot(EPaxos):
+    """Takes the ballot that it promised for the one in which it voted, as before Sutra's
+    correction.
+    """
+
+    def _state_of(self, instance: Instance) -> State:
+        state = instance.state()
+        state.accepted = instance.ballot
+        return state
+
+
+class Impatient(Graph):
+    """Executes what is committed, whatever it depends on."""
+
+    def committed(self, instance: Instance) -> Iterator[list[Instance]]:
+        yield [instance]
+
+
+class ExecutesAtOnce(EPaxos):
+    """Does not wait for dependencies."""
+
+    def __init__(self, context: MachineContext, params: Params) -> None:
+        super().__init__(context, params)
+        self._graph = Impatient(self._rows)
+
+
+class SmallFastQuorum(EPaxos):
+    """Commits on the fast path with one vote less."""
+
+    def __init__(self, context: MachineContext, params: Params) -> None:
+        super().__init__(context, params)
+        self._fast_quorum -= 1
+
+
+class IgnoresRivals(EPaxos):
+    """Recovers a candidate of the fast path without asking what interferes with it."""
+
+    def _judgement(self, instance: Instance, candidate: Candidate) -> Judgement:
+        found = super()._judgement(instance, candidate)
+        return Judgement(found.row, found.number, found.ballot, [])
+
+
+class VouchesAfterARestart(EPaxos):
+    """Says of its own instances that it did not commit them, which it may have forgotten."""
+
+    def _started(self, records: list[Any], effects: list[Effect]) -> None:
+        super()._started(records, effects)
+        for instance in self._own.instances.values():
+            instance.proposer = True
+
+
+class AnswersBeforeItIsDurable(EPaxos):
+    """Pre-accepts in memory only."""
+
+    def _pre_accept(self, source: int, message: Any, effects: list[Effect]) -> None:
+        before = dict(self._dirty)
+        super()._pre_accept(source, message, effects)
+        self._dirty = before
+
+
+QUICK = {"name": "epaxos", "recovery": "60ms", "resend": "20ms"}
+EAGER = {"name": "epaxos", "recovery": "16ms", "resend": "5ms"}
+HOT = ("workload.keys=2", "client.sticky=false")
+
+TWINS = [
+    Twin(
+        "one ballot",
+        OneBallot,
+        {"protocol": EAGER, "replicas": 3},
+        HOT,
+        "a promise without a vote hides a value that was accepted",
+    ),
+    Twin(
+        "executes at once",
+        ExecutesAtOnce,
+        {"protocol": QUICK, "replicas": 3},
+        HOT,
+        "replicas execute interfering operations in different orders",
+    ),
+    Twin(
+        "small fast quorum",
+        SmallFastQuorum,
+        {"protocol": EAGER, "replicas": 5},
+        HOT,
+        "recovery cannot see that the fast path was taken",
+    ),
+    Twin(
+        "ignores rivals",
+        IgnoresRivals,
+        {"protocol": EAGER, "replicas": 5},
+        HOT,
+        "of two interfering instances neither depends on the other",
+    ),
+    Twin(
+        "vouches after a restart",
+        VouchesAfterARestart,
+        {"protocol": QUICK | {"recovery": "30ms", "resend": "15ms"}, "replicas": 3},
+        (*HOT, "arrival.sessions=3"),
+        "what the proposer committed and told is made void",
+    ),
+    Twin(
+        "answers before it is durable",
+        AnswersBeforeItIsDurable,
+        {"protocol": EAGER, "replicas": 3},
+        HOT,
+        "a fast quorum has forgotten what it promised",
+    ),
+]
