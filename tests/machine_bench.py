@@ -80,6 +80,7 @@ class Bench:
         self.syncs = True
         self._handles = itertools.count(1000)
         self._unsynced: list[list[Persist]] = [[] for _ in everybody]
+        self._durable: list[list[Persist]] = [[] for _ in everybody]
         self._held: list[list[Effect]] = [[] for _ in everybody]
         self.machines: list[Any] = [self._made(node) for node in everybody]
         self.down: list[bool] = [False for _ in everybody]
@@ -141,8 +142,10 @@ class Bench:
         held, self._held[node] = self._held[node], []
         for persist in persists:
             if persist.replaces:
-                self.records[node].clear()
-            self.records[node].append(persist.record)
+                kept = [each for each in self._durable[node] if each.group != persist.group]
+                self._durable[node] = kept
+            self._durable[node].append(persist)
+            self.records[node] = [each.record for each in self._durable[node]]
         for effect in held:
             self._carry_out(node, effect)
         if persists:

@@ -294,7 +294,7 @@ def problem_of(config: Config, **options: Any) -> str:
 
 
 def with_final_reads(history: History, cluster: Cluster) -> History:
-    """The history and a read of every key after it, as the first replica would answer at the end."""
+    """The history and a read of every key behind it, as the first replica would answer it."""
     machine = cluster.replicas()[0]
     preload = cluster.parts.workload.preload()
     names = cluster.parts.workload.key_names

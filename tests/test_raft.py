@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
 
 import pytest
 from machine_bench import Bench
-from raft_watch import (
+from raft_profiles import PROFILES
+from raft_watch import RaftWatch, Storm
+from sim_faults import configured, simulate
+from twins import Twin
+from twins_raft import (
+    HEAVY_IN,
+    TWINS,
     AcknowledgesEarly,
     CommitsOldTerms,
     ForgetsItsVote,
-    RaftWatch,
     SkipsLogMatching,
-    Storm,
 )
-from sim_faults import configured, simulate
 
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.units import NS_PER_MS
-from orchestrator.protocols import raft
+from orchestrator.protocols import _raft_replica
 from orchestrator.protocols.raft import Params, Raft
 
-PROTOCOL = {"name": "raft", "election_timeout": "60ms", "heartbeat": "10ms"}
 IMPATIENT = Params(election_timeout=100, heartbeat=50, in_flight=2)
-
-# Each seed takes the next of these.
-CONDITIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    ((), {}),
-    (("system.network.ordering=none", "system.network.loss=0.05"), {}),
-    (("system.replicas=5", "system.batch.max=1"), {"hunt": 0.8, "gap_ns": 60 * NS_PER_MS}),
-    (("system.node.storage.sync.mean=10ms",), {"crashes": 1.0, "gap_ns": 40 * NS_PER_MS}),
-    (("system.protocol.in_flight=1",), {"loss": 0.2, "ambush_ns": 12 * NS_PER_MS}),
-)
-
-
-def fault_problem(
-    seed: int,
-    machine: type[Raft] = Raft,
-    condition: int | None = None,
-) -> str:
-    """What a simulation under faults shows; empty where all is well."""
-    overrides, faults = CONDITIONS[seed % len(CONDITIONS) if condition is None else condition]
-    config = configured(seed, {"protocol": PROTOCOL}, *overrides)
-    watch = RaftWatch()
-    try:
-        problem = simulate(config, machine=machine, faults=faults, watch=watch).problem
-        watch.finish()
-    except AssertionError as error:
-        return f"seed {seed}: {error}"
-    return problem and f"seed {seed}: {problem}"
+SEEDS_TO_CATCH = 60
+LONGER = {"LeaseFromTheAnswer": 100, "ForgetsSessions": 100, "ChangesAtOnce": 300}
+"""Seeds of those that would hold the quick tests up."""
 
 
 def storm_problem(seed: int, machine: type[Raft] = Raft, nodes: int = 3) -> str:
@@ -63,21 +41,21 @@ def storm_problem(seed: int, machine: type[Raft] = Raft, nodes: int = 3) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_raft_is_safe_under_faults(seed: int) -> None:
-    assert fault_problem(seed) == ""
+@pytest.mark.parametrize("profile", PROFILES)
+def test_raft_is_safe_under_faults(profile: str) -> None:
+    assert [PROFILES[profile].problem(seed) for seed in range(2)] == ["", ""]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", range(20, 320, 50))
-def test_raft_is_safe_under_many_faults(first: int) -> None:
-    assert [fault_problem(seed) for seed in range(first, first + 50)] == [""] * 50
+@pytest.mark.parametrize("profile", PROFILES)
+def test_raft_is_safe_under_many_faults(profile: str) -> None:
+    assert [PROFILES[profile].problem(seed) for seed in range(2, 102)] == [""] * 100
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 5])
 def test_raft_is_safe_in_storms(nodes: int) -> None:
-    assert {storm_problem(seed, nodes=nodes) for seed in range(60)} == {""}
+    assert {storm_problem(seed, nodes=nodes) for seed in range(30)} == {""}
 
 
 @pytest.mark.long
@@ -87,23 +65,30 @@ def test_raft_is_safe_in_many_storms(nodes: int) -> None:
     assert {storm_problem(seed, nodes=nodes) for seed in range(3000)} == {""}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_dropping_the_prefix_keeps_raft_safe(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "_DROP_AT_LEAST", 5)
-    assert fault_problem(seed) == ""
-    assert storm_problem(seed) == ""
+@pytest.mark.parametrize("profile", ["plain", "reordering", "members"])
+def test_dropping_the_prefix_keeps_raft_safe(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_raft_replica, "_DROP_AT_LEAST", 5)
+    assert PROFILES[profile].problem(3) == ""
+    assert storm_problem(1) == ""
 
 
 def test_faults_disturb_and_the_load_goes_on() -> None:
-    config = configured(1, {"protocol": PROTOCOL})
-    watch = RaftWatch()
-    outcome = simulate(config, faults={}, watch=watch)
-    assert len(watch.leaders) > 3
+    outcome = PROFILES["plain"].run(1)
     kinds = [event.kind for event in outcome.cluster.events]
     assert kinds.count("crash") == kinds.count("restart") > 3
     ok, _, unknown = [(outcome.history.outcome == number).sum() for number in range(3)]
     assert ok > 300
     assert unknown > 5
+
+
+def test_the_profiles_reach_what_they_are_for() -> None:
+    reached: Counter[str] = Counter()
+    for profile in ("lease", "snapshots", "members", "short_reigns"):
+        for seed in range(2):
+            for node in PROFILES[profile].run(seed).cluster.nodes:
+                reached.update(node.shell.marks)
+    wanted = "election truncation snapshot_taken snapshot_installed membership_change transfer"
+    assert [what for what in (*wanted.split(), "read_index_round") if reached[what] < 2] == []
 
 
 # --- twins that break one rule ----------------------------------------------------------
@@ -117,19 +102,27 @@ def test_storms_catch_a_broken_twin(twin: type[Raft], seeds: int) -> None:
     assert caught is not None
 
 
-@pytest.mark.parametrize(("twin", "condition"), [(SkipsLogMatching, 2), (AcknowledgesEarly, 3)])
-def test_faults_catch_a_broken_twin(twin: type[Raft], condition: int) -> None:
-    problems = (fault_problem(seed, twin, condition) for seed in range(20))
-    assert next((problem for problem in problems if problem), "") != ""
+@pytest.mark.parametrize(
+    "twin",
+    [
+        pytest.param(twin, id=twin.name, marks=[pytest.mark.long] if twin.name in LONGER else [])
+        for twin in TWINS
+    ],
+)
+def test_faults_catch_a_broken_twin(twin: Twin) -> None:
+    profile = PROFILES[HEAVY_IN[twin.machine]]
+    seeds = range(LONGER.get(twin.name, SEEDS_TO_CATCH))
+    problems = (profile.problem(seed, twin.machine) for seed in seeds)
+    assert next((problem for problem in problems if problem), "") != "", twin.why
 
 
 def test_checkers_catch_what_early_acknowledgements_lose() -> None:
     """Without the invariants, by the history alone, as it would be on a real system."""
-    overrides, faults = CONDITIONS[3]
+    profile = PROFILES["crashes"]
     for seed in range(30):
-        config = configured(seed, {"protocol": PROTOCOL}, *overrides)
+        config = configured(seed, profile.system, *profile.overrides)
         try:
-            problem = simulate(config, machine=Unchecked, faults=faults).problem
+            problem = simulate(config, machine=Unchecked, faults=profile.faults).problem
         except AssertionError:
             continue  # what a committed entry's change looks like inside the machine
         if "read" in problem:

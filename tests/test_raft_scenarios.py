@@ -7,7 +7,7 @@ from machine_bench import Bench, Wanted, among, everything
 from raft_watch import RaftWatch
 
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE, Op, Requested
-from orchestrator.protocols import raft
+from orchestrator.protocols import _raft_replica
 from orchestrator.protocols._raft_election import ELECTION, FOLLOWER, HEARTBEAT, LEADER, NOBODY
 from orchestrator.protocols._raft_log import Append, Appended, Log
 from orchestrator.protocols.raft import Params, Raft
@@ -94,13 +94,10 @@ def test_one_lost_heartbeat_does_not_depose_a_leader() -> None:
 
 def test_a_vote_survives_a_restart() -> None:
     bench = cluster()
+    while bench.machines[0].role == LEADER:
+        beat(bench, 0, among())
     bench.now_ns += 10 * PARAMS.election_timeout
     # Both ask node 2 for term 2, with the same log; only the first may have it.
-    for node in (0, 1):
-        bench.machines[node].role = FOLLOWER
-        bench.timers[node, ELECTION] = bench.now_ns
-    bench.machines[0].leader = NOBODY
-    bench.machines[0]._progress = {}
     bench.fire(0, ELECTION)
     bench.fire(1, ELECTION)
     while not all(machine.term == 2 for machine in bench.machines[:2]):
@@ -266,7 +263,7 @@ def test_a_follower_that_was_away_gets_what_it_lacks_and_no_more() -> None:
 
 
 def test_the_prefix_that_all_have_applied_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "_DROP_AT_LEAST", 10)
+    monkeypatch.setattr(_raft_replica, "_DROP_AT_LEAST", 10)
     bench = cluster()
     for number in range(1, 41):
         bench.request(0, write(number, b"k%d" % (number % 7)))
@@ -287,7 +284,7 @@ def test_the_prefix_that_all_have_applied_is_dropped(monkeypatch: pytest.MonkeyP
 
 
 def test_a_prefix_is_kept_while_one_node_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft, "_DROP_AT_LEAST", 10)
+    monkeypatch.setattr(_raft_replica, "_DROP_AT_LEAST", 10)
     bench = cluster()
     for number in range(1, 41):
         bench.request(0, write(number))
@@ -303,7 +300,7 @@ def test_a_prefix_is_kept_while_one_node_is_away(monkeypatch: pytest.MonkeyPatch
 def test_a_new_leader_without_the_prefix_mends_a_node_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(raft, "_DROP_AT_LEAST", 10)
+    monkeypatch.setattr(_raft_replica, "_DROP_AT_LEAST", 10)
     bench = cluster()
     for number in range(1, 31):
         bench.request(0, write(number))

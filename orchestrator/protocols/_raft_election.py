@@ -1,8 +1,10 @@
 """Raft's elections: terms, votes and pre-votes.
 
-Sections 5.2 and 5.4.1 of the paper that :mod:`orchestrator.protocols.raft` names, and section
-9.6 of Ongaro's dissertation: a node that has heard of no leader for a while first asks whether
-it would win, so that one which was cut off does not depose a leader when it returns.
+Sections 5.2 and 5.4.1 of the paper that :mod:`orchestrator.protocols.raft` names, and of
+Ongaro's dissertation section 9.6: a node that has heard of no leader for a while first asks
+whether it would win, so that one which was cut off does not depose a leader when it returns;
+section 4.2.3: who has just heard the leader gives nobody a vote, nor takes a newer term from
+who asks for one; section 3.10: unless the leader itself wants to be replaced.
 """
 
 from __future__ import annotations
@@ -19,24 +21,31 @@ from orchestrator.core.machine import (
     CancelTimer,
     Effect,
     MachineContext,
+    Mark,
     Send,
     SetTimer,
 )
 from orchestrator.protocols._raft_log import Log
+from orchestrator.protocols._raft_members import Membership
 
 NOBODY: Final = -1
 FOLLOWER, CANDIDATE, LEADER = "follower", "candidate", "leader"
 ELECTION, HEARTBEAT = "election", "heartbeat"
+_NEVER_NS: Final = -(2**62)
 
 
 class VoteRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """RequestVote; with ``pre`` it only asks whether a real one would be granted."""
+    """RequestVote; with ``pre`` it only asks whether a real one would be granted.
+
+    ``transfer``: the leader has told the candidate to stand.
+    """
 
     link: ClassVar[str] = REPLICATE
     term: int
     last_index: int
     last_term: int
     pre: bool
+    transfer: bool
 
 
 class VoteReply(msgspec.Struct, array_like=True, tag=4, gc=False):
@@ -46,6 +55,13 @@ class VoteReply(msgspec.Struct, array_like=True, tag=4, gc=False):
     term: int
     granted: bool
     pre: bool
+
+
+class TimeoutNow(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """The leader of ``term`` asks the receiver to stand at once."""
+
+    link: ClassVar[str] = REPLICATE
+    term: int
 
 
 class Ballot(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -58,10 +74,28 @@ class Ballot(msgspec.Struct, array_like=True, tag=5, gc=False):
 class Elector(ABC):
     """A node as a voter and candidate; who leads a log builds on it."""
 
+    __slots__ = (
+        "_chance",
+        "_heard_ns",
+        "_led_ns",
+        "_node",
+        "_peers",
+        "_pre_voting",
+        "_shortest_timeout_ns",
+        "_timeout_ns",
+        "_votes",
+        "commit",
+        "leader",
+        "log",
+        "members",
+        "role",
+        "term",
+        "vote",
+    )
+
     def __init__(self, context: MachineContext, election_timeout_ns: int) -> None:
         self._node = context.node
         self._peers = context.peers
-        self._majority = len(context.nodes) // 2 + 1
         self._chance = context.chance
         self._shortest_timeout_ns = election_timeout_ns
         self.role = FOLLOWER
@@ -69,7 +103,10 @@ class Elector(ABC):
         self.vote = NOBODY
         self.leader = NOBODY
         self.log = Log()
-        self._heard_ns = 0
+        self.commit = 0
+        self.members = Membership(context.nodes[: context.replicas or len(context.nodes)])
+        self._heard_ns = 0  # when patience began: a leader was heard, or a vote given
+        self._led_ns = _NEVER_NS  # when a leader was heard
         self._timeout_ns = 0
         self._votes: set[int] = set()
         self._pre_voting = False
@@ -79,8 +116,12 @@ class Elector(ABC):
         """Make a record durable."""
 
     @abstractmethod
-    def _take_office(self, effects: list[Effect]) -> None:
+    def _take_office(self, now_ns: int, effects: list[Effect]) -> None:
         """The node has just become the leader."""
+
+    @abstractmethod
+    def _leave_office(self, effects: list[Effect]) -> None:
+        """The node has just ceased to be the leader."""
 
     def _follow(self, term: int, leader: int, now_ns: int, effects: list[Effect]) -> None:
         """Be a follower in ``term``, of ``leader`` where it is known."""
@@ -88,15 +129,28 @@ class Elector(ABC):
             self.term = term
             self.vote = NOBODY
             self._persist(Ballot(term, NOBODY), effects)
-        self.leader = leader
-        if self.role == LEADER:
-            effects.append(CancelTimer(HEARTBEAT))
-            self._heard_ns = now_ns
-            self._arm_election(effects)
+        led, self.leader = self.role == LEADER, leader
         if self.role != FOLLOWER:
             self.role = FOLLOWER
             effects.append(Became(FOLLOWER))
         self._pre_voting = False
+        if led:
+            effects.append(CancelTimer(HEARTBEAT))
+            self._heard_ns = now_ns
+            self._arm_election(effects)
+            self._leave_office(effects)
+
+    def _led(self, now_ns: int) -> bool:
+        """Whether a leader was heard so recently that nobody else should stand."""
+        return self.role == LEADER or now_ns - self._led_ns < self._shortest_timeout_ns
+
+    def _may_stand(self) -> bool:
+        """Whether it is a member, or still needed as one until it is known not to be.
+
+        A member that is being removed stands for the majority of the others (section 4.2.2).
+        """
+        members = self.members
+        return self._node in members.current or self._node in members.at(self.commit)
 
     def _arm_election(self, effects: list[Effect]) -> None:
         shortest_ns = self._shortest_timeout_ns
@@ -110,12 +164,16 @@ class Elector(ABC):
         if quiet_ns < self._timeout_ns:
             # Appends only note the time; the timer catches up here.
             effects.append(SetTimer(ELECTION, self._timeout_ns - quiet_ns))
-            return
-        self._campaign(now_ns, effects)
+        elif self._may_stand():
+            self._campaign(now_ns, effects)
+        else:
+            self._arm_election(effects)
 
-    def _campaign(self, now_ns: int, effects: list[Effect], *, pre: bool = True) -> None:
+    def _campaign(
+        self, now_ns: int, effects: list[Effect], *, pre: bool = True, transfer: bool = False
+    ) -> None:
         self.leader = NOBODY
-        self._votes = {self._node}
+        self._votes = {self._node} if pre else set()
         self._pre_voting = pre
         self._heard_ns = now_ns
         if not pre:
@@ -127,21 +185,34 @@ class Elector(ABC):
         self._arm_election(effects)
         term = self.term + 1 if pre else self.term
         for peer in self._peers:
-            request = VoteRequest(term, self.log.last, self.log.last_term, pre)
-            effects.append(Send(peer, request))
-        self._count_votes(now_ns, effects)
+            # A leader that is no member of the own configuration can tell what became of it.
+            if pre or peer in self.members.current:
+                request = VoteRequest(term, self.log.last, self.log.last_term, pre, transfer)
+                effects.append(Send(peer, request))
+        if pre:
+            self._count_votes(now_ns, effects)
+
+    def _own_vote_durable(self, term: int, now_ns: int, effects: list[Effect]) -> None:
+        """A crash can no longer take back that it stood in ``term``: the own vote counts.
+
+        The others are asked no sooner; a lone voter would else lead, crash, and lead once more.
+        """
+        if self.role == CANDIDATE and term == self.term and not self._pre_voting:
+            self._votes.add(self._node)
+            self._count_votes(now_ns, effects)
 
     def _vote_request(
         self, source: int, message: VoteRequest, now_ns: int, effects: list[Effect]
     ) -> None:
         up_to_date = (message.last_term, message.last_index) >= (self.log.last_term, self.log.last)
+        led = self._led(now_ns) and not message.transfer
         if message.pre:
-            led = self.role == LEADER or (
-                self.leader != NOBODY and now_ns - self._heard_ns < self._shortest_timeout_ns
-            )
             granted = up_to_date and message.term > self.term and not led
             term = message.term if granted else self.term
             effects.append(Send(source, VoteReply(term, granted, True)))
+            return
+        if led:
+            effects.append(Send(source, VoteReply(self.term, False, False)))
             return
         if message.term > self.term:
             self._follow(message.term, NOBODY, now_ns, effects)
@@ -166,7 +237,8 @@ class Elector(ABC):
         self._count_votes(now_ns, effects)
 
     def _count_votes(self, now_ns: int, effects: list[Effect]) -> None:
-        if len(self._votes) < self._majority:
+        members = self.members
+        if sum(member in self._votes for member in members.current) < members.majority:
             return
         if self._pre_voting:
             self._campaign(now_ns, effects, pre=False)
@@ -174,5 +246,10 @@ class Elector(ABC):
         self.role = LEADER
         self.leader = self._node
         effects.append(Became(LEADER))
+        effects.append(Mark("election"))
         effects.append(CancelTimer(ELECTION))
-        self._take_office(effects)
+        self._take_office(now_ns, effects)
+
+    def _timeout_now(self, message: TimeoutNow, now_ns: int, effects: list[Effect]) -> None:
+        if message.term == self.term and self.role == FOLLOWER and self._may_stand():
+            self._campaign(now_ns, effects, pre=False, transfer=True)

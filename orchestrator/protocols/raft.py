@@ -1,31 +1,43 @@
 """Raft: a replicated log behind an elected leader.
 
-Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (USENIX ATC 2014);
-pre-vote, the leader that steps down when it hears no majority, and deduplication of sessions
-as in Ongaro's dissertation (sections 9.6, 6.2 and 6.3).
+Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (USENIX ATC 2014),
+with its log compaction (section 7); and of Ongaro's dissertation, "Consensus: Bridging Theory
+and Practice" (Stanford 2014): pre-vote (9.6), the leader that steps down when it hears no
+majority (6.2), deduplication of sessions (6.3), reads beside the log (6.4), members that change
+one at a time (chapter 4), leadership transfer (3.10).
 
-Every operation, reads included, goes through the log, so a history is linearizable as long as
-a majority keeps what it persisted. The leader counts its own copy only once it is durable and
-commits only entries of its own term by counting (section 5.4.2). Each append carries entries
-of one term. What every node has applied is dropped from memory.
+Writes go through the log: what a majority has persisted in the leader's term is in the log of
+every later leader, so all nodes apply the same entries in the same order, and a history is
+linearizable as long as a majority keeps what it persisted. The leader counts its own copy only
+once it is durable and commits only entries of its own term by counting (section 5.4.2). Each
+append carries entries of one term. What every node has applied is dropped from memory, what a
+snapshot stands for from the disk.
+
+Strong reads go through the log too, or wait for a majority to confirm the leader after they
+came (``read_index``), or are served at once under a lease. A lease assumes that no node's clock
+runs faster than another's by more than the factor 1 + ``clock_drift``: a majority has promised
+not to elect anybody for an election timeout, counted from when it heard the leader, and the
+leader counts from when it spoke, so that nobody else can have written meanwhile. Weak reads go
+to any member: the index of the newest entry applied is their version, and all that a session
+sees is of one order of all writes (``sequential``, as in ZooKeeper).
 
 Cost per operation with n nodes, unbatched: 2(n-1) messages and one round trip from the leader
-to the fastest majority; a batch shares them.
+to the fastest majority; a batch shares them. The same for a read in mode ``read_index``, without
+a record; a read under a lease and a weak read cost no message.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
+from orchestrator.core import levels
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
-    OK,
     READING,
-    UNKNOWN,
-    WRITE,
+    Admin,
     ClaimContext,
     ClusterView,
     Effect,
@@ -34,35 +46,42 @@ from orchestrator.core.machine import (
     Machine,
     MachineContext,
     Op,
-    Persist,
     Persisted,
     Received,
     Redirect,
-    Reply,
     Requested,
-    Send,
     SetTimer,
     Started,
     TimerFired,
 )
-from orchestrator.core.parameters import ParameterError, duration, number
+from orchestrator.core.parameters import ParameterError, choice, duration, number, size
 from orchestrator.core.registry import Family, register
-from orchestrator.core.state import KeyValueState
+from orchestrator.protocols._raft_admin import ADD, REMOVE, TRANSFER, Administered
 from orchestrator.protocols._raft_election import (
-    FOLLOWER,
+    CANDIDATE,
     HEARTBEAT,
     LEADER,
     NOBODY,
     Ballot,
-    Elector,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
 from orchestrator.protocols._raft_log import PIPELINING, Append, Appended, Entries, Progress
+from orchestrator.protocols._raft_members import CONFIGURATION, Changes
+from orchestrator.protocols._raft_reads import (
+    LEASE,
+    LOG,
+    READ_INDEX,
+    STRONG,
+    Confirmation,
+    Reads,
+)
+from orchestrator.protocols._raft_snapshot import Installing, InstallSnapshot, Saved
 
 _NO_OP: Final = 255  # a new leader's first entry; no client sends this kind
-_DROP_AT_LEAST: Final = 512  # in steps, while the entries are still warm in the cache
 _SILENT_HEARTBEATS: Final = 2  # after which appends under way are taken for lost
+_level: Final = attrgetter("level")
 
 
 @dataclass(frozen=True)
@@ -70,47 +89,70 @@ class Params:
     election_timeout: int = duration("500ms", help="drawn between this and its double")
     heartbeat: int = duration("50ms")
     in_flight: int = number(4, low=1, help="appends sent to a follower before it answers")
+    reads: str = choice(LOG, options=(LOG, READ_INDEX, LEASE), help="how strong reads are served")
+    clock_drift: float = number(
+        0.01, low=0.0, help="lease: bound on how much faster one node's clock runs than another's"
+    )
+    snapshot_every: int | None = number(
+        None, low=1, help="entries applied from one snapshot to the next; null: none is taken"
+    )
+    snapshot_chunk: int = size("256KiB", low="1B", help="of a snapshot in one message")
 
     def __post_init__(self) -> None:
         if self.heartbeat <= 0 or self.heartbeat * 2 > self.election_timeout:
             raise ParameterError("heartbeat must be above 0 and at most half of election_timeout")
+
+    @property
+    def lease_ns(self) -> int:
+        """How long after a leader has spoken nobody else is elected, by its own clock."""
+        return int(self.election_timeout / (1 + self.clock_drift)) if self.reads == LEASE else 0
 
 
 @register(
     Family.PROTOCOL,
     "raft",
     params=Params,
-    claims={LINEARIZABLE: "always: reads go through the log"},
+    claims={
+        LINEARIZABLE: "unless crashed nodes come back without what they persisted (durability:"
+        " memory); with reads: lease as long as clock_drift bounds how clocks drift apart"
+    },
 )
-class Raft(Elector, Machine):
-    """Replicated log with an elected leader; reads and writes through the log."""
+class Raft(Administered, Machine):
+    """Replicated log with an elected leader; reads through the log, by index or by lease."""
 
-    Message: ClassVar[Any] = Append | Appended | VoteRequest | VoteReply
-    Record: ClassVar[Any] = Ballot | Entries
+    Message: ClassVar[Any] = (
+        Append | Appended | VoteRequest | VoteReply | TimeoutNow | InstallSnapshot | Installing
+    )
+    Record: ClassVar[Any] = Ballot | Entries | Saved
+    commands: ClassVar[frozenset[str]] = frozenset({ADD, REMOVE, TRANSFER})
+    ordered: ClassVar[bool] = True
+
+    __slots__ = (
+        "_all_logged",
+        "_logs_reads",
+        "_params",
+    )
 
     def __init__(self, context: MachineContext, params: Params) -> None:
-        super().__init__(context, params.election_timeout)
+        super().__init__(
+            context,
+            params.election_timeout,
+            params.snapshot_every,
+            params.in_flight,
+            params.snapshot_chunk,
+        )
         self._params = params
-        self._batch_max = context.batch_max
-        self.commit = 0
-        self.applied = 0
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
-        self._progress: dict[int, Progress] = {}
-        self._last_append: tuple[Append, tuple[int, ...]] = (Append(0, 0, 0, 0, 0, 0, []), ())
-        # (token, term, last index) of persists under way, to know the leader's own durable copy.
-        self._persisting: deque[tuple[int, int, int]] = deque()
-        self._token = 0
-        self._durable = 0
+        self._logs_reads = self._all_logged = params.reads == LOG
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         effects: list[Effect] = []
         match event:
             case Requested():
-                self._requested(event.handles, event.ops, effects)
+                self._requested(event.handles, event.ops, now_ns, effects)
             case Received():
                 self._received(event.source, event.message, now_ns, effects)
             case Persisted():
-                self._persisted(event.token, effects)
+                self._persisted(event.token, now_ns, effects)
             case TimerFired():
                 if event.timer == HEARTBEAT:
                     self._heartbeat(now_ns, effects)
@@ -118,6 +160,8 @@ class Raft(Elector, Machine):
                     self._election_timer(now_ns, effects)
             case Started():
                 self._started(event.records, now_ns, effects)
+            case Admin():
+                self._admin(event.command, event.node, now_ns, effects)
         return effects
 
     def _received(self, source: int, message: Any, now_ns: int, effects: list[Effect]) -> None:
@@ -130,22 +174,77 @@ class Raft(Elector, Machine):
                 self._vote_request(source, message, now_ns, effects)
             case VoteReply():
                 self._vote_reply(source, message, now_ns, effects)
+            case InstallSnapshot():
+                self._install_snapshot(source, message, now_ns, effects)
+            case Installing():
+                self._installing(source, message, now_ns, effects)
+            case TimeoutNow():
+                self._timeout_now(message, now_ns, effects)
+
+    def _started(self, records: list[Any], now_ns: int, effects: list[Effect]) -> None:
+        self._recover(records)
+        self._heard_ns = now_ns
+        if self._node == 0 and not records:
+            # A fresh cluster need not wait for its first timeout: node 0 stands at once.
+            self._campaign(now_ns, effects)
+            return
+        if records and self._params.reads == LEASE:
+            # Before the crash it may have heard a leader, whose lease it must not break.
+            self._led_ns = now_ns
+        self._arm_election(effects)
+
+    # --- requests -------------------------------------------------------------------------
+
+    def _requested(
+        self, handles: list[Any], ops: list[Op], now_ns: int, effects: list[Effect]
+    ) -> None:
+        if self._all_logged and not ops[0].level and self.role == LEADER and not self._transfer:
+            self._propose(ops, handles, effects)
+            return
+        # Where operations ask for levels of their own, each is looked at from the first seen on;
+        # a weak read that goes through the log until then is only better than it asked for.
+        self._all_logged = self._all_logged and not any(map(_level, ops))
+        strong: Reads = []
+        logged: Reads = []
+        for handle, op in zip(handles, ops, strict=True):
+            reads = op.kind in READING
+            if reads and op.level not in STRONG:
+                self._weak_read(handle, op, effects)
+            elif self.role != LEADER:
+                effects.append(Redirect(handle, op, self.leader))
+            elif self._transfer is not None:
+                effects.append(Redirect(handle, op, NOBODY))
+            elif reads and not self._logs_reads:
+                strong.append((handle, op))
+            else:
+                logged.append((handle, op))
+        if strong:
+            self._strong_reads(strong, now_ns, effects)
+        if logged:
+            self._propose([op for _, op in logged], [handle for handle, _ in logged], effects)
+        if strong:
+            self._spread_round(now_ns, effects)
 
     # --- the leader in normal operation ---------------------------------------------------
 
-    def _take_office(self, effects: list[Effect]) -> None:
-        self._durable = 0
-        log = self.log
-        self._progress = {peer: Progress(log.base, log.last + 1) for peer in self._peers}
+    def _take_office(self, now_ns: int, effects: list[Effect]) -> None:
+        self._own = Progress(0, 1)
+        self._progress = {}
+        self._track()
+        self._rounds = Confirmation(self._params.in_flight, self._params.lease_ns)
+        self._term_start = self.log.last + 1
+        self._attentive = True
+        self._changed = self.members.index > self.commit
         effects.append(SetTimer(HEARTBEAT, self._params.heartbeat))
         self._propose([Op(0, 0, _NO_OP, b"")], None, effects)
 
-    def _requested(self, handles: list[Any], ops: list[Op], effects: list[Effect]) -> None:
-        if self.role != LEADER:
-            for handle, op in zip(handles, ops, strict=True):
-                effects.append(Redirect(handle, op, self.leader))
-            return
-        self._propose(ops, handles, effects)
+    def _leave_office(self, effects: list[Effect]) -> None:
+        for handle, op in self._rounds.give_up():
+            effects.append(Redirect(handle, op, self.leader))
+        self._progress = {}
+        self._voting = []
+        self._changes = Changes()
+        self._transfer = self._image = None
 
     def _propose(self, ops: list[Op], handles: list[Any] | None, effects: list[Effect]) -> None:
         prev_index = self.log.last
@@ -153,209 +252,147 @@ class Raft(Elector, Machine):
         self._persist(Entries(prev_index, self.term, ops), effects)
         self._replicate(effects)
 
-    def _persist(self, record: Any, effects: list[Effect]) -> None:
-        self._token += 1
-        self._persisting.append((self._token, self.term, self.log.last))
-        effects.append(Persist(record, self._token))
-
-    def _persisted(self, token: int, effects: list[Effect]) -> None:
+    def _persisted(self, token: int, now_ns: int, effects: list[Effect]) -> None:
         while self._persisting and self._persisting[0][0] <= token:
             _, term, last = self._persisting.popleft()
             if self.role == LEADER and term == self.term:
-                self._durable = max(self._durable, last)
+                self._own.match = max(self._own.match, last)
+            elif self.role == CANDIDATE:
+                self._own_vote_durable(term, now_ns, effects)
         if self.role == LEADER:
-            self._advance_commit(effects)
-
-    def _replicate(self, effects: list[Effect]) -> None:
-        last, in_flight = self.log.last, self._params.in_flight
-        for peer, progress in self._progress.items():
-            while progress.next <= last and progress.room(in_flight):
-                self._send_append(peer, progress, effects)
-
-    def _send_append(self, peer: int, progress: Progress, effects: list[Effect]) -> None:
-        log = self.log
-        prev_index = progress.next - 1
-        # Followers in step get one message object, which a runtime need encode only once.
-        message, made_for = self._last_append
-        if made_for != (prev_index, log.last, self.commit, log.base, self.term):
-            entries_term, ops = log.run_from(progress.next, self._batch_max)
-            message = Append(
-                self.term,
-                prev_index,
-                log.term_at(prev_index),
-                self.commit,
-                log.base,
-                entries_term,
-                ops,
-            )
-            made_for = (prev_index, log.last, self.commit, log.base, self.term)
-            self._last_append = (message, made_for)
-        effects.append(Send(peer, message, overlap=True))
-        if message.ops:
-            progress.next += len(message.ops)
-            progress.window.append(progress.next - 1)
+            self._advance_commit(now_ns, effects)
 
     def _appended(self, source: int, message: Appended, now_ns: int, effects: list[Effect]) -> None:
         if message.term > self.term:
             self._follow(message.term, NOBODY, now_ns, effects)
-        if self.role != LEADER or message.term < self.term:
+        progress = self._progress.get(source)
+        if progress is None or message.term < self.term:
             return
-        progress = self._progress[source]
         progress.silent = 0
-        progress.applied = max(progress.applied, message.applied)
+        if message.applied > progress.applied:
+            progress.applied = message.applied
         if message.success:
             progress.matched(message.index)
             if message.index > self.commit:
-                self._advance_commit(effects)
+                self._advance_commit(now_ns, effects)
+                if self.role != LEADER:
+                    return
         else:
             progress.refused(message.prev_index, message.index)
         self._replicate(effects)
+        if message.round > progress.confirmed:
+            self._answered(progress, message.round, now_ns, effects)
+        if self._transfer is not None and not self._transfer.told:
+            self._push_transfer(effects)
+        if self._changes.asked:
+            self._pursue(now_ns, effects)
 
-    def _advance_commit(self, effects: list[Effect]) -> None:
-        matched = sorted(
-            [self._durable, *[progress.match for progress in self._progress.values()]],
-            reverse=True,
-        )
-        index = matched[self._majority - 1]
+    def _advance_commit(self, now_ns: int, effects: list[Effect]) -> None:
+        matched = sorted([progress.match for progress in self._voting], reverse=True)
+        index = matched[self.members.majority - 1]
         # Section 5.4.2: only entries of the own term are committed by counting.
         if index > self.commit and self.log.term_at(index) == self.term:
             self.commit = index
             self._apply(effects)
+            if self._attentive:
+                self._serve_confirmed(now_ns, effects)
+                self._committed(now_ns, effects)
 
     def _heartbeat(self, now_ns: int, effects: list[Effect]) -> None:
         if self.role != LEADER:
             return
-        followers = self._progress.values()
         patience = self._params.election_timeout // self._params.heartbeat
-        heard = 1 + sum(progress.silent <= patience for progress in followers)
-        if heard < self._majority:
+        heard = sum(progress.silent <= patience for progress in self._voting)
+        if heard < self.members.majority:
             # Cut off: clients should look for the leader that the others may have by now.
             self._follow(self.term, NOBODY, now_ns, effects)
             return
-        self._drop_prefix(min([self.applied, *(progress.applied for progress in followers)]))
+        self._tend(now_ns, patience, effects)
+        if self._params.reads == LEASE:
+            self._rounds.begin(now_ns)
+        others = self._progress.values()
+        self._drop_prefix(min([self.applied, *(progress.applied for progress in others)]))
         for peer, progress in self._progress.items():
             progress.silent += 1
-            if progress.probe != PIPELINING:
+            if progress.silent > patience:
+                # Whoever is away is asked for the end of the log, and holds up no compaction.
+                progress.image = None
+                progress.probe_from(self.log.last + 1)
+            elif progress.image is not None:
+                self._send_chunk(peer, progress, effects)
+                continue
+            elif progress.probe != PIPELINING:
                 progress.probe_from(progress.probe + 1)
             elif progress.silent > _SILENT_HEARTBEATS and progress.window:
                 progress.probe_from(progress.next)
             self._send_append(peer, progress, effects)
+        if all(progress.image is None for progress in others):
+            self._image = None
         effects.append(SetTimer(HEARTBEAT, self._params.heartbeat))
+        if self._rounds.open:
+            self._confirm(now_ns, effects)
 
-    # --- followers ------------------------------------------------------------------------
-
-    def _append(self, source: int, message: Append, now_ns: int, effects: list[Effect]) -> None:
-        prev_index = message.prev_index
-        if message.term < self.term:
-            refusal = Appended(self.term, False, prev_index, self.log.last, self.applied)
-            effects.append(Send(source, refusal))
-            return
-        if message.term > self.term or self.role != FOLLOWER or self.leader != source:
-            self._follow(message.term, source, now_ns, effects)
-        self._heard_ns = now_ns
-        if not self._continues(message):
-            # Past all entries of the conflicting term at once (end of section 5.3).
-            last = self.log.last
-            look_at = last if prev_index > last else self.log.before_term_of(prev_index)
-            answer = Appended(self.term, False, prev_index, look_at, self.applied)
-            effects.append(Send(source, answer))
-            return
-        matched = prev_index + len(message.ops)
-        self._store_entries(prev_index, message.entries_term, message.ops, effects)
-        if min(message.commit, matched) > self.commit:
-            self.commit = min(message.commit, matched)
-            self._apply(effects)
-        self._drop_prefix(message.everywhere)
-        answer = Appended(self.term, True, prev_index, matched, self.applied)
-        effects.append(Send(source, answer))
-
-    def _continues(self, message: Append) -> bool:
-        """Whether the log holds the entry that the append follows (section 5.3)."""
-        log, prev_index = self.log, message.prev_index
-        # What is dropped was applied everywhere and needs no comparison.
-        return prev_index <= log.base or (
-            prev_index <= log.last and log.term_at(prev_index) == message.prev_term
-        )
-
-    def _store_entries(
-        self, prev_index: int, term: int, ops: list[Op], effects: list[Effect]
-    ) -> None:
-        """Append what is new, cutting a conflicting tail (section 5.3); repeats change nothing."""
-        log = self.log
-        skip = max(0, log.base - prev_index)
-        while prev_index + skip < log.last and skip < len(ops):
-            index = prev_index + skip + 1
-            if log.term_at(index) != term:
-                assert index > self.commit, f"entry {index} was committed and must not change"
-                for handle in log.cut_after(index - 1):
-                    # Another node may still hold the entry and commit it.
-                    effects.append(Reply(handle, UNKNOWN))
-                break
-            skip += 1
-        if skip < len(ops):
-            new = ops[skip:] if skip else ops
-            log.extend(term, new)
-            self._persist(Entries(prev_index + skip, term, new), effects)
-
-    # --- both -----------------------------------------------------------------------------
-
-    def _apply(self, effects: list[Effect]) -> None:
-        log, state = self.log, self._state
-        start, stop = self.applied - log.base, self.commit - log.base
-        write, touches = state.write, state.accesses
-        version = self.applied
-        for op, handle in zip(log.ops[start:stop], log.handles[start:stop], strict=True):
-            version += 1
-            if op.kind == WRITE:
-                took_effect_at = write(op, version)
-                if touches:
-                    state.touch(op, effects)
-                if handle is not None:
-                    effects.append(Reply(handle, OK, None, took_effect_at))
-            elif handle is not None:
-                state.serve(handle, op, version, effects)
-        self.applied = self.commit
-
-    def _drop_prefix(self, everywhere: int) -> None:
-        """Forget what every node has applied."""
-        everywhere = min(everywhere, self.applied)
-        if everywhere - self.log.base >= _DROP_AT_LEAST:
-            self.log.drop_through(everywhere)
-            for progress in self._progress.values():
-                progress.dropped(everywhere)
-
-    def _started(self, records: list[Any], now_ns: int, effects: list[Effect]) -> None:
-        for record in records:
-            if isinstance(record, Ballot):
-                self.term, self.vote = record.term, record.vote
-            else:
-                self.log.cut_after(record.prev_index)
-                self.log.extend(record.term, record.ops)
-        self._heard_ns = now_ns
-        if self._node == 0 and not records:
-            # A fresh cluster need not wait for its first timeout: node 0 stands at once.
-            self._campaign(now_ns, effects)
-        else:
-            self._arm_election(effects)
+    # --- about it -------------------------------------------------------------------------
 
     def check(self) -> None:
-        log = self.log
+        log, members = self.log, self.members
         assert log.base <= self.applied <= self.commit <= log.last
         assert len(log.ops) == len(log.terms) == len(log.handles)
         assert all(first <= second for first, second in zip(log.terms, log.terms[1:], strict=False))
         assert log.base_term <= log.last_term <= self.term
         assert (self.role == LEADER) == (self.leader == self._node)
-        for progress in self._progress.values() if self.role == LEADER else ():
-            assert log.base <= progress.match < progress.next <= log.last + 1
+        kinds = [op.kind for op in log.ops]
+        if CONFIGURATION in kinds:
+            assert members.index == log.last - kinds[::-1].index(CONFIGURATION)
+        else:
+            assert members.index <= log.base
+        assert members.majority == len(members.current) // 2 + 1
+        assert (self.role == LEADER) == bool(self._voting)
+        assert len(self._voting) == (len(members.current) if self.role == LEADER else 0)
+        for progress in self._progress.values():
+            assert progress.match < progress.next <= log.last + 1
             assert progress.probe < progress.next
 
     def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()
 
+    @property
+    def holds_copy(self) -> bool:
+        """Whether it is a member, whose copy will be as the others'."""
+        return self._node in self.members.current
+
     @staticmethod
     def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
-        return (view.reader if op.kind in READING else view.writer,)
+        if op.kind not in READING:
+            return (view.writer,)
+        return (view.reader,) if op.level in STRONG else view.nodes
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
-        return frozenset({LINEARIZABLE})
+        return frozenset() if _forgets(context) else frozenset({LINEARIZABLE})
+
+    @staticmethod
+    def read_levels(params: Params, context: ClaimContext) -> frozenset[str]:
+        if _forgets(context):
+            return frozenset()
+        return levels.implied(LINEARIZABLE) - {levels.NONE}
+
+    @staticmethod
+    def why_not(params: Params, context: ClaimContext, level: str) -> str:
+        if not _forgets(context):
+            return ""
+        majority = context.replicas // 2 + 1
+        return (
+            "a crash takes a node's vote and log (durability: memory) and the node comes back: a"
+            f" majority of {majority} of {context.replicas} may contain one that forgot, so a term"
+            " may have two leaders, and an acknowledged write may be lost"
+        )
+
+    @staticmethod
+    def validate(params: Params, replicas: int, nodes: int) -> str | None:
+        return None if nodes >= replicas else f"{nodes} nodes cannot hold {replicas} replicas"
+
+
+def _forgets(context: ClaimContext) -> bool:
+    """Whether nodes come back without what they had promised."""
+    return context.durability == "memory" and context.restarts
