@@ -32,7 +32,7 @@ def history(count: int, **columns: Any) -> History:
         whole[name] = numpy.broadcast_to(numpy.asarray(column), count)
     if "invoked_ns" not in columns:
         whole["invoked_ns"] = whole["intended_ns"]
-    typed = {name: column.astype(DTYPES[name]) for name, column in whole.items()}
+    typed: dict[str, Any] = {name: column.astype(DTYPES[name]) for name, column in whole.items()}
     return History(**typed, key_names=[b"k"])
 
 

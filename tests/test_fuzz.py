@@ -94,7 +94,7 @@ def test_the_same_seed_is_the_same_simulation_in_every_process() -> None:
 
 def test_profiles_differ_in_their_faults() -> None:
     def share(profile: str, kind: str) -> float:
-        faults = [
+        faults: list[str] = [
             fault.kind for seed in range(20) for fault in draw("raft", seed, profile=profile).faults
         ]
         return faults.count(kind) / len(faults)

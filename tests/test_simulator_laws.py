@@ -270,7 +270,7 @@ def test_a_crash_resets_connections_and_takes_what_was_not_synced() -> None:
     assert not (history.outcome == FAIL).any()
     returned_ns = history.returned_ns[history.outcome == OK]
     assert not ((returned_ns > 400 * NS_PER_MS) & (returned_ns < 500 * NS_PER_MS)).any()
-    kept = {(op.session, op.sequence) for ops, _ in cluster.nodes[0].records for op in ops}
+    kept = {(op.session, op.sequence) for ops, *_ in cluster.nodes[0].records for op in ops}
     done = (history.kind == WRITE) & (history.outcome == OK)
     acknowledged = zip(history.session[done], history.sequence[done], strict=True)
     assert {(int(session), int(sequence)) for session, sequence in acknowledged} <= kept

@@ -39,7 +39,7 @@ HOSTILE = [
 
 def history(*rows: tuple[int, int, int, int, int, int, int], keys: list[bytes]) -> History:
     """Rows of session, sequence, kind, key, value_id, returned_ns and outcome."""
-    columns = {name: numpy.zeros(len(rows), DTYPES[name]) for name in COLUMNS}
+    columns: dict[str, Any] = {name: numpy.zeros(len(rows), DTYPES[name]) for name in COLUMNS}
     given = ("session", "sequence", "kind", "key", "value_id", "returned_ns", "outcome")
     for name, values in zip(given, zip(*rows, strict=True), strict=True):
         columns[name] = numpy.array(values, DTYPES[name])
@@ -210,6 +210,7 @@ def test_operations_follow_the_history_format(store: Store) -> None:
         "op": "write",
         "key": "plain",
         "value": value_id(1, 1),
+        "ops": None,
         "level": None,
         "intended_ns": 0,
         "invoked_ns": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from twins import Twin
 
@@ -34,7 +34,7 @@ class AddsTotals(Counter):
 class AddsInsteadOfJoining(Gossip):
     """Joins of its counter are not idempotent."""
 
-    data_types = {**DATA, COUNTER: AddsTotals}
+    data_types: ClassVar[dict[str, Any]] = {**DATA, COUNTER: AddsTotals}
 
 
 class StaleStore(Store):
@@ -61,7 +61,7 @@ class StaleRegister(Register):
 class KeepsStaleBuckets(Gossip):
     """Its tree does not show that a value was replaced."""
 
-    data_types = {**DATA, REGISTER: StaleRegister}
+    data_types: ClassVar[dict[str, Any]] = {**DATA, REGISTER: StaleRegister}
 
 
 class OnlyRumours(Gossip):

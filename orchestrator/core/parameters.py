@@ -186,7 +186,8 @@ def number(
 
     ``probes``: values that bring rare paths of the code about, tried when it is fuzzed.
     """
-    metadata = {"low": low, "high": high, "optional": default is None, "help": help}
+    metadata: dict[str, Any] = {"low": low, "high": high, "optional": default is None}
+    metadata["help"] = help
     if probes:
         metadata["probes"] = tuple(probes)
     return _field(default, metadata)

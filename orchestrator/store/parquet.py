@@ -32,7 +32,8 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.core.verdict import value_of
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store import place, tables
-from orchestrator.store.tables import SUMMARY_PATHS, block, clean, json_text, named, same
+from orchestrator.store.tables import SUMMARY_PATHS, block, named, same
+from orchestrator.store.text import clean, json_text
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _counter = itertools.count()
@@ -157,7 +158,7 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
         found = [value_of(history, identity) for identity in history.value_id.tolist()]
         transaction = (history.kind == TRANSACTION).tolist()
         texts = [
-            tables.json_text(value) if one else None
+            json_text(value) if one else None
             for value, one in zip(found, transaction, strict=True)
         ]
         ops = pa.array(texts, pa.string())

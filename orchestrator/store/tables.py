@@ -11,7 +11,6 @@ Within one :data:`SCHEMA_VERSION` columns may be added; files that lack one read
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
+from orchestrator.store.text import clean, json_text
 
 SCHEMA_VERSION: Final = 1
 VERSION_KEY: Final = b"schema_version"
@@ -281,36 +281,11 @@ TABLES: Final = {
 # --- cells ------------------------------------------------------------------------------
 
 
-def clean(text: str) -> str:
-    """``text`` as it can be stored: what UTF-8 has no bytes for is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """``value`` in JSON's own types; JSON has no number that is not finite, so those are null."""
-    if isinstance(value, (numpy.generic, numpy.ndarray)):
-        value = value.tolist()
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {clean(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
 def at(value: Any, path: Sequence[str]) -> Any:
     """What lies at ``path`` within nested dicts; None where a part of it is missing."""
     for part in path:
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def json_text(value: Any) -> str:
-    """JSON of dicts, lists, numbers and text, numpy's included."""
-    return json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _cell(kind: pa.DataType, value: Any) -> Any:

@@ -20,6 +20,7 @@ from orchestrator.plan import plan
 from orchestrator.run import DEFAULT_RESULTS
 from orchestrator.store import tables
 from orchestrator.store.parquet import Store
+from orchestrator.store.text import json_text
 from orchestrator.study.space import SearchSpace
 from orchestrator.study.trials import JOURNAL, SQLITE, storage_file
 
@@ -140,7 +141,7 @@ def _check_objective(config: Config) -> None:
 
 def identity(config: Config) -> dict[str, Any]:
     """All that decides what the study finds: the config without the length of the search."""
-    plain: dict[str, Any] = json.loads(tables.json_text(resolved(config)))
+    plain: dict[str, Any] = json.loads(json_text(resolved(config)))
     del plain["tune"]["trials"]
     return plain
 

@@ -30,7 +30,7 @@ from orchestrator.config.search import Axis, axes
 from orchestrator.core.parameters import FORMATTERS, PARSERS, Capacity
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.errors import ConfigError
-from orchestrator.store.tables import json_text
+from orchestrator.store.text import json_text
 
 Params = Mapping[str, Any]
 """Path -> the number (in the axis' canonical unit) or the choice that Optuna draws."""
