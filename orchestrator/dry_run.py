@@ -88,6 +88,7 @@ class _Beginning:
 
     def __init__(self, parts: Parts) -> None:
         self._workload = parts.workload
+        self.model = parts.workload.model
         self.payload_bytes = parts.workload.payload_bytes
         self.total: int | None = None
         self.key_names = parts.workload.key_names

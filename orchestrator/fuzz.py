@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.load import load_mapping, parse_override
+from orchestrator.core.registry import Family, plugins
 from orchestrator.errors import ConfigError
 from orchestrator.fuzzing.draw import draw
 from orchestrator.fuzzing.minimise import minimise
@@ -75,7 +76,8 @@ def fixed_parameters(protocol: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises ConfigError for what the protocol does not know or take.
     """
     fixed = dict(parse_override(text) for text in overrides)
-    load_mapping({"system": {"protocol": {"name": protocol} | fixed}})
+    slot = "transactions" if protocol in plugins(Family.TRANSACTIONS) else "protocol"
+    load_mapping({"system": {slot: {"name": protocol} | fixed}})
     return fixed
 
 

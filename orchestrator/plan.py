@@ -8,10 +8,12 @@ import numpy
 
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
-from orchestrator.core.machine import KIND_NAMES
+from orchestrator.core.machine import KIND_NAMES, TRANSACTION
+from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.system import System
+from orchestrator.core.verdict import check_served
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MEASURED
@@ -31,6 +33,9 @@ def plan(config: Config) -> Parts:
     _check_load(parts)
     _check_reads(config, parts.system)
     _check_consistency(config, parts.system)
+    if config.check.level != AUTO:
+        asked = levels.canonical(config.check.level)
+        check_served(asked, parts.workload.model, path="check.level")
     return parts
 
 
@@ -58,6 +63,9 @@ def _check_load(parts: Parts) -> None:
     unserved = sorted(set(operations.kind.tolist()) - system.kinds)
     if unserved:
         served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
+        if unserved[0] == TRANSACTION and system.emulated:
+            served += "; over protocols that apply all changes in one order system.transactions"
+            served += " carries out others: " + ", ".join(plugins(Family.TRANSACTIONS))
         raise ConfigError(
             f"the workload has operations of kind {KIND_NAMES[unserved[0]]!r}, which"
             f" {_what(config)} does not serve",
@@ -126,7 +134,7 @@ def _how_to_get(asked: str, config: Config, system: System) -> str:
     protocol = getattr(config.system.params, "protocol", None)
     ways = [
         f"{name} claims {level} {condition}"
-        for name, found in plugins(Family.PROTOCOL).items()
+        for name, found in (plugins(Family.PROTOCOL) | plugins(Family.TRANSACTIONS)).items()
         for level, condition in found.claims.items()
         if asked in levels.implied(level)
     ]
@@ -140,4 +148,6 @@ def checked_levels(parts: Parts) -> tuple[str, ...]:
     asked = parts.config.check.level
     claimed = parts.system.claims(parts.config.client.sticky) if asked == AUTO else {asked}
     held = {levels.canonical(level) for level in claimed}
+    if asked == AUTO:
+        held = set(levels.fitting(held, transactional=parts.workload.model == TXN))
     return tuple(level for level in levels.LEVELS if level in held)

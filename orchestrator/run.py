@@ -51,7 +51,8 @@ def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
         from orchestrator.runtimes import simulated
 
         return simulated.run(parts)
-    settle = levels.EVENTUAL in checked_levels(parts)
+    asked = map(levels.canonical, parts.config.client.reads)
+    settle = levels.EVENTUAL in {*checked_levels(parts), *asked}
     if runtime is not None:
         return runtime.run(parts, settle=settle)
     from orchestrator.runtimes import ray_cluster
@@ -66,6 +67,7 @@ def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
 def judge(parts: Parts, record: RunRecord) -> ClaimsVerdict:
     """What the checkers say of the run's history."""
     evidence = Evidence(
+        model=parts.workload.model,
         digests=[each.contents_digest for each in record.nodes if each.contents_digest != NO_COPY],
         uncertainty_ns=record.clock_uncertainty_ns,
     )

@@ -11,9 +11,11 @@ import ast
 import hashlib
 import importlib
 import random
+import signal
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from orchestrator.fuzz import Wanted, simulate_seed
 
 HOME = Path(orchestrator.protocols.__file__).parent
 PACKAGE = "orchestrator.protocols"
+SECONDS_MAX = 20.0
+"""CPU time of one simulation; none of a right machine takes a tenth of that."""
 
 _FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -202,21 +206,42 @@ class Fate:
     killed_by: tuple[int, str] | None
 
 
+class Hangs(Exception):
+    """The simulation of a mutant does not end."""
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Raise Hangs after so much CPU time."""
+
+    def ring(*_: Any) -> None:
+        raise Hangs
+
+    before = signal.signal(signal.SIGVTALRM, ring)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def fate(protocol: str, mutation: Mutation, seeds: int) -> Fate:
     """Simulate until it breaks something, or until all seeds have passed."""
     machine = mutant(protocol, mutation)
-    changes = False
-    original = plugins(Family.PROTOCOL)[protocol].implementation
     for seed in range(seeds):
         try:
             profile = ("mixed", "recovery", "membership")[seed % 3]
-            _, outcome = simulate_seed(Wanted(protocol, profile), seed, machine)
+            with bounded(SECONDS_MAX):
+                _, outcome = simulate_seed(Wanted(protocol, profile), seed, machine)
         except Exception as error:  # a machine that raises is as dead as can be
             return Fate(mutation, True, (seed, type(error).__name__))
         if outcome.violation is not None:
             return Fate(mutation, True, (seed, outcome.violation.property))
-    for seed in range(3):
-        changes = changes or trace(protocol, machine, seed) != trace(protocol, original, seed)
+    original = plugins(Family.PROTOCOL)[protocol].implementation
+    changes = any(
+        trace(protocol, machine, seed) != trace(protocol, original, seed) for seed in range(6)
+    )
     return Fate(mutation, changes, None)
 
 

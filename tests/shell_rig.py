@@ -102,7 +102,7 @@ class Outlet:
     def redirect(self, redirect: Redirect) -> None:
         self._leave(redirect.handle)
 
-    def append(self, record: Any, replaces: bool) -> None:
+    def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append(record)
 
     def sync(self, done: Callable[[], None]) -> None:

@@ -36,7 +36,9 @@ def all_twins() -> list[Twin]:
 
 
 def protocol_of(twin: Twin) -> str:
-    return str(twin.system["protocol"]["name"])
+    """The protocol, or the layer over protocols that are drawn."""
+    slot = "protocol" if "protocol" in twin.system else "transactions"
+    return str(twin.system[slot]["name"])
 
 
 def slug(twin: Twin) -> str:
@@ -51,6 +53,8 @@ every_twin = pytest.mark.parametrize("twin", TWINS, ids=slug)
 
 def fixed_parameters(twin: Twin) -> dict[str, Any]:
     """What the twin is about is not drawn, nor any word or switch that it leaves as it is."""
+    if "protocol" not in twin.system:
+        return {}
     params = plugin(Family.PROTOCOL, protocol_of(twin)).params
     fixed: dict[str, Any] = {}
     for field in dataclasses.fields(params):
@@ -66,8 +70,10 @@ def fixed_parameters(twin: Twin) -> dict[str, Any]:
 
 def hunts(twin: Twin) -> list[Wanted]:
     """The profiles, in turn."""
-    commands = plugin(Family.PROTOCOL, protocol_of(twin)).implementation.commands
-    profiles = PROFILES if commands else PROFILES[:2]
+    profiles: tuple[str, ...] = PROFILES[:2]
+    if "protocol" in twin.system:
+        machine = plugin(Family.PROTOCOL, protocol_of(twin)).implementation
+        profiles = PROFILES if machine.commands else profiles
     return [Wanted(protocol_of(twin), profile, fixed_parameters(twin)) for profile in profiles]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from twins import Twin
 
-from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, REGULAR
+from orchestrator.core.levels import LINEARIZABLE, REGULAR
 from orchestrator.core.machine import (
     ClaimContext,
     Effect,
@@ -29,7 +29,7 @@ class ClaimsRegular(Quorum):
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
-        return frozenset({REGULAR, EVENTUAL})
+        return frozenset({REGULAR})
 
 
 class ClaimsLinearizable(Quorum):

@@ -27,10 +27,13 @@ from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.config.schema import SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
-from orchestrator.core.machine import OUTCOME_NAMES
+from orchestrator.core.machine import ADD, APPEND, INCREMENT, OUTCOME_NAMES, TRANSACTION
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict
+
+_WITHOUT_IDENTITY: Final = (INCREMENT, ADD, APPEND, TRANSACTION)
+"""Where there are such operations, what a read returned does not name one write."""
 
 KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
@@ -150,6 +153,8 @@ def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
 
 def _staleness(record: RunRecord) -> dict[str, Any]:
     """How old what reads of the measured window returned was, in time and in versions."""
+    if numpy.isin(record.history.kind, _WITHOUT_IDENTITY).any():
+        return {"staleness_ms": None, "staleness_versions": None}
     behind_ns, versions = staleness(record.history, record.clock_uncertainty_ns)
     intended_ns = record.history.intended_ns
     within = (behind_ns != NOT_A_READ) & (intended_ns >= record.warmup_ns)
@@ -200,6 +205,8 @@ def digest(record: RunRecord) -> str:
 
     for name in COLUMNS:
         add(name, getattr(record.history, name), DTYPES[name])
+    if record.history.values is not None:
+        fingerprint.update(repr(list(record.history.values)).encode())
     for node in record.nodes:
         fingerprint.update(f"node {node.node} {node.role!r} {node.contents_digest!r}".encode())
         for name in _NODE_COLUMNS:

@@ -26,6 +26,14 @@ PHASE_FINAL: Final = 3
 PHASE_NAMES: Final = ("warmup", "run", "load", "final")
 
 VALUE_ID_BYTES: Final = 8
+ELEMENT_BYTES: Final = 8
+ELEMENT_BITS: Final = 7
+"""Of an element's place in its transaction; 25 bits are left for the sequence."""
+
+
+def element_id(session: int, sequence: int, index: int) -> int:
+    """Identity of what the micro-operation ``index`` of a transaction writes or appends."""
+    return session << 32 | sequence << ELEMENT_BITS | index
 
 
 def value_id(session: int, sequence: int) -> int:
@@ -48,9 +56,10 @@ class History:
     connection (-1: none), for the uncorrected latency. ``size`` is the weight in bytes. ``level``
     is the code of the level that the operation asked for (``levels.CODES``; 0: none).
 
-    Histories of runs identify values as the module says. Those from files intern them:
-    ``values[value_id]`` is the value as the file has it (hashable: a list is a tuple; of a
-    transaction its micro-operations (op, key, value)), and ``expected_id`` what a cas expected.
+    Histories of runs identify values as the module says. Those from files, and those of runs
+    with transactions, intern them: ``values[value_id]`` is the value as the file has it
+    (hashable: a list is a tuple; of a transaction its micro-operations (op, key, value)), and
+    ``expected_id`` what a cas expected.
     There, 0 is the initial value of a key and -1 stands where the row has none; null is a value
     like any other.
     """
@@ -98,7 +107,16 @@ class History:
         columns: dict[str, Any] = {
             name: numpy.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
         }
-        merged = History(**columns, key_names=parts[0].key_names)
+        values = None
+        if parts[0].values is not None:
+            values = [parts[0].values[0]]
+            moved = []
+            for part in parts:
+                ids, own = part.value_id, list(part.values or ())
+                moved.append(numpy.where(ids > 0, ids + (len(values) - 1), ids))
+                values += own[1:]
+            columns["value_id"] = numpy.concatenate(moved)
+        merged = History(**columns, key_names=parts[0].key_names, values=values)
         return merged.select(numpy.argsort(merged.invoked_ns, kind="stable"))
 
 

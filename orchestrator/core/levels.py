@@ -95,6 +95,13 @@ def closure(levels: Iterable[str]) -> frozenset[str]:
     return held
 
 
+def fitting(levels: Iterable[str], *, transactional: bool) -> frozenset[str]:
+    """Those of the levels (without aliases) that are defined for histories of transactions, or
+    for those of single operations.
+    """
+    return frozenset(level for level in levels if (level in TRANSACTIONAL) == transactional)
+
+
 def strongest(levels: Iterable[str]) -> list[str]:
     """The levels (without aliases) that no other one of them implies, sorted."""
     held = {canonical(level) for level in levels}

@@ -22,13 +22,15 @@ from orchestrator.core.parameters import Capacity, capacity
 class OperationBlock:
     """Columns of n operations of one client, in order.
 
-    ``kind``: READ, WRITE or SCAN of core.machine. ``key`` indexes the workload's
+    ``kind``: READ, WRITE, SCAN or another of core.machine. ``key`` indexes the workload's
     ``key_names``. ``size``: bytes of one entry (key and value), its weight in caches; a trace
     gives its own weights. ``count``: records of a scan, else 1. ``follow_up``: when this read
     returns, its session writes the same key at once (YCSB's read-modify-write; two operations
     of the history).
     ``time_ns``: original times of a trace relative to its first request, else None. ``level``:
-    codes of the levels that operations ask for (None: the configuration says).
+    codes of the levels that operations ask for (None: the configuration says). ``steps``: of
+    each transaction its micro-operations as a tuple of (kind, key index), ``count`` of them
+    (None where no operation is one).
     """
 
     kind: NDArray[numpy.uint8]
@@ -38,6 +40,7 @@ class OperationBlock:
     follow_up: NDArray[numpy.bool_]
     time_ns: NDArray[numpy.int64] | None = None
     level: NDArray[numpy.uint8] | None = None
+    steps: NDArray[numpy.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -52,6 +55,7 @@ class OperationBlock:
             follow_up=self.follow_up[rows],
             time_ns=None if self.time_ns is None else self.time_ns[rows],
             level=None if self.level is None else self.level[rows],
+            steps=None if self.steps is None else self.steps[rows],
         )
 
     @staticmethod
@@ -61,6 +65,7 @@ class OperationBlock:
             return parts[0]
         times = [part.time_ns for part in parts if part.time_ns is not None]
         levels = [part.level for part in parts if part.level is not None]
+        steps = [part.steps for part in parts if part.steps is not None]
         return OperationBlock(
             kind=numpy.concatenate([part.kind for part in parts]),
             key=numpy.concatenate([part.key for part in parts]),
@@ -69,6 +74,7 @@ class OperationBlock:
             follow_up=numpy.concatenate([part.follow_up for part in parts]),
             time_ns=numpy.concatenate(times) if times else None,
             level=numpy.concatenate(levels) if levels else None,
+            steps=numpy.concatenate(steps) if steps else None,
         )
 
 
@@ -76,7 +82,8 @@ class Workload(Protocol):
     """Which operations on which keys.
 
     ``total`` is the number of operations over all clients, None for an endless stream. ``model``
-    is what its keys are (register, counter or set): what its operations and their answers mean.
+    is what its keys are (register, counter or set): what its operations and their answers mean;
+    txn where it has transactions.
     ``payload_bytes`` is the number of value bytes that writes really carry, at least the 8 of
     a value's identity. A stream gives the same operations however it is cut into blocks.
     """

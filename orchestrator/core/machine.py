@@ -208,12 +208,12 @@ class Access(msgspec.Struct, gc=False):
 
 
 class Became(msgspec.Struct, gc=False):
-    """The role of the node changed in one of its groups (``leader``, ``follower``, ...); it is
-    recorded as an event.
+    """The node's role changed (``leader``, ``follower``, ...), or that in one of its groups; it
+    is recorded as an event.
     """
 
     role: str
-    group: int = 0
+    group: int | None = None
 
 
 class Mark(msgspec.Struct, gc=False):
@@ -285,8 +285,8 @@ class ClusterView:
 class ClaimContext:
     """Everything besides its own parameters that a protocol's claims depend on.
 
-    ``nodes`` (0: as many as replicas) may exceed ``replicas``. ``restarts``: crashed nodes come
-    back.
+    ``nodes`` (0: as many as replicas) may exceed ``replicas``. ``crashes``: nodes crash (so even
+    a sticky session moves); ``restarts``: crashed nodes come back.
     """
 
     replicas: int
@@ -294,6 +294,7 @@ class ClaimContext:
     durability: str
     nodes: int = 0
     restarts: bool = False
+    crashes: bool = False
 
 
 class Machine(Protocol):
@@ -322,6 +323,11 @@ class Machine(Protocol):
     def holds_copy(self) -> bool:
         """Whether its copy is to be as the others' in the end: a spare node holds none."""
         return True
+
+    @property
+    def unfinished(self) -> int:
+        """How much is left that is to be over soon after all faults are: locks, say."""
+        return 0
 
     def __init__(self, context: MachineContext, params: Any) -> None: ...
 

@@ -31,6 +31,7 @@ class Family(enum.Enum):
     DISTRIBUTION = "distribution"
     CHECKER = "checker"
     SYSTEM = "system"
+    TRANSACTIONS = "transactions"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -43,6 +44,7 @@ _HOMES = {
     Family.DISTRIBUTION: "orchestrator.core.distributions",
     Family.CHECKER: "orchestrator.checkers",
     Family.SYSTEM: "orchestrator.systems",
+    Family.TRANSACTIONS: "orchestrator.transactions",
 }
 
 

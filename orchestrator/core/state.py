@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Entry, Op, Preload, Reply
-from orchestrator.core.transactions import EXECUTE, PREPARE, Kept, Part, Transactions
+from orchestrator.core.transactions import (
+    COMMITTED,
+    EXECUTE,
+    PREPARE,
+    YES,
+    Kept,
+    Part,
+    Transactions,
+)
 
 
 class Snapshot(msgspec.Struct, array_like=True, gc=False):
@@ -93,7 +101,7 @@ class KeyValueState:
             self.transactions = Transactions()
         said = self.transactions.take(self, op, version)
         token = 0
-        if self.accesses and op.kind in (EXECUTE, PREPARE):
+        if self.accesses and op.kind in (EXECUTE, PREPARE) and said.status in (YES, COMMITTED):
             self._tokens += 1
             for kind, key, new in _decode_part(op.value or b"").ops:
                 size = len(key) + len(new or b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,13 @@ class System(Protocol):
     @abstractmethod
     def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
         """The nodes that may serve the operation; pure and cheap."""
+
+    @property
+    def group_of(self) -> Callable[[Op], int] | None:
+        """The group of nodes that an operation belongs to, of which each has a writer and a reader
+        of its own; None where there is one.
+        """
+        return None
 
     @abstractmethod
     def claims(self, sticky: bool) -> frozenset[str]:

@@ -23,7 +23,7 @@ from orchestrator.core.keys import KeyRange, NumberedKeys
 from orchestrator.core.levels import CODES, UNASKED
 from orchestrator.core.load import OperationBlock
 from orchestrator.core.machine import KIND_NAMES, READING, Admin, Effect, Event, Preload
-from orchestrator.core.models import COUNTER, REGISTER, SET
+from orchestrator.core.models import COUNTER, REGISTER, SET, TXN
 from orchestrator.core.registry import Slot
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
 from orchestrator.runtimes._parts import Parts
@@ -50,11 +50,13 @@ class ScenarioLoad:
         self.total = len(scenario.operations)
         kinds = {step.op for step in scenario.operations}
         self.model = COUNTER if "incr" in kinds else SET if "add" in kinds else REGISTER
+        if scenario.system.get("transactions"):
+            self.model = TXN
         self.key_names = NumberedKeys(scenario.keys)
 
     def preload(self) -> Preload:
-        """Every key is there."""
-        return KeyRange(self._scenario.keys, PAYLOAD_BYTES)
+        """Every key is there, or none of those of transactions."""
+        return KeyRange(0 if self.model == TXN else self._scenario.keys, PAYLOAD_BYTES)
 
     def stream(self, seed: int, client: int, clients: int) -> ScenarioStream:
         """Every ``clients``-th operation."""
@@ -83,14 +85,18 @@ class ScenarioStream:
         """The next ones."""
         steps, self._left = self._left[:count], self._left[count:]
         kinds = [KIND_NAMES.index(step.op) for step in steps]
+        parts = numpy.empty(len(steps), dtype=numpy.object_)
+        for row, step in enumerate(steps):
+            parts[row] = step.micro_operations
         return OperationBlock(
             kind=numpy.array(kinds, dtype=numpy.uint8),
             key=numpy.array([step.key for step in steps], dtype=numpy.int64),
             size=numpy.full(len(steps), 2 * PAYLOAD_BYTES, dtype=numpy.int32),
-            count=numpy.ones(len(steps), dtype=numpy.int32),
+            count=numpy.array([max(1, len(one)) for one in parts], dtype=numpy.int32),
             follow_up=numpy.zeros(len(steps), dtype=numpy.bool_),
             time_ns=numpy.array([step.at_ns for step in steps], dtype=numpy.int64),
             level=numpy.array([_code(step.op, step.level) for step in steps], dtype=numpy.uint8),
+            steps=parts,
         )
 
 
@@ -123,6 +129,11 @@ def watched(machine: Any) -> type[Any]:
             return effects
 
     return Watched
+
+
+def _leads(role: str) -> bool:
+    """Whether the node leads, be it one of its shards."""
+    return any(word in _LEADING for word in role.split("/"))
 
 
 _CHANCE = struct.Struct("<qhhqh")
@@ -245,6 +256,15 @@ class FuzzedCluster(SimulatedCluster):
         """The fault had an effect."""
         self.effective[fault] = True
 
+    def converged(self) -> bool:
+        """All live replicas hold the same, and have nothing left to see to."""
+        return super().converged() and not any(self.unfinished())
+
+    def unfinished(self) -> list[int]:
+        """What each live node has left to see to."""
+        live = [node.shell.machine for node in self.nodes if not node.shell.stopped]
+        return [machine.unfinished for machine in live]
+
     def plan(self) -> None:
         """Put all faults into the clock."""
         for fault in self.scenario.faults:
@@ -295,7 +315,7 @@ class FuzzedCluster(SimulatedCluster):
         if fault.node != LEADER:
             return self.fuzzed[fault.node] if fault.node < len(self.fuzzed) else None
         nodes = self.fuzzed[: len(self.nodes)]
-        leading = [each for each in nodes if each.shell.machine.role in _LEADING]
+        leading = [each for each in nodes if _leads(each.shell.machine.role)]
         alive = [each for each in leading if not each.shell.stopped]
         return alive[-1] if alive else nodes[0]
 
@@ -346,7 +366,7 @@ class FuzzedCluster(SimulatedCluster):
     def event(self, node: int, kind: str, detail: str) -> None:
         super().event(node, kind, detail)
         if kind == "role":
-            self.mark(detail)
+            self.mark(detail.partition("/")[0])
 
     def mark(self, what: str, count: int = 1) -> None:
         """Count something that the simulation reached."""

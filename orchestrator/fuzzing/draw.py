@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.config.load import load_mapping
-from orchestrator.core.levels import LEVELS
+from orchestrator.core.levels import LEVELS, LINEARIZABLE
 from orchestrator.core.machine import (
     ADD,
     INCREMENT,
@@ -27,10 +27,12 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import DURATION
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.registry import Family, plugin
+from orchestrator.core.registry import Family, Plugin, plugin, plugins
+from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
 
 OPERATIONS_MIN: Final = 200
 FAULTS_MIN: Final = 6
@@ -39,12 +41,18 @@ PACES: Final = 24
 SETTLE_PACES: Final = 12
 FINAL_PACES: Final = 4
 STEP_NS: Final = 10_000
+AUTHORITY_SHARE: Final = 0.15
+"""Of the crashes, where a protocol has an authority."""
 _ATTEMPTS: Final = 50
+SHARDED: Final = 0.1
+"""Share of the simulations in which the protocol has several shards."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Weights of the kinds of fault, and how often one is aimed at the leader."""
+    """Weights of the kinds of fault, how often one is aimed at the leader, how many there are, and
+    how many mean delays of a link make one pace.
+    """
 
     crash: float
     pause: float
@@ -53,12 +61,13 @@ class Profile:
     command: float
     hunt: float
     faults: tuple[int, int]
+    delays: tuple[int, ...]
 
 
 PROFILES: Final = {
-    "mixed": Profile(0.4, 0.1, 0.35, 0.1, 0.05, 0.4, (FAULTS_MIN, 14)),
-    "recovery": Profile(0.7, 0.05, 0.2, 0.05, 0.0, 0.7, (14, 30)),
-    "membership": Profile(0.2, 0.0, 0.3, 0.0, 0.5, 0.5, (12, 24)),
+    "mixed": Profile(0.4, 0.1, 0.35, 0.1, 0.05, 0.4, (FAULTS_MIN, 14), (60, 30, 20)),
+    "recovery": Profile(0.7, 0.05, 0.2, 0.05, 0.0, 0.7, (20, 60), (20, 12)),
+    "membership": Profile(0.2, 0.0, 0.3, 0.0, 0.5, 0.5, (12, 24), (30, 15)),
 }
 
 
@@ -90,7 +99,12 @@ class _Drawing:
         self._profile = profile
         self._fixed = fixed
         self._chance = scalar_stream(seed, f"fuzz/{protocol}/{attempt}")
-        self._plugin = plugin(Family.PROTOCOL, protocol, path="PROTOCOL")
+        # A layer of transactions is simulated over one of the protocols that can carry it.
+        self._layer = plugins(Family.TRANSACTIONS).get(protocol)
+        self._inner = protocol if self._layer is None else self._chance.choice(ordered())
+        self._plugin = plugin(Family.PROTOCOL, self._inner, path="PROTOCOL")
+        # Each of its operations is several of the protocol below, one after the other.
+        self._patience = 1 if self._layer is None else 2
         self._last_built: tuple[Any, Any] = (None, None)
         self._pace_ns = self._chance.choice((40, 60, 90)) * NS_PER_MS
 
@@ -98,20 +112,28 @@ class _Drawing:
         chance, pace_ns = self._chance, self._pace_ns
         heal_ns = PACES * pace_ns
         final_ns = heal_ns + SETTLE_PACES * pace_ns
-        replicas, nodes, params = self._cluster()
+        shards = self._shards()
+        replicas, nodes, params = self._cluster(shards)
+        self._watched = self._plugin.implementation.authority_of(self._built(params)) is not None
         durable = chance.random() < 0.8
         sticky = chance.random() < 0.4
-        delay_ns = pace_ns // chance.choice((60, 30, 20))
+        delay_ns = pace_ns // chance.choice(self._profile.delays)
+        # A slow disk, but not so slow that the protocol's time-outs make no sense.
+        slow_ns = min(4 * delay_ns, pace_ns // 10)
+        sync_ns = chance.choice((delay_ns // 2, delay_ns // 2, slow_ns))
+        # One operation a message keeps up with the load where messages are quick.
+        batches = (1, 1, 4) if delay_ns * 30 <= pace_ns else (4, 16)
         system = {
             "name": "replicated_store",
-            "protocol": {"name": self._protocol} | params,
+            "protocol": {"name": self._inner} | params,
+            **({"shards": shards} if shards > 1 else {}) | self._transactions(),
             "replicas": replicas,
             "nodes": nodes,
             "node": {
                 "cpu": {"read": "20us", "write": "20us", "message": "10us"},
                 "storage": {
                     "write": "20us",
-                    "sync": {"name": "exponential", "mean": format_duration(delay_ns // 2)},
+                    "sync": {"name": "exponential", "mean": format_duration(sync_ns)},
                     "durability": "fsync" if durable else "memory",
                 },
             },
@@ -120,18 +142,14 @@ class _Drawing:
                 "delays": {kind: format_duration(delay_ns) for kind in (REQUEST, RESPONSE)},
                 "ordering": chance.choice(("fifo", "none")),
             },
-            "batch": {"max": chance.choice((1, 1, 4)), "linger": "100us"},
+            "batch": {"max": chance.choice(batches), "linger": "100us"},
         }
-        keys = chance.choice((1, 2, 4, 8))
+        keys = chance.choice((1, 2, 4, 8, 40) if self._layer is None else (2, 4, 8))
         return Scenario(
             protocol=self._protocol,
             seed=self._seed,
             system=system,
-            client={
-                "timeout": format_duration(2 * pace_ns),
-                "connections": 2,
-                "sticky": sticky,
-            },
+            client=self._client(delay_ns, sticky),
             clients=2,
             keys=keys,
             heal_ns=heal_ns,
@@ -140,9 +158,20 @@ class _Drawing:
             faults=tuple(self._faults(nodes, durable, heal_ns)),
         )
 
+    def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
+        timeout_ns = self._patience * max(2 * self._pace_ns, 40 * delay_ns)
+        return {"timeout": format_duration(timeout_ns), "connections": 2, "sticky": sticky}
+
     # --- the cluster ----------------------------------------------------------------------
 
-    def _cluster(self) -> tuple[int, int, dict[str, Any]]:
+    def _shards(self) -> int:
+        """Seldom more than one, by a stream of its own."""
+        chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/shards")
+        if self._layer is not None:
+            return chance.choice((2, 3))
+        return chance.choice((2, 3)) if chance.random() < SHARDED else 1
+
+    def _cluster(self, shards: int) -> tuple[int, int, dict[str, Any]]:
         """A number of replicas, of nodes, and parameters that fit."""
         chance = self._chance
         reason: str | None = ""
@@ -150,35 +179,58 @@ class _Drawing:
             params = self._params()
             replicas = chance.choice((3, 3, 3, 3, 5, 5, 2, 4))
             nodes = replicas + chance.choice((0, 0, 0, 1, 2))
+            if shards > 1:
+                nodes = replicas
             built = self._built(params)
             for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
                 reason = self._plugin.implementation.validate(built, copies, all_nodes)
+                if reason is None and not self._carries(built, copies):
+                    reason = "transactions need a linearizable protocol"
                 if reason is None:
                     return copies, all_nodes, params
         raise ConfigError(f"no cluster of up to 5 replicas fits: {reason}", path="PROTOCOL")
+
+    def _carries(self, built: Any, copies: int) -> bool:
+        """Whether it may lie below what is simulated."""
+        if self._layer is None:
+            return True
+        context = ClaimContext(copies, True, "fsync", copies)
+        return LINEARIZABLE in self._plugin.implementation.claims(built, context)
 
     def _built(self, params: Mapping[str, Any]) -> Any:
         """The typed parameters."""
         key = tuple(params.items())
         if self._last_built[0] != key:
-            system = {"protocol": {"name": self._protocol} | dict(params), "replicas": 1}
+            system = {"protocol": {"name": self._inner} | dict(params), "replicas": 1}
             built = load_mapping({"system": system}).system.params.protocol.params
             self._last_built = (key, built)
         return self._last_built[1]
 
     def _params(self) -> dict[str, Any]:
-        """Words and switches at random, numbers from their probes, durations to scale."""
+        """The protocol's; what is fixed is the layer's where there is one."""
+        return self._drawn(self._plugin, self._fixed if self._layer is None else {})
+
+    def _transactions(self) -> dict[str, Any]:
+        if self._layer is None:
+            return {}
+        drawn = self._drawn(self._layer, self._fixed, self._patience)
+        return {"transactions": {"name": self._layer.name} | drawn}
+
+    def _drawn(self, of: Plugin, fixed: Mapping[str, Any], paces: int = 1) -> dict[str, Any]:
+        """Words and switches at random, numbers from their probes, durations to scale: the
+        longest lasts so many paces.
+        """
         chance = self._chance
         params: dict[str, Any] = {}
-        fields: Any = dataclasses.fields(self._plugin.params)
+        fields: Any = dataclasses.fields(of.params)
         durations_ns: list[int] = [field.default for field in fields if _is_duration(field)]
         longest_ns = max(durations_ns, default=self._pace_ns)
         for field in fields:
             metadata = field.metadata
-            if field.name in self._fixed:
+            if field.name in fixed:
                 continue
             if _is_duration(field):
-                scaled_ns = max(1000, field.default * self._pace_ns // longest_ns)
+                scaled_ns = max(1000, field.default * paces * self._pace_ns // longest_ns)
                 params[field.name] = format_duration(scaled_ns // 1000 * 1000)
             elif "options" in metadata:
                 params[field.name] = chance.choice(metadata["options"])
@@ -186,7 +238,7 @@ class _Drawing:
                 params[field.name] = chance.random() < 0.5
             elif "probes" in metadata and (drawn := chance.choice((None, *metadata["probes"]))):
                 params[field.name] = drawn
-        return params | dict(self._fixed)
+        return params | dict(fixed)
 
     # --- the load -------------------------------------------------------------------------
 
@@ -194,6 +246,12 @@ class _Drawing:
         self, keys: int, system: Mapping[str, Any], sticky: bool, heal_ns: int, final_ns: int
     ) -> list[Step]:
         chance = self._chance
+        if self._layer is not None:
+            calm_ns = CALM_PACES * self._pace_ns
+            count = chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
+            # Parts that were left behind may be resolved only after twice the longest time-out.
+            times = _times(chance, 0, final_ns - 2 * calm_ns, count)
+            return list(transactional_steps(chance, times, keys, final_ns, calm_ns))
         reads, changes = self._kinds(system)
         levels = self._read_levels(system, sticky)
         weak_share = chance.choice((0.0, 0.3, 0.7)) if levels else 0.0
@@ -215,10 +273,11 @@ class _Drawing:
             )
             for at_ns in times
         ]
-        gap_ns = FINAL_PACES * self._pace_ns // (4 * keys + 1)
-        final = [(key, kind) for key in range(keys) for kind in (changes[0], reads[0])] + [
-            (key, reads[0]) for key in range(keys) for _ in range(2)
-        ]
+        # Keys that are not written again keep what the faults have done to them.
+        fresh = [key for key in range(min(keys, 8)) if chance.random() < 0.5]
+        final = [(key, changes[0]) for key in fresh]
+        final += [(key, reads[0]) for _ in range(3 if keys <= 8 else 1) for key in range(keys)]
+        gap_ns = max(FINAL_PACES * self._pace_ns // (len(final) + 1), self._pace_ns // 12)
         for number, (key, kind) in enumerate(final):
             at_ns = final_ns + number * gap_ns // STEP_NS * STEP_NS
             steps.append(Step(at_ns, KIND_NAMES[kind], key))
@@ -236,11 +295,12 @@ class _Drawing:
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
         durability = system["node"]["storage"]["durability"]
         context = ClaimContext(
-            system["replicas"], sticky, durability, system["nodes"], durability != "memory"
+            system["replicas"], sticky, durability, system["nodes"], durability != "memory", True
         )
         params = self._built(_own(system))
         offered = self._plugin.implementation.read_levels(params, context)
-        return [level for level in LEVELS if level in offered]
+        local = LOCAL if system.get("shards", 1) > 1 else frozenset(LEVELS)
+        return [level for level in LEVELS if level in offered and level in local]
 
     # --- the faults -----------------------------------------------------------------------
 
@@ -260,7 +320,7 @@ class _Drawing:
         times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
         lost = 0
         faults = []
-        loss, duplicates = chance.choice(((0.0, 0.0), (0.01, 0.0), (0.03, 0.01)))
+        loss, duplicates = chance.choice(((0.0, 0.0), (0.01, 0.0), (0.03, 0.01), (0.06, 0.02)))
         if loss:
             faults.append(Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates))
         for kind, at_ns in zip(kinds, times, strict=True):
@@ -284,11 +344,13 @@ class _Drawing:
         match kind:
             case "crash":
                 survivors = chance.choice((0, 0, 1, 3))
+                # The authority, where there is one, is node ``nodes``.
+                if self._watched and chance.random() < AUTHORITY_SHARE:
+                    node = nodes
                 return Fault("crash", at_ns, until_ns, node, survivors=survivors)
             case "pause":
                 return Fault("pause", at_ns, until_ns, node)
             case "cut":
-                # The authority, where there is one, is node ``nodes``.
                 others = tuple(sorted(_some(chance, range(nodes + 1))))
                 direction: Any = chance.choice(("both", "both", "out", "in"))
                 return Fault("cut", at_ns, until_ns, node, others, direction)

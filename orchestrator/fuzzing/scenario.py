@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 import yaml  # type: ignore[import-untyped]
 
-from orchestrator.core.machine import KIND_NAMES
+from orchestrator.core.machine import APPEND, KIND_NAMES, READ, WRITE
 from orchestrator.core.units import format_duration, parse_duration_ns
 from orchestrator.errors import DataError, InputError
 
@@ -24,12 +24,24 @@ LEADER: Final = "leader"
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """One operation; ``level``: what it asks for (empty: nothing)."""
+    """One operation; ``level``: what it asks for (empty: nothing). ``parts``: of a transaction,
+    as in ``r0 a3``: it reads key 0, then appends to (``w``: writes) key 3.
+    """
 
     at_ns: int
     op: str
     key: int
     level: str = ""
+    parts: str = ""
+
+    @property
+    def micro_operations(self) -> tuple[tuple[int, int], ...]:
+        """(kind, key) of each part; KeyError or ValueError where one is none."""
+        return tuple((PARTS[part[0]], int(part[1:])) for part in self.parts.split())
+
+
+PARTS: Final = {"r": READ, "w": WRITE, "a": APPEND}
+"""Micro-operations by their letter in a scenario."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -94,7 +106,9 @@ def dump(scenario: Scenario) -> str:
     lines = [yaml.safe_dump(head, sort_keys=False, default_flow_style=None).rstrip()]
     lines.append("operations:")
     for at_ns, *rest in operations:
-        words = [format_duration(at_ns), *(word for word in rest if word != "")]
+        while rest[-1] == "":
+            rest.pop()
+        words = [format_duration(at_ns), *(word if word != "" else "''" for word in rest)]
         lines.append("- [" + ", ".join(str(word) for word in words) + "]")
     lines.append("faults:" if faults else "faults: []")
     for fault in faults:
@@ -155,8 +169,13 @@ def _check(scenario: Scenario, path: str) -> None:
             raise DataError(
                 f"operation {index}: unknown op {step.op!r} (known: {known})", path=path
             )
-        if not 0 <= step.key < scenario.keys:
-            raise DataError(f"operation {index}: there is no key {step.key}", path=path)
+        try:
+            keys = [step.key, *(key for _, key in step.micro_operations)]
+        except (KeyError, ValueError):
+            what = f"operation {index}: {step.parts!r} is no transaction, such as 'r0 a3'"
+            raise DataError(what, path=path) from None
+        if not all(0 <= key < scenario.keys for key in keys):
+            raise DataError(f"operation {index}: there is no key {max(keys)}", path=path)
     for index, fault in enumerate(scenario.faults):
         named = [fault.node, *fault.others]
         if any(isinstance(node, int) and not 0 <= node <= scenario.nodes for node in named):

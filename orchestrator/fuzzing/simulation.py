@@ -3,7 +3,7 @@
 Safety is checked while faults happen: the machines' own invariants after every event, and the
 checkers on the whole history, each level on all writes and the reads that asked for it.
 Liveness is checked after the faults have ended: the replicas that claim it must converge, and
-every operation of the final phase must succeed.
+the operations of the final phase must succeed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from orchestrator.config.load import load_mapping
 from orchestrator.core import levels
 from orchestrator.core.history import History
 from orchestrator.core.machine import OK, ClaimContext
+from orchestrator.core.models import TXN
 from orchestrator.core.per_level import check_levels
+from orchestrator.core.registry import Slot
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import VALID, Evidence
+from orchestrator.core.verdict import VALID, Evidence, key_text
 from orchestrator.errors import ConfigError, EnvironmentFailure
 from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster, ScenarioLoad, watched
 from orchestrator.fuzzing.scenario import Scenario
@@ -28,6 +30,8 @@ from orchestrator.systems.replicated_store import MEMORY, ReplicatedStore, Repli
 
 INVARIANT: Final = "invariant"
 LIVENESS: Final = "liveness"
+LIVELY: Final = 0.75
+"""Share of the final phase's operations that have to succeed."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +90,25 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
     )
     store = config.system.params
     slot = store.protocol
-    chosen_machine: Any = watched(machine or slot.implementation)  # type: ignore[arg-type]
+    own = machine if store.transactions is None else None
+    chosen_machine: Any = watched(own or slot.implementation)  # type: ignore[arg-type]
     chosen = Chosen(slot.family, slot.name, slot.params, chosen_machine)
-    params = replace(store, protocol=chosen)
+    params = replace(store, protocol=chosen, transactions=_layer(store, machine))
     config = replace(config, system=replace(config.system, params=params))
     system = ReplicatedStore(params)
     system.validate(1)
     _refuse_restarts(scenario, params)
     load: Any = ScenarioLoad(scenario)
     return Parts(config, system, load, load)
+
+
+def _layer(store: ReplicatedStoreParams, machine: type[Any] | None) -> Slot | None:
+    """The layer of transactions, its invariants checked after every event, too."""
+    slot = store.transactions
+    if slot is None:
+        return None
+    chosen_machine: Any = watched(machine or slot.implementation)  # type: ignore[arg-type]
+    return Chosen(slot.family, slot.name, slot.params, chosen_machine)
 
 
 def _refuse_restarts(scenario: Scenario, store: ReplicatedStoreParams) -> None:
@@ -105,7 +119,7 @@ def _refuse_restarts(scenario: Scenario, store: ReplicatedStoreParams) -> None:
         if fault.kind != "crash" or not fault.until_ns:
             continue
         context = ClaimContext(store.replicas, False, MEMORY, scenario.nodes, restarts=True)
-        implementation, own = store.protocol.implementation, store.protocol.params
+        implementation, own = store.deployed
         strongest = next(iter(implementation.claims(own, replace(context, restarts=False))), "")
         reason = implementation.why_not(own, context, strongest)
         raise ConfigError(
@@ -145,11 +159,14 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
         store.node.storage.durability,
         cluster.parts.system.nodes,
         restarts=store.node.storage.durability != "memory",
+        crashes=True,
     )
-    claimed = store.protocol.implementation.claims(store.protocol.params, context)
+    implementation, own = store.deployed
+    model = cluster.parts.workload.model
+    claimed = levels.fitting(implementation.claims(own, context), transactional=model == TXN)
     live = [node.shell.machine for node in cluster.nodes if not node.shell.stopped]
     digests = [contents_digest(machine) for machine in live if machine.holds_copy]
-    evidence = Evidence(model=cluster.parts.workload.model, digests=digests)
+    evidence = Evidence(model=model, digests=digests)
     # Without a node that is away for good neither liveness nor convergence is promised.
     whole = len(live) == len(cluster.nodes)
     for found in check_levels(history, claimed, evidence).verdicts:
@@ -159,14 +176,29 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
             returns = [each["returned_ns"] or each["invoked_ns"] for each in found.witness]
             at_ns = max(returns) if returns else None
             return Violation(found.level, found.explanation, found.witness, at_ns)
-    final = history.invoked_ns >= scenario.final_ns
-    failed = history.select(final & (history.outcome != OK))
-    if whole and len(failed):
-        at = format_duration(int(failed.invoked_ns[0]))
-        heal = format_duration(scenario.heal_ns)
+    left = cluster.unfinished()
+    if whole and any(left):
         return Violation(
             LIVENESS,
-            f"All faults had ended at {heal}, but of {int(final.sum())} operations of the final"
-            f" phase {len(failed)} did not succeed, the first of them asked at {at}.",
+            f"At the end the nodes still have something to see to, such as locks: {left}.",
         )
-    return None
+    return _stuck(scenario, history) if whole else None
+
+
+def _stuck(scenario: Scenario, history: History) -> Violation | None:
+    """Whether the final phase shows that something does not go on.
+
+    A slow network may cost single operations their time-out even then.
+    """
+    final = history.select(history.invoked_ns >= scenario.final_ns)
+    ok = final.outcome == OK
+    served = set(final.key[ok].tolist())
+    unserved = [key for key in dict.fromkeys(final.key.tolist()) if key not in served]
+    if not unserved and ok.sum() >= LIVELY * len(final):
+        return None
+    what = f"of {len(final)} operations of the final phase {int(ok.sum())} succeeded"
+    if unserved:
+        what += f", and none on key {key_text(final, unserved[0])}"
+    return Violation(
+        LIVENESS, f"All faults had ended at {format_duration(scenario.heal_ns)}: {what}."
+    )

@@ -67,7 +67,6 @@ class Copy(Stream):
 
     Message: ClassVar[Any] = Replicate | Acknowledge | Fetch | Transfer | Beat | Grant
     Record: ClassVar[Any] = Entries | Vow | Base
-    ordered: ClassVar[bool] = True
     roles: ClassVar[tuple[str, str, str]]
     """Of the first, the last and the other members of a view."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from abc import abstractmethod
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from orchestrator.core.machine import Effect, Machine, MachineContext, Op, Send, SetTimer
 from orchestrator.protocols._order import (
@@ -28,6 +28,8 @@ SEND_MAX: Final = 8192
 
 class Stream(Machine):
     """A node between its upstream and its downstream; who these are is up to the protocol."""
+
+    ordered: ClassVar[bool] = True
 
     def __init__(
         self,

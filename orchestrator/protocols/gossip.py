@@ -79,8 +79,8 @@ class Params:
     params=Params,
     claims={
         EVENTUAL: "always, unless nodes come back without durable storage",
-        READ_YOUR_WRITES: "data: register with sticky clients, durable storage and no crash",
-        MONOTONIC_READS: "data: register with sticky clients, durable storage and no crash",
+        READ_YOUR_WRITES: "data: register with sticky clients and no crash",
+        MONOTONIC_READS: "data: register with sticky clients and no crash",
     },
 )
 class Gossip(Machine):
@@ -204,7 +204,7 @@ class Gossip(Machine):
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
         if context.restarts and context.durability == MEMORY:
             return frozenset()
-        stays = context.sticky and not context.restarts and context.durability != MEMORY
+        stays = context.sticky and not context.crashes
         if stays and params.data == REGISTER:
             return frozenset({EVENTUAL, READ_YOUR_WRITES, MONOTONIC_READS})
         return frozenset({EVENTUAL})
@@ -223,8 +223,4 @@ class Gossip(Machine):
             return f"it is a promise about registers, and data is {params.data}"
         if not context.sticky:
             return "a session that changes its node may come before its updates do"
-        back = "come back" if context.restarts else "stay away"
-        return (
-            "a session whose node crashes changes its node; crashed nodes"
-            f" {back}, and their storage is {context.durability}"
-        )
+        return "a session whose node crashes changes its node"

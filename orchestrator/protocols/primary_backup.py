@@ -103,8 +103,8 @@ class Params(ViewParams):
     claims={
         LINEARIZABLE: "read_from: primary; with failover in mode sync or semi_sync",
         SEQUENTIAL: "read_from: any with session_wait; with failover in mode sync or semi_sync",
-        READ_YOUR_WRITES: "as sequential; without failover also sticky clients and mode: sync",
-        MONOTONIC_READS: "as sequential; without failover also sticky clients",
+        READ_YOUR_WRITES: "as sequential; without failover and crashes sticky and mode: sync",
+        MONOTONIC_READS: "as sequential; without failover and crashes also sticky",
         EVENTUAL: "always, where crashed nodes stay away or keep what they persisted",
     },
 )
@@ -215,7 +215,7 @@ class PrimaryBackup(Copy):
         if params.session_wait:
             return frozenset({SEQUENTIAL})
         held = {EVENTUAL}
-        if context.sticky and not params.failover:
+        if context.sticky and not params.failover and not context.crashes:
             held.add(MONOTONIC_READS)
             if params.mode == SYNC:
                 held.add(READ_YOUR_WRITES)

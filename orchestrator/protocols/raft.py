@@ -93,10 +93,8 @@ class Params:
     clock_drift: float = number(
         0.01, low=0.0, help="lease: bound on how much faster one node's clock runs than another's"
     )
-    snapshot_every: int | None = number(
-        None, low=1, help="entries applied from one snapshot to the next; null: none is taken"
-    )
-    snapshot_chunk: int = size("256KiB", low="1B", help="of a snapshot in one message")
+    snapshot_every: int | None = number(None, low=1, help="entries; null: never", probes=(9, 40))
+    snapshot_chunk: int = size("256KiB", low="1B", help="a message", probes=("200B", "1KiB"))
 
     def __post_init__(self) -> None:
         if self.heartbeat <= 0 or self.heartbeat * 2 > self.election_timeout:

@@ -29,6 +29,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.registry import Family, NoParams, register
 from orchestrator.core.state import KeyValueState
+from orchestrator.core.transactions import STEPS
 
 
 @register(Family.PROTOCOL, "unreplicated", claims={LINEARIZABLE: "always: there is one copy"})
@@ -37,6 +38,7 @@ class Unreplicated(Machine):
 
     Message: ClassVar[Any] = None
     Record: ClassVar[Any] = list[Op]
+    ordered: ClassVar[bool] = True
 
     def __init__(self, context: MachineContext, params: NoParams) -> None:
         self.role = "primary"
@@ -51,7 +53,10 @@ class Unreplicated(Machine):
                 for ops in records:
                     for op in ops:
                         self._version += 1
-                        self._state.write(op, self._version)
+                        if op.kind == WRITE:
+                            self._state.write(op, self._version)
+                        else:
+                            self._state.step(None, op, self._version, [])
                 return []
             case _:
                 return []
@@ -67,6 +72,10 @@ class Unreplicated(Machine):
                 state.touch(op, effects)
                 written.append(op)
                 effects.append(Reply(handle, OK, None, version))
+            elif op.kind in STEPS:
+                self._version += 1
+                state.step(handle, op, self._version, effects)
+                written.append(op)
             else:
                 state.serve(handle, op, self._version, effects)
         if written:

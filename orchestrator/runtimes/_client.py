@@ -10,11 +10,12 @@ operation whose outcome is UNKNOWN ends its session.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from orchestrator.core.history import NEVER, NOTHING, VALUE_ID_BYTES, History
 from orchestrator.core.levels import UNASKED
@@ -26,10 +27,11 @@ from orchestrator.core.load import (
     OperationStream,
     Timetable,
 )
-from orchestrator.core.machine import ADD, FAIL, OK, READ, UNKNOWN, WRITE, Op
-from orchestrator.core.models import COUNTER, REGISTER, SET
+from orchestrator.core.machine import ADD, FAIL, OK, READ, TRANSACTION, UNKNOWN, WRITE, Op
+from orchestrator.core.models import COUNTER, REGISTER, SET, TXN
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
+from orchestrator.runtimes._transacted import Transacted, register_value, transaction_value
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
@@ -91,6 +93,7 @@ class LoadDriver:
         self._port = port
         self._connections = connections
         self._model = model
+        self._transacted = Transacted() if model == TXN else None
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
@@ -189,8 +192,9 @@ class LoadDriver:
         block: OperationBlock = self._stream.block(BLOCK)
         columns = (block.follow_up, block.kind, block.key, block.size, block.count)
         # What _start takes of each operation.
-        self._operations: Iterator[tuple[bool, int, int, int, int, int]] = zip(
-            *(column.tolist() for column in columns), self._levels.of(block), strict=True
+        steps = [()] * len(block) if block.steps is None else block.steps.tolist()
+        self._operations: Iterator[tuple[bool, int, int, int, int, int, Any]] = zip(
+            *(column.tolist() for column in columns), self._levels.of(block), steps, strict=True
         )
         self._left = len(block)
         self._starts: list[int] = []
@@ -214,7 +218,7 @@ class LoadDriver:
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
         self.lag_ns.append(now_ns - due_ns)
-        session.follow_up, kind, key, size, count, level = next(self._operations)
+        session.follow_up, kind, key, size, count, level, session.steps = next(self._operations)
         session.due_ns = due_ns
         self._left -= 1
         if not self._left:
@@ -229,6 +233,8 @@ class LoadDriver:
         value = None
         if kind in _IDENTIFIED:
             value = (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + self._padding
+        if self._transacted is not None:
+            value = self._steps_value(session, sequence, kind, key)
         session.sequence = sequence
         session.key = key
         session.invoked_ns = now_ns
@@ -252,6 +258,13 @@ class LoadDriver:
             self._wake_by(deadline_ns)
         self.outstanding += 1
         self._send(session, now_ns)
+
+    def _steps_value(self, session: Session, sequence: int, kind: int, key: int) -> bytes | None:
+        """What an operation carries where there are transactions."""
+        identity, names, padding = session.identity, self._key_names, self._padding
+        if kind == TRANSACTION:
+            return transaction_value(identity, sequence, session.steps, names, padding)
+        return register_value(identity, sequence, 0, padding) if kind == WRITE else None
 
     def _send(self, session: Session, now_ns: int) -> None:
         node = self._router.pick(session, now_ns)
@@ -284,7 +297,10 @@ class LoadDriver:
             self._give_up(session, now_ns)
             return
         op, node = session.op, session.target
-        value_id = self._read_id(op.kind, value) if value is not None else _identity(session)
+        if self._transacted is not None:
+            value_id = self._transacted.note(op, outcome, value)
+        else:
+            value_id = self._read_id(op.kind, value) if value is not None else _identity(session)
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
         self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
@@ -334,7 +350,10 @@ class LoadDriver:
         self.outstanding -= 1
         session.busy = False
         session.follow_up = False
-        value_id = _identity(session)
+        if self._transacted is None:
+            value_id = _identity(session)
+        else:
+            value_id = self._transacted.note(session.op, UNKNOWN, None)
         if session.target < 0:
             # It was never sent: it definitely did not happen, and the session can go on.
             self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
@@ -367,4 +386,7 @@ class LoadDriver:
 
     def history(self) -> History:
         """All rows in order of invocation."""
-        return self._rows.history(self._client, self._warmup_ns, self._key_names)
+        found = self._rows.history(self._client, self._warmup_ns, self._key_names)
+        if self._transacted is None:
+            return found
+        return dataclasses.replace(found, values=self._transacted.values)

@@ -30,6 +30,7 @@ class RecordLog:
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(record_type)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._buffer: list[bytes] = []
+        self.dirty = False
 
     def recover(self) -> list[Any]:
         """All whole records, in order; a torn tail is cut off."""
@@ -62,6 +63,7 @@ class RecordLog:
         if self._buffer:
             data = memoryview(b"".join(self._buffer))
             self._buffer.clear()
+            self.dirty = True
             while data:
                 data = data[os.write(self._file, data) :]
 
@@ -77,7 +79,10 @@ class RecordLog:
     def sync(self) -> None:
         """Wait until what was written is on the disk; may run in another thread."""
         file, beside = self._file, self._beside
-        os.fdatasync(file)
+        if self.dirty:
+            # First, since what is written from now on may come too late for this sync.
+            self.dirty = False
+            os.fdatasync(file)
         if beside is not None:
             self.settle(beside)
 
@@ -97,3 +102,49 @@ class RecordLog:
         for file in self._superseded:
             os.close(file)
         os.close(self._file)
+
+
+class GroupedLog:
+    """One file for the records of each group, since a record replaces those of its group alone."""
+
+    def __init__(self, path: Path, record_type: Any) -> None:
+        self._path = path
+        self._record_type = record_type
+        self._logs: dict[int, RecordLog] = {}
+
+    def _log(self, group: int) -> RecordLog:
+        if group not in self._logs:
+            # Endings after the number would be lost to the new file beside it.
+            path = self._path.with_stem(f"{self._path.stem}-{group}") if group else self._path
+            self._logs[group] = RecordLog(path, self._record_type)
+        return self._logs[group]
+
+    def recover(self) -> list[Any]:
+        """All whole records, those of each group in order."""
+        pattern = f"{self._path.stem}-*{self._path.suffix}"
+        found = [path.stem.rpartition("-")[2] for path in self._path.parent.glob(pattern)]
+        groups = [0, *sorted(int(number) for number in found)]
+        return [record for group in groups for record in self._log(group).recover()]
+
+    def append(self, record: Any, replaces: bool = False, group: int = 0) -> None:
+        """Note a record; it reaches its file with the next :meth:`write`."""
+        self._log(group).append(record, replaces)
+
+    def write(self) -> None:
+        """Hand everything noted to the kernel."""
+        for log in self._logs.values():
+            log.write()
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk; may run in another thread."""
+        for log in list(self._logs.values()):
+            log.sync()
+
+    def settle(self) -> None:
+        """New files take the old ones' places."""
+        for log in self._logs.values():
+            log.settle()
+
+    def close(self) -> None:
+        for log in self._logs.values():
+            log.close()

@@ -67,8 +67,8 @@ class Outlet(Protocol):
         """To a client that should ask elsewhere, or on its behalf."""
 
     @abstractmethod
-    def append(self, record: Any, replaces: bool) -> None:
-        """Write a record behind the others of this node's log, or in place of them all."""
+    def append(self, record: Any, replaces: bool, group: int) -> None:
+        """Write a record behind the others of this node's log, or in place of all of its group."""
 
     @abstractmethod
     def sync(self, done: Callable[[], None]) -> None:
@@ -124,7 +124,7 @@ class NodeShell:
         self._persist_tokens: deque[tuple[int, int]] = deque()
         # What waits for a write, in order of the writes.
         self._held: deque[tuple[int, Effect]] = deque()
-        # Replies that wait for an access: token -> [accesses under way, (barrier, reply) ...].
+        # What waits for an access: token -> [accesses under way, (barrier, effect) ...].
         self._accessing: dict[int, list[Any]] = {}
         self._timers = Timers(scheduler, self._timer_fired)
         self.operations = 0
@@ -246,7 +246,9 @@ class NodeShell:
                 else:
                     outlet.reply(effect)
             elif type(effect) is Send:
-                if held and not effect.overlap:
+                if effect.after and effect.after in accessing:
+                    accessing[effect.after].append((self._asked, effect))
+                elif held and not effect.overlap:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.send(effect.target, effect.message)
@@ -265,7 +267,8 @@ class NodeShell:
             elif type(effect) is CancelTimer:
                 self._timers.cancel(effect.timer)
             elif type(effect) is Became:
-                outlet.became(effect.role)
+                group = effect.group
+                outlet.became(effect.role if group is None else f"{effect.role}/{group}")
             elif type(effect) is Mark:
                 self.marks[effect.what] = self.marks.get(effect.what, 0) + 1
         if persisted and self._instant_persist:
@@ -286,7 +289,7 @@ class NodeShell:
         self._asked += 1
         self._persist_tokens.append((self._asked, persist.token))
         if self._keeps_log:
-            self._outlet.append(persist.record, persist.replaces)
+            self._outlet.append(persist.record, persist.replaces, persist.group)
         if self._write_is_free:
             self._record_written((0, self._asked))
             return
@@ -358,9 +361,9 @@ class NodeShell:
         if waiting[0]:
             return
         del self._accessing[token]
-        for barrier, reply in waiting[1:]:
+        for barrier, effect in waiting[1:]:
             if barrier > self._durable:
                 # Others that came later wait for later writes already.
-                insort(self._held, (barrier, reply), key=_BARRIER)
+                insort(self._held, (barrier, effect), key=_BARRIER)
             else:
-                self._outlet.reply(reply)
+                self._leave(effect)

@@ -19,7 +19,7 @@ from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
-from orchestrator.runtimes._disk import RecordLog
+from orchestrator.runtimes._disk import GroupedLog
 from orchestrator.runtimes._network import LOST, Link, Sender
 from orchestrator.runtimes._parts import (
     Parts,
@@ -73,11 +73,11 @@ class NodeProcess:
         self._peers: dict[int, _peers.Outgoing] = {}
         self._decode = _peers.machine_decoder(self.machine.Message)
         self._encoded: tuple[Any, bytes] = (None, b"")
-        self._log: RecordLog | None = None
+        self._log: GroupedLog | None = None
         self._syncs = store.node.storage.durability == FSYNC
         if store.node.storage.durability != MEMORY:
             path = Path(spec.folder) / f"node{node}.log"
-            self._log = RecordLog(path, self.machine.Record)
+            self._log = GroupedLog(path, self.machine.Record)
         self._events: list[EventRecord] = []
         self._samples: list[tuple[int, ...]] = []
         # Work of this tick.
@@ -224,9 +224,9 @@ class NodeProcess:
         client = (handle[1] >> SESSION_BITS) - 1
         return self._spec.parts.client_distance_ns(client, self._spec.node)
 
-    def append(self, record: Any, replaces: bool) -> None:
+    def append(self, record: Any, replaces: bool, group: int) -> None:
         assert self._log is not None
-        self._log.append(record, replaces)
+        self._log.append(record, replaces, group)
         if not self._syncs:
             self._log.write()
             self._log.settle()

@@ -58,9 +58,8 @@ class Parts:
     @property
     def authority(self) -> type[Machine] | None:
         """The machine of the protocol's authority, where it has one."""
-        slot = self.store.protocol
-        found: type[Machine] | None = slot.implementation.authority_of(slot.params)
-        return found
+        machine, params = self.store.deployed
+        return machine.authority_of(params)
 
     def node_distance_ns(self, one: int, other: int) -> int:
         """One way between two machines, besides what the network model adds."""
@@ -120,8 +119,8 @@ def make_machine(parts: Parts, node: int) -> Machine:
     """The protocol's machine of one node, or its authority as the last one."""
     store = parts.store
     authority = parts.authority if node == parts.system.nodes else None
-    made: type[Machine] = authority or store.protocol.implementation
-    return made(
+    machine, params = store.deployed
+    return (authority or machine)(
         MachineContext(
             node=node,
             nodes=tuple(range(parts.system.nodes)),
@@ -131,7 +130,7 @@ def make_machine(parts: Parts, node: int) -> Machine:
             batch_max=store.batch.max if store.node.costs == MODELLED else 0,
             accesses=store.cache is not None or store.node.costs == MODELLED,
         ),
-        store.protocol.params,
+        params,
     )
 
 
@@ -175,7 +174,14 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         parts.workload.key_names,
         parts.workload.payload_bytes,
         parts.arrival.timetable(config.seed, client, config.clients),
-        Router(balancer, system.candidates, nodes, distances_ns, config.client.sticky),
+        Router(
+            balancer,
+            system.candidates,
+            nodes,
+            distances_ns,
+            config.client.sticky,
+            system.group_of,
+        ),
         len(nodes),
         port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),

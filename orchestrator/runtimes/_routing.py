@@ -55,10 +55,13 @@ class Router:
         nodes: Sequence[int],
         distances_ns: Sequence[int],
         sticky: bool,
+        group_of: Callable[[Op], int] | None = None,
     ) -> None:
         self.balancer = balancer
         self._candidates = candidates
-        self._view = ClusterView(tuple(nodes))
+        self._first_view = ClusterView(tuple(nodes))
+        self._views: dict[int, ClusterView] = {0: self._first_view}
+        self._group_of = group_of
         self._distances_ns = distances_ns
         self._sticky = sticky
         self._unreachable: dict[int, int] = {}
@@ -66,7 +69,8 @@ class Router:
     def pick(self, session: Session, now_ns: int) -> int:
         """The node to ask for the session's operation."""
         op = session.op
-        candidates = self._candidates(op, self._view)
+        group = 0 if self._group_of is None else self._group_of(op)
+        candidates = self._candidates(op, self._views.get(group, self._first_view))
         if self._distances_ns and len(candidates) > 1:
             candidates = self._nearest(candidates, now_ns)
         if len(candidates) == 1:
@@ -89,10 +93,12 @@ class Router:
         session.sticky = -1
         if self._distances_ns:
             self._unreachable[node] = now_ns + UNREACHABLE_NS
-        nodes, writer, reader = self._view.nodes, self._view.writer, self._view.reader
+        group = 0 if self._group_of is None else self._group_of(session.op)
+        view = self._views.get(group, self._first_view)
+        nodes, writer, reader = view.nodes, view.writer, view.reader
         if node in (writer, reader):
             following = nodes[(nodes.index(node) + 1) % len(nodes)]
-            self._view = ClusterView(
+            self._views[group] = ClusterView(
                 nodes,
                 following if writer == node else writer,
                 following if reader == node else reader,
@@ -100,8 +106,9 @@ class Router:
 
     def learn(self, op: Op, node: int) -> None:
         """A node was named as the one that serves such operations."""
-        view = self._view
+        group = 0 if self._group_of is None else self._group_of(op)
+        view = self._views.get(group, self._first_view)
         if op.kind in READING:
-            self._view = ClusterView(view.nodes, view.writer, node)
+            self._views[group] = ClusterView(view.nodes, view.writer, node)
         else:
-            self._view = ClusterView(view.nodes, node, view.reader)
+            self._views[group] = ClusterView(view.nodes, node, view.reader)

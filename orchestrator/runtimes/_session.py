@@ -36,6 +36,7 @@ class Session:
         "op",
         "seen",
         "sequence",
+        "steps",
         "sticky",
         "target",
     )
@@ -54,6 +55,7 @@ class Session:
         self.invoked_ns = 0
         self.key = 0
         self.follow_up = False
+        self.steps: Sequence[tuple[int, int]] = ()
         self.op: Op = Op(self.identity, 0, READ, b"")
 
     def row(

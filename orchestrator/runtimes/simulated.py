@@ -80,7 +80,8 @@ class SimulatedNode:
         self._sync_law = Sampler(
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
         )
-        self.records: list[tuple[Any, bool]] = []
+        # (record, whether it stands for those before it in its group, group).
+        self.records: list[tuple[Any, bool, int]] = []
         self._recovered = 0
         self.samples: list[tuple[int, ...]] = []
         # What the shells before the last crash counted.
@@ -134,8 +135,8 @@ class SimulatedNode:
         if due_ns != LOST:
             clock.at(due_ns, callback, effect)
 
-    def append(self, record: Any, replaces: bool) -> None:
-        self.records.append((record, replaces))
+    def append(self, record: Any, replaces: bool, group: int) -> None:
+        self.records.append((record, replaces, group))
 
     def sync(self, done: Callable[[], None]) -> None:
         due_ns = self._clock.current_ns + self._sync_law.draw_ns()
@@ -165,11 +166,14 @@ class SimulatedNode:
         self._counted = self._counters()
         self.shell.stopped = True
         del self.records[self._recovered + self.shell.durable_records + survivors :]
-        first = max((at for at, (_, all_) in enumerate(self.records) if all_), default=0)
-        del self.records[:first]
+        self._drop_replaced()
         self.cluster.event(self.node, "crash", "")
         for client in self.cluster.clients:
             client.disconnected(self.node)
+
+    def _drop_replaced(self) -> None:
+        first = {group: at for at, (_, all_, group) in enumerate(self.records) if all_}
+        self.records = [each for at, each in enumerate(self.records) if at >= first.get(each[2], 0)]
 
     def restart(self) -> None:
         """Come back with the persisted records and an empty cache."""
@@ -181,7 +185,7 @@ class SimulatedNode:
 
     def start(self) -> None:
         """The machine starts with its records."""
-        records = [record for record, _ in self.records]
+        records = [record for record, _, _ in self.records]
         self.shell.start(records, self.cluster.parts.store.administration)
 
     def _counters(self) -> tuple[int, ...]:

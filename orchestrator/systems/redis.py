@@ -91,6 +91,7 @@ class Redis:
     """Real redis-server processes: a primary and its replicas."""
 
     emulated = False
+    group_of = None
 
     def __init__(self, params: RedisParams) -> None:
         self._params = params

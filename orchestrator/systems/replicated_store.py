@@ -6,12 +6,13 @@ and links with delay, loss and bandwidth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.levels import LEVELS
-from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Op
+from orchestrator.core.levels import LEVELS, LINEARIZABLE
+from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Machine, Op
 from orchestrator.core.parameters import (
     ParameterError,
     bandwidth,
@@ -23,7 +24,8 @@ from orchestrator.core.parameters import (
     slots,
     text,
 )
-from orchestrator.core.registry import Family, Slot, register
+from orchestrator.core.registry import Family, Slot, plugins, register
+from orchestrator.core.sharding import Shards, shard_of, sharded
 from orchestrator.core.system import Address
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
@@ -108,6 +110,8 @@ class Command:
 class ReplicatedStoreParams:
     protocol: Slot = slot(Family.PROTOCOL, {"name": "unreplicated"})
     consistency: str | None = choice(None, options=("strict", *LEVELS))
+    shards: int = number(1, low=1, high=1000, help="each a group of the protocol, on every node")
+    transactions: Slot | None = slot(Family.TRANSACTIONS, None, help="over the shards")
     replicas: int = number(1, low=1, high=1000)
     nodes: int | None = number(None, low=1, high=1000, help="null: as many as replicas")
     administration: tuple[Command, ...] = ()
@@ -119,6 +123,24 @@ class ReplicatedStoreParams:
     zones: Zones = field(default_factory=Zones)
     batch: Batch = field(default_factory=Batch)
 
+    @property
+    def deployed(self) -> tuple[type[Machine], Any]:
+        """The machine that runs on the nodes, and its parameters: the protocol's own, or one that
+        carries its shards, or one that carries out transactions over them.
+        """
+        machine: type[Machine] = self.protocol.implementation
+        own = self.protocol.params
+        if self.transactions is not None:
+            params = Shards(self.shards, own, self.transactions.params)
+            return sharded(machine, self.transactions.implementation), params
+        if self.shards > 1:
+            return sharded(machine), Shards(self.shards, own)
+        return machine, own
+
+
+def _shard_of(op: Op, shards: int) -> int:
+    return shard_of(op.key, shards)
+
 
 @register(Family.SYSTEM, "replicated_store", params=ReplicatedStoreParams)
 class ReplicatedStore:
@@ -128,7 +150,13 @@ class ReplicatedStore:
 
     def __init__(self, params: ReplicatedStoreParams) -> None:
         self._params = params
-        self._protocol = params.protocol.implementation
+        self._machine, self._own = params.deployed
+        shards = 1 if params.transactions is not None else params.shards
+        self._group_of = functools.partial(_shard_of, shards=shards) if shards > 1 else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The machine is a class that is made here and has no name elsewhere.
+        return (ReplicatedStore, (self._params,))
 
     @property
     def nodes(self) -> int:
@@ -143,8 +171,11 @@ class ReplicatedStore:
         return self._params.consistency
 
     def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
-        chosen: Sequence[int] = self._protocol.candidates(self._params.protocol.params, op, view)
-        return chosen
+        return self._machine.candidates(self._own, op, view)
+
+    @property
+    def group_of(self) -> Callable[[Op], int] | None:
+        return self._group_of
 
     def _context(self, sticky: bool) -> ClaimContext:
         params = self._params
@@ -152,28 +183,23 @@ class ReplicatedStore:
         return ClaimContext(params.replicas, sticky, durability, self.nodes)
 
     def claims(self, sticky: bool) -> frozenset[str]:
-        params, context = self._params.protocol.params, self._context(sticky)
-        held: frozenset[str] = self._protocol.claims(params, context)
-        return held
+        return self._machine.claims(self._own, self._context(sticky))
 
     def read_levels(self, sticky: bool) -> frozenset[str]:
-        params, context = self._params.protocol.params, self._context(sticky)
-        offered: frozenset[str] = self._protocol.read_levels(params, context)
-        return offered
+        return self._machine.read_levels(self._own, self._context(sticky))
 
     def why_not(self, sticky: bool, level: str) -> str:
-        params, context = self._params.protocol.params, self._context(sticky)
-        reason: str = self._protocol.why_not(params, context, level)
-        return reason
+        return self._machine.why_not(self._own, self._context(sticky), level)
 
     @property
     def kinds(self) -> frozenset[int]:
-        served: frozenset[int] = self._protocol.kinds_of(self._params.protocol.params)
-        return served
+        return self._machine.kinds_of(self._own)
 
     def validate(self, entry_bytes: int) -> None:
         params = self._params
-        reason = self._protocol.validate(params.protocol.params, params.replicas, self.nodes)
+        if params.transactions is not None:
+            self._validate_transactions()
+        reason = self._machine.validate(self._own, params.replicas, self.nodes)
         if reason is not None:
             hint = f"replicas is {params.replicas}"
             if self.nodes != params.replicas:
@@ -199,8 +225,31 @@ class ReplicatedStore:
                 f" or {params.memory // self.nodes} bytes, a node",
             )
 
+    def _validate_transactions(self) -> None:
+        """A layer of transactions needs a protocol that applies all changes in one order, and
+        that answers from the newest state.
+        """
+        params = self._params
+        name, machine = params.protocol.name, params.protocol.implementation
+        reason = "" if machine.ordered else "it does not apply all changes in one order"
+        ideal = ClaimContext(params.replicas, True, FSYNC, self.nodes)
+        if not reason and LINEARIZABLE not in machine.claims(params.protocol.params, ideal):
+            why = machine.why_not(params.protocol.params, ideal, LINEARIZABLE)
+            reason = "it is not linearizable" + (f": {why}" if why else "")
+        if reason:
+            ordered = [
+                each
+                for each, found in plugins(Family.PROTOCOL).items()
+                if found.implementation.ordered
+            ]
+            raise ConfigError(
+                f"no transactions over protocol {name!r}: {reason}",
+                path="system.transactions",
+                hint="protocols that can carry them: " + ", ".join(ordered),
+            )
+
     def _validate_commands(self) -> None:
-        known = self._protocol.commands
+        known = self._machine.commands
         for index, command in enumerate(self._params.administration):
             path = f"system.administration[{index}]"
             if command.command not in known:

@@ -1,0 +1,1 @@
+"""Layers of transactions over the shards of a protocol: one file each."""
