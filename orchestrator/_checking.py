@@ -16,8 +16,7 @@ from orchestrator._command import (
     Results,
 )
 from orchestrator.core.levels import LINEARIZABLE
-from orchestrator.core.models import MODELS
-from orchestrator.core.verdict import STEPS_MAX
+from orchestrator.core.models import MODELS, STEPS_MAX
 from orchestrator.errors import InputError
 
 

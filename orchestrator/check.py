@@ -11,9 +11,9 @@ import numpy
 from orchestrator.core import levels, models
 from orchestrator.core.history import PRELOADED
 from orchestrator.core.machine import FAIL, SCAN, WRITE
+from orchestrator.core.models import STEPS_MAX
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.verdict import (
-    STEPS_MAX,
     Checker,
     Evidence,
     Verdict,

@@ -43,8 +43,6 @@ from orchestrator.errors import suggestion as suggested
 if TYPE_CHECKING:
     from rich.console import Console
 
-_checking.register(app)
-
 
 # --- commands ---------------------------------------------------------------------------
 
@@ -301,6 +299,9 @@ def _with_options(
         *(overrides or []),
         *(f"{path}={value}" for path, value in options.items() if value is not None),
     ]
+
+
+_checking.register(app)
 
 
 # --- the way in and out -----------------------------------------------------------------

@@ -299,9 +299,7 @@ def with_final_reads(history: History, cluster: Cluster) -> History:
     preload = cluster.parts.workload.preload()
     names = cluster.parts.workload.key_names
     keys = sorted(set(history.key.tolist()))
-    columns: dict[str, Any] = {
-        name: numpy.zeros(len(keys), dtype=DTYPES[name]) for name in COLUMNS
-    }
+    columns: dict[str, Any] = {name: numpy.zeros(len(keys), dtype=DTYPES[name]) for name in COLUMNS}
     end_ns = cluster.clock.current_ns
     for row, key in enumerate(keys):
         written = machine.contents().get(names[key])

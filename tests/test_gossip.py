@@ -336,8 +336,8 @@ def test_what_gossip_serves_and_claims() -> None:
 
     stays = {levels.EVENTUAL, levels.READ_YOUR_WRITES, levels.MONOTONIC_READS}
     assert claimed() == stays
-    assert claimed(sticky=False) == claimed(restarts=True) == {levels.EVENTUAL}
-    assert claimed(COUNTER) == claimed(durability="memory") == {levels.EVENTUAL}
+    assert claimed(sticky=False) == claimed(crashes=True) == {levels.EVENTUAL}
+    assert claimed(COUNTER) == {levels.EVENTUAL}
     assert claimed(durability="memory", restarts=True) == set()
     for data, kind in CHANGES.items():
         kinds = Gossip.kinds_of(Params(data=data))

@@ -82,7 +82,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["clients=9"], "arrival.sessions", "at least one"),
         (["arrival={name: replay, speed: 2}"], "arrival.speed", "times of its own"),
         (["system={name: redis}"], "runtime", "cannot be simulated"),
-        (["system={name: redis}", "runtime=ray", "workload.mix=e"], "workload", "scans"),
+        (["system={name: redis}", "runtime=ray", "workload.mix=e"], "workload", "kind 'scan'"),
     ],
 )
 def test_what_cannot_run_is_refused_with_its_path(

@@ -54,7 +54,8 @@ def test_summary_has_every_key_and_is_json() -> None:
         "strongest": ["linearizable"],
         "operations_checked": 9000,
         "witness": None,
-        "staleness_ms": None,
+        "staleness_ms": {"p50": 0.0, "p99": 0.0},
+        "staleness_versions": {"p50": 0.0, "p99": 0.0},
     }
 
 

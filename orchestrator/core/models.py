@@ -61,6 +61,8 @@ OPERATIONS: Final[Mapping[str, frozenset[int]]] = {
 }
 """The kinds of operation that a history of each model may have (scans are passed over)."""
 MODELS: Final = tuple(OPERATIONS)
+STEPS_MAX: Final = 2_000_000
+"""What a search may take, where nobody says otherwise."""
 COLLECTIONS: Final = frozenset({APPEND_LIST, SET, QUEUE})
 """Models whose whole state is a list in a history file."""
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 from orchestrator.core import levels
 from orchestrator.core.history import NOTHING, PHASE_NAMES, History
 from orchestrator.core.machine import CAS, KIND_NAMES, OUTCOME_NAMES, TRANSACTION
-from orchestrator.core.models import REGISTER
+from orchestrator.core.models import REGISTER, STEPS_MAX
 from orchestrator.core.models import canonical as canonical_model
 from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.errors import ConfigError
@@ -52,9 +52,6 @@ class ClaimsVerdict:
     verdict: str
     strongest: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
-
-
-STEPS_MAX: Final = 2_000_000
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class _Drawing:
         chance, pace_ns = self._chance, self._pace_ns
         heal_ns = PACES * pace_ns
         final_ns = heal_ns + SETTLE_PACES * pace_ns
-        shards = self._shards()
+        shards = self._shard_count = self._shards()
         replicas, nodes, params = self._cluster(shards)
         self._watched = self._plugin.implementation.authority_of(self._built(params)) is not None
         durable = chance.random() < 0.8
@@ -306,7 +306,8 @@ class _Drawing:
 
     def _faults(self, nodes: int, durable: bool, heal_ns: int) -> list[Fault]:
         chance, profile = self._chance, self._profile
-        commands = sorted(self._plugin.implementation.commands)
+        # A command reaches every shard, and each acts on it for itself.
+        commands = sorted(self._plugin.implementation.commands) if self._shard_count == 1 else []
         weights = {
             "crash": profile.crash,
             "pause": profile.pause,

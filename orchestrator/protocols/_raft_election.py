@@ -167,6 +167,8 @@ class Elector(ABC):
         elif self._may_stand():
             self._campaign(now_ns, effects)
         else:
+            # Whom it followed once may not even be a member any more.
+            self.leader = NOBODY
             self._arm_election(effects)
 
     def _campaign(

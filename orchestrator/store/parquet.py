@@ -158,8 +158,7 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
         found = [value_of(history, identity) for identity in history.value_id.tolist()]
         transaction = (history.kind == TRANSACTION).tolist()
         texts = [
-            json_text(value) if one else None
-            for value, one in zip(found, transaction, strict=True)
+            json_text(value) if one else None for value, one in zip(found, transaction, strict=True)
         ]
         ops = pa.array(texts, pa.string())
     return block(
