@@ -224,6 +224,17 @@ class FuzzedNode(SimulatedNode):
             super().arrive(message)
 
     def request(self, request: Any) -> None:
+        cluster = self.cluster
+        for storm in cluster.storms:
+            if storm.repeats and cluster.chance(self.node, self.node, 7) < storm.repeats:
+                cluster.struck(storm)
+                other = cluster.fuzzed[(self.node + 1) % len(cluster.nodes)]
+                lasts_ns = exponential_ns(8 * self._delay_ns, cluster.chance(self.node, 0, 8))
+                cluster.clock.at(cluster.clock.current_ns + lasts_ns, other.asked, request)
+        self.asked(request)
+
+    def asked(self, request: Any) -> None:
+        """A request has arrived, or arrives again."""
         if self.pausable.paused:
             self.pausable._ring((super().request, request))
         else:

@@ -322,8 +322,12 @@ class _Drawing:
         lost = 0
         faults = []
         loss, duplicates = chance.choice(((0.0, 0.0), (0.01, 0.0), (0.03, 0.01), (0.06, 0.02)))
-        if loss:
-            faults.append(Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates))
+        # Only where all changes go through one order is a request known again at another node.
+        known_again = self._plugin.implementation.ordered and self._layer is None
+        repeats = chance.choice((0.0, 0.05, 0.3)) if known_again else 0.0
+        if loss or repeats:
+            storm = Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates, repeats=repeats)
+            faults.append(storm)
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.

@@ -50,7 +50,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     ``crash``: the node loses all but its durable records and the first ``survivors`` behind
     them. ``pause``: it stands still. ``cut``: messages between it and ``others`` are lost, one
     way or both (``direction``). ``storm``: of all messages between machines the share ``loss``
-    is lost and the share ``duplicates`` arrives twice. ``command``: an operator's command about
+    is lost and the share ``duplicates`` arrives twice, and of all requests of clients the share
+    ``repeats`` is asked at another node, too. ``command``: an operator's command about
     the node.
     """
 
@@ -63,6 +64,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     survivors: int = 0
     loss: float = 0.0
     duplicates: float = 0.0
+    repeats: float = 0.0
     command: str = ""
 
 
