@@ -121,8 +121,9 @@ class _Drawing:
         # A slow disk, but not so slow that the protocol's time-outs make no sense.
         slow_ns = min(4 * delay_ns, pace_ns // 10)
         sync_ns = chance.choice((delay_ns // 2, delay_ns // 2, slow_ns))
-        # One operation a message keeps up with the load where messages are quick.
-        batches = (1, 1, 4) if delay_ns * 30 <= pace_ns else (4, 16)
+        # One operation a message keeps up with the load where messages and disks are quick.
+        quick = delay_ns * 30 <= pace_ns and sync_ns * 30 <= pace_ns
+        batches = (1, 1, 4) if quick else (4, 16)
         system = {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
