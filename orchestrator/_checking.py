@@ -42,7 +42,12 @@ def fuzz(
         str | None, typer.Option("--scenario", metavar="FILE", help="Run a kept scenario.")
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", metavar="mixed|recovery|membership")
+        str,
+        typer.Option(
+            "--profile",
+            metavar="mixed|recovery|blinking|isolation|succession|membership",
+            help="What the faults are heavy in.",
+        ),
     ] = "mixed",
     results: Results = DEFAULT_RESULTS,
     json: Json = False,

@@ -7,6 +7,9 @@ that a bar was missed.
 
 from __future__ import annotations
 
+import json
+import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -17,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.record import RunRecord
@@ -178,7 +183,6 @@ def timer(report: Report) -> None:
     """How late emulated waits of 200 microseconds end, at 1,000 a second."""
     import asyncio
 
-    import numpy
     import uvloop
 
     from orchestrator.runtimes._clock import RealClock
@@ -251,12 +255,129 @@ def warm_pool(report: Report) -> None:
     report.bar("lost between two runs", statistics.median(lost), 0.5, "s", least=False)
 
 
+def _register_history(path: Path, operations: int, keys: int, clients: int) -> None:
+    """A valid history: every operation takes effect at a moment of its interval."""
+    chance = numpy.random.default_rng(1)
+    each = operations // clients
+    gaps_ns = chance.integers(1_000, 2_000_000, size=(clients, 2 * each))
+    times_ns = gaps_ns.cumsum(axis=1)
+    invoked_ns, returned_ns = times_ns[:, 0::2].ravel(), times_ns[:, 1::2].ravel()
+    point_ns = chance.integers(invoked_ns, returned_ns, endpoint=True)
+    key = chance.integers(0, keys, size=operations)
+    writes = chance.random(operations) < 0.5
+    value = numpy.arange(1, operations + 1)
+    newest: dict[int, int] = {}
+    for row in numpy.lexsort((numpy.arange(operations), point_ns)):
+        if writes[row]:
+            newest[key[row]] = value[row]
+        else:
+            value[row] = newest.get(key[row], 0)
+    rows = zip(*(column.tolist() for column in (key, value, invoked_ns, returned_ns)), strict=True)
+    with path.open("w") as file:
+        for row, (its_key, its_value, invoked, returned) in enumerate(rows):
+            file.write(
+                f'{{"session": {row // each}, "op": "{"write" if writes[row] else "read"}",'
+                f' "key": "k{its_key}", "value": {its_value or "null"},'
+                f' "invoked_ns": {invoked}, "returned_ns": {returned}, "status": "ok"}}\n'
+            )
+
+
+def _cas_history(path: Path, seed: int, operations: int, clients: int) -> None:
+    """A valid history of a register with few values, many of whose operations have no answer."""
+    chance = random.Random(seed)
+    free_ns = [0] * clients
+    session = list(range(clients))
+    asked = []
+    for _ in range(operations):
+        client = min(range(clients), key=lambda each: free_ns[each])
+        invoked = free_ns[client] + chance.randrange(1, 50)
+        returned = invoked + chance.randrange(10, 1000)
+        op = chance.choice(("read", "write", "cas", "cas"))
+        answered = op == "read" or chance.random() < 0.6
+        point = chance.randint(invoked, returned) if answered or chance.random() < 0.5 else None
+        asked.append((point, invoked, returned, session[client], op, answered))
+        free_ns[client] = returned
+        session[client] += 0 if answered else clients
+    held: int | None = None
+    lines = []
+    for point, invoked, returned, by, op, answered in sorted(
+        asked, key=lambda each: (each[0] is None, each[0] or 0)
+    ):
+        new, expected, ok = chance.randrange(5), chance.randrange(5), True
+        if point is not None and op == "read":
+            new = held if held is not None else -1
+        elif point is not None and op == "write":
+            held = new
+        elif point is not None:
+            ok = held == expected
+            held = new if ok else held
+        status = ("ok" if ok else "fail") if answered else "unknown"
+        line = {"session": by, "op": op, "key": "x", "value": None if new < 0 else new}
+        line |= {"expected": expected} if op == "cas" else {}
+        line |= {"invoked_ns": invoked, "returned_ns": returned if answered else None}
+        lines.append(line | {"status": status})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _check(path: Path, model: str) -> tuple[str, float, float]:
+    """(verdict, seconds, peak GiB) of the whole command."""
+    command = [sys.executable, "-m", "orchestrator.cli", "check", str(path), "--model", model]
+    before_s = time.monotonic()
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.read())
+        _, _, used = os.wait4(process.pid, 0)
+        took_s = time.monotonic() - before_s
+        process.returncode = 0
+    return said["verdict"], took_s, used.ru_maxrss / 2**20
+
+
+def checker(report: Report) -> None:
+    """``archbench check`` on histories of registers, the whole command."""
+    with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
+        path = Path(folder) / "history.jsonl"
+        for operations, keys, bound_s in ((1_000_000, 1000, 10), (100_000, 1, 5)):
+            _register_history(path, operations, keys, 50)
+            verdict, took_s, gib = _check(path, "register")
+            name = f"{operations:,} operations on {keys:,} keys, {verdict}"
+            report.bar(name, took_s, bound_s, "s", least=False)
+            report.bar("memory of that", gib, 2, "GiB", least=False)
+        slowest_s, verdicts = 0.0, []
+        for seed in range(20):
+            _cas_history(path, seed, 170, 10)
+            verdict, took_s, _ = _check(path, "cas-register")
+            verdicts.append(verdict)
+            slowest_s = max(slowest_s, took_s)
+        report.bar("hard CAS histories decided", 20 - verdicts.count("unknown"), 20, "", least=True)
+        report.bar("the slowest of them, interpreter included", slowest_s, 2, "s", least=False)
+
+
+def fuzzer(report: Report) -> None:
+    """Simulated seeds of all protocols, in parallel."""
+    from orchestrator.core.registry import Family, plugins
+    from orchestrator.fuzz import Wanted, fuzz
+    from orchestrator.runtimes import ray_cluster
+
+    seeds, all_s = 0, 0.0
+    with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
+        for protocol in plugins(Family.PROTOCOL):
+            findings, took_s = fuzz(Wanted(protocol), range(200), folder=folder)
+            report.note(f"{protocol}: {findings.seeds / took_s * 60:,.0f} seeds a minute")
+            if findings.failures:
+                raise RuntimeError(f"{protocol}: {findings.failures[0].violation.explanation}")
+            seeds, all_s = seeds + findings.seeds, all_s + took_s
+    ray_cluster.disconnect()
+    report.bar("seeds of all protocols", seeds / all_s * 60, 1000, "a minute", least=True)
+
+
 BARS: dict[str, Callable[[Report], None]] = {
     "timer": timer,
     "simulator": simulator,
     "data_path": data_path,
     "warm_pool": warm_pool,
     "cold_start": cold_start,
+    "checker": checker,
+    "fuzzer": fuzzer,
 }
 
 

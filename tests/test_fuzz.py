@@ -18,8 +18,9 @@ from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import parse_duration_ns
 from orchestrator.errors import ConfigError, DataError, InputError
 from orchestrator.fuzz import FAULTS_MIN, Wanted, simulate_seed, simulate_seeds
-from orchestrator.fuzzing.draw import OPERATIONS_MIN, PROFILES, draw
+from orchestrator.fuzzing.draw import OPERATIONS_MIN, draw
 from orchestrator.fuzzing.minimise import minimise
+from orchestrator.fuzzing.profiles import PROFILES
 from orchestrator.fuzzing.scenario import Scenario, dump, load
 from orchestrator.fuzzing.simulation import simulate
 from orchestrator.protocols.raft import Raft
@@ -102,7 +103,7 @@ def test_profiles_differ_in_their_faults() -> None:
     assert share("recovery", "crash") > 1.5 * share("mixed", "crash")
     with pytest.raises(InputError, match="unknown profile"):
         draw("raft", 1, profile="recover")
-    assert sorted(PROFILES) == ["membership", "mixed", "recovery"]
+    assert {"mixed", "recovery", "membership"} <= set(PROFILES)
 
 
 def test_fixed_parameters_are_not_drawn() -> None:

@@ -8,10 +8,13 @@ import pytest
 
 from orchestrator.core.registry import Family, plugins
 from orchestrator.fuzz import Findings, Wanted, fuzz, simulate_seeds
-from orchestrator.fuzzing.draw import PROFILES
+from orchestrator.fuzzing.profiles import PROFILES
 
-REPLICATED = [name for name in plugins(Family.PROTOCOL) if name != "unreplicated"]
-# What thirty seeds of each have to reach, or they show little.
+REPLICATED = [
+    *(name for name in plugins(Family.PROTOCOL) if name != "unreplicated"),
+    *plugins(Family.TRANSACTIONS),
+]
+# What the seeds of each have to reach, or they show little.
 REACHED = {
     "abd": {"write_back"},
     "causal": {"dependency_wait", "session_wait", "repair"},
@@ -34,10 +37,11 @@ def told(findings: Findings) -> list[str]:
 
 
 @pytest.mark.parametrize("protocol", REPLICATED)
-def test_thirty_seeds(protocol: str) -> None:
+def test_forty_five_seeds(protocol: str) -> None:
     findings = Findings()
     for profile in PROFILES:
-        findings.add(simulate_seeds(Wanted(protocol, profile), range(10)))
+        seeds = 20 if profile == "mixed" else 5
+        findings.add(simulate_seeds(Wanted(protocol, profile), range(seeds)))
     assert told(findings) == []
     assert findings.weak == 0
     assert REACHED.get(protocol, set()) <= set(findings.marks)

@@ -26,7 +26,6 @@ from orchestrator.fuzzing.simulation import Violation, simulate
 HERE = Path(__file__).parent
 SCENARIOS = HERE / "scenarios"
 SEEDS = 500
-PROFILES = ("mixed", "recovery", "membership")
 
 
 def all_twins() -> list[Twin]:
@@ -69,12 +68,9 @@ def fixed_parameters(twin: Twin) -> dict[str, Any]:
 
 
 def hunts(twin: Twin) -> list[Wanted]:
-    """The profiles, in turn."""
-    profiles: tuple[str, ...] = PROFILES[:2]
-    if "protocol" in twin.system:
-        machine = plugin(Family.PROTOCOL, protocol_of(twin)).implementation
-        profiles = PROFILES if machine.commands else profiles
-    return [Wanted(protocol_of(twin), profile, fixed_parameters(twin)) for profile in profiles]
+    """Its profiles, in turn."""
+    fixed = fixed_parameters(twin)
+    return [Wanted(protocol_of(twin), profile, fixed) for profile in twin.profiles]
 
 
 def hunt(twin: Twin, seeds: int) -> tuple[int, Wanted, Any, Any] | None:

@@ -8,10 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Twin:
-    """``system`` holds protocol parameters and replicas, ``overrides`` the rest of the config."""
+    """``system`` holds protocol parameters and replicas, ``overrides`` the rest of the config.
+
+    ``profiles``: those of the fuzzer that find it.
+    """
 
     name: str
     machine: type[Any]
     system: dict[str, Any]
     overrides: tuple[str, ...]
     why: str
+    profiles: tuple[str, ...] = ("mixed", "recovery")

@@ -109,6 +109,7 @@ TWINS = [
         {"protocol": HASTY, "replicas": 3},
         SLOW_NETWORK,
         "an old leader's value is accepted behind the back of a new one",
+        ("blinking",),
     ),
     Twin(
         "ignores accepted values",
@@ -137,6 +138,7 @@ TWINS = [
         {"protocol": LEASE, "replicas": 3},
         BUSY,
         "a leader reads under a lease while another one writes",
+        ("isolation",),
     ),
     Twin(
         "lease from the answer",
@@ -144,5 +146,6 @@ TWINS = [
         {"protocol": LEASE, "replicas": 3},
         BUSY,
         "the lease outlives the loyalty that it rests on",
+        ("isolation",),
     ),
 ]

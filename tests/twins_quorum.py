@@ -136,6 +136,7 @@ TWINS = [
         _system("abd"),
         _ROAMING,
         "a value that one read found is not there for the next",
+        ("isolation",),
     ),
     Twin(
         "abd_forgets_tags",

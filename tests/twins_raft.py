@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -180,11 +181,25 @@ HEAVY_IN = {
 }
 """The profile that shows what each one does."""
 
+FUZZED_IN = {
+    CommitsOldTerms: "succession",
+    ForgetsItsVote: "blinking",
+    LeaseFromTheAnswer: "isolation",
+    LeaseInTransfer: "membership",
+    InstallsOverMore: "isolation",
+    ChangesAtOnce: "membership",
+    ChangesTogether: "membership",
+    KeepsCutMembers: "membership",
+}
+"""The fuzzer's profile, where it takes a special one."""
+
 
 def _twin(machine: type[Raft], profile: str) -> Twin:
     heavy = PROFILES[profile]
     overrides = (*heavy.overrides, heavy.administration(1))
-    return Twin(machine.__name__, machine, heavy.system, overrides, machine.__doc__ or "")
+    twin = Twin(machine.__name__, machine, heavy.system, overrides, machine.__doc__ or "")
+    fuzzed_in = FUZZED_IN.get(machine)
+    return replace(twin, profiles=(fuzzed_in,)) if fuzzed_in else twin
 
 
 TWINS = [_twin(machine, profile) for machine, profile in HEAVY_IN.items()]

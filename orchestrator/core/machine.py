@@ -343,6 +343,25 @@ class Machine(Protocol):
     def contents(self) -> Mapping[bytes, Entry]:
         """The written state by key, to compare replicas at the end."""
 
+    @property
+    def reign(self) -> int | None:
+        """Number of the term, epoch or ballot in which it is the only one to lead; None where it
+        does not lead, or where others may lead as well.
+        """
+        return None
+
+    @property
+    def decided(self) -> int:
+        """How far an order that all nodes agree on is final, as this one knows; 0 without one.
+
+        The fuzzer compares these orders and the reigns of all nodes, after every event.
+        """
+        return 0
+
+    def held_after(self, position: int) -> tuple[int, Sequence[Op | None]]:
+        """Its part of that order behind ``position``, final or not: (where that is, operations)."""
+        return position + 1, ()
+
     @staticmethod
     @abstractmethod
     def candidates(params: Any, op: Op, view: ClusterView) -> Sequence[int]:

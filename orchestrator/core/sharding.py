@@ -124,6 +124,8 @@ class Sharded(Machine):
         # (own token, shard, its token) of persists under way.
         self._persisting: deque[tuple[int, int, int]] = deque()
         self._enveloped: tuple[int, Any, Any] = (0, None, None)
+        # Shards that an event has reached since they were last checked.
+        self.reached: dict[int, bool] = {}
         self.role = self._role()
 
     @property
@@ -204,6 +206,7 @@ class Sharded(Machine):
 
     def run(self, shard: int, event: Event, now_ns: int, effects: list[Effect]) -> None:
         """Let a shard's machine handle an event; its effects become those of the node."""
+        self.reached[shard] = True
         for effect in self.machines[shard].handle(event, now_ns):
             match effect:
                 case Send(target, message, overlap, after):
@@ -264,8 +267,9 @@ class Sharded(Machine):
     # --- about it -------------------------------------------------------------------------
 
     def check(self) -> None:
-        for machine in self.machines:
-            machine.check()
+        for shard in self.reached:
+            self.machines[shard].check()
+        self.reached.clear()
 
     def contents(self) -> Mapping[bytes, Entry]:
         together: dict[bytes, Entry] = {}

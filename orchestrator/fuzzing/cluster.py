@@ -7,7 +7,6 @@ out of a scenario leaves the chances of all that happens at other times as they 
 
 from __future__ import annotations
 
-import functools
 import math
 import struct
 from collections.abc import Callable
@@ -15,93 +14,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import numpy
-from numpy.typing import NDArray
-
 from orchestrator.core.distributions import build
-from orchestrator.core.keys import KeyRange, NumberedKeys
-from orchestrator.core.levels import CODES, UNASKED
-from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import KIND_NAMES, READING, Admin, Effect, Event, Preload
-from orchestrator.core.models import COUNTER, REGISTER, SET, TXN
+from orchestrator.core.machine import Admin
 from orchestrator.core.registry import Slot
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._virtual_clock import VirtualClock
 from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
 
-PAYLOAD_BYTES = 8
 _LEADING = ("leader", "primary", "head")
-
-
-# --- the load ---------------------------------------------------------------------------
-
-
-class ScenarioLoad:
-    """Workload, arrival and timetable in one: each client's share of the operations."""
-
-    closed = False
-    rate_per_s = None
-    payload_bytes = PAYLOAD_BYTES
-    sessions = 0
-
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self.total = len(scenario.operations)
-        kinds = {step.op for step in scenario.operations}
-        self.model = COUNTER if "incr" in kinds else SET if "add" in kinds else REGISTER
-        if scenario.system.get("transactions"):
-            self.model = TXN
-        self.key_names = NumberedKeys(scenario.keys)
-
-    def preload(self) -> Preload:
-        """Every key is there, or none of those of transactions."""
-        return KeyRange(0 if self.model == TXN else self._scenario.keys, PAYLOAD_BYTES)
-
-    def stream(self, seed: int, client: int, clients: int) -> ScenarioStream:
-        """Every ``clients``-th operation."""
-        return ScenarioStream(self._scenario, client, clients)
-
-    def timetable(self, seed: int, client: int, clients: int) -> ScenarioLoad:
-        """The times are in the blocks."""
-        return self
-
-    def starts_ns(self, operations: OperationBlock) -> NDArray[numpy.int64]:
-        """When they are to start."""
-        assert operations.time_ns is not None
-        return operations.time_ns
-
-    def think_ns(self) -> int:
-        return 0
-
-
-class ScenarioStream:
-    """One client's operations."""
-
-    def __init__(self, scenario: Scenario, client: int, clients: int) -> None:
-        self._left = list(scenario.operations[client::clients])
-
-    def block(self, count: int) -> OperationBlock:
-        """The next ones."""
-        steps, self._left = self._left[:count], self._left[count:]
-        kinds = [KIND_NAMES.index(step.op) for step in steps]
-        parts = numpy.empty(len(steps), dtype=numpy.object_)
-        for row, step in enumerate(steps):
-            parts[row] = step.micro_operations
-        return OperationBlock(
-            kind=numpy.array(kinds, dtype=numpy.uint8),
-            key=numpy.array([step.key for step in steps], dtype=numpy.int64),
-            size=numpy.full(len(steps), 2 * PAYLOAD_BYTES, dtype=numpy.int32),
-            count=numpy.array([max(1, len(one)) for one in parts], dtype=numpy.int32),
-            follow_up=numpy.zeros(len(steps), dtype=numpy.bool_),
-            time_ns=numpy.array([step.at_ns for step in steps], dtype=numpy.int64),
-            level=numpy.array([_code(step.op, step.level) for step in steps], dtype=numpy.uint8),
-            steps=parts,
-        )
-
-
-def _code(op: str, level: str) -> int:
-    return CODES[level] if level and KIND_NAMES.index(op) in READING else UNASKED
 
 
 # --- the machines -----------------------------------------------------------------------
@@ -118,25 +39,12 @@ class Chosen(Slot):
         return self.machine
 
 
-@functools.cache
-def watched(machine: Any) -> type[Any]:
-    """The machine with its invariants checked after every event."""
-
-    class Watched(machine):  # type: ignore[misc]
-        def handle(self, event: Event, now_ns: int) -> list[Effect]:
-            effects: list[Effect] = super().handle(event, now_ns)
-            self.check()
-            return effects
-
-    return Watched
-
-
 def _leads(role: str) -> bool:
     """Whether the node leads, be it one of its shards."""
     return any(word in _LEADING for word in role.split("/"))
 
 
-_CHANCE = struct.Struct("<qhhqh")
+_CHANCE = struct.Struct("<qhhqhi")
 
 
 def exponential_ns(mean_ns: float, chance: float) -> int:
@@ -154,9 +62,10 @@ class PausableClock:
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
 
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-        self._clock.at(when_ns, self._ring, (callback, argument))
+        self._clock.at(when_ns, self.ring, (callback, argument))
 
-    def _ring(self, call: tuple[Callable[[Any], None], Any]) -> None:
+    def ring(self, call: tuple[Callable[[Any], None], Any]) -> None:
+        """Call it, now or once the node goes on."""
         if self.paused:
             self._waiting.append(call)
         else:
@@ -182,6 +91,7 @@ class FuzzedNode(SimulatedNode):
         self._sync_ns = build(store.node.storage.sync).mean_ns
         self._fifo = store.network.ordering == "fifo"
         self._last_ns: dict[int, int] = {}
+        self._sent: dict[int, tuple[int, int]] = {}
         super().__init__(cluster, node)
 
     def _shell_clock(self) -> Any:
@@ -190,23 +100,36 @@ class FuzzedNode(SimulatedNode):
 
     def send(self, target: int, message: Any) -> None:
         cluster = self.cluster
-        copies = 1
+        copies, late_ns = 1, 0
+        nth = self._sent_now(target)
         for index, storm in enumerate(cluster.storms):
-            drawn = cluster.chance(self.node, target, 2 + index)
+            drawn = cluster.chance(self.node, target, 2 + index, nth)
             if drawn < storm.loss:
                 cluster.struck(storm)
                 return
             if drawn < storm.loss + storm.duplicates:
                 cluster.struck(storm)
                 copies += 1
+            elif drawn < storm.loss + storm.duplicates + storm.late:
+                cluster.struck(storm)
+                share = cluster.chance(self.node, target, -10 - index, nth)
+                late_ns += exponential_ns(storm.after_ns, share)
         if cluster.cut(self.node, target):
             return
         for copy in range(copies):
-            delay_ns = exponential_ns(self._delay_ns, cluster.chance(self.node, target, -copy))
-            due_ns = cluster.clock.current_ns + delay_ns
+            delay_ns = exponential_ns(self._delay_ns, cluster.chance(self.node, target, -copy, nth))
+            due_ns = cluster.clock.current_ns + delay_ns + late_ns
             if self._fifo:
-                due_ns = self._last_ns[target] = max(due_ns, self._last_ns.get(target, 0))
+                due_ns = self._last_ns[target] = max(due_ns, self._last_ns.get(target, due_ns))
             cluster.clock.at(due_ns, cluster.machines[target].arrive, (self.node, message))
+
+    def _sent_now(self, target: int) -> int:
+        """How many messages it has sent there at this very moment."""
+        now_ns = self.cluster.clock.current_ns
+        at_ns, count = self._sent.get(target, (now_ns, 0))
+        nth = count if at_ns == now_ns else 0
+        self._sent[target] = (now_ns, nth + 1)
+        return nth
 
     def sync(self, done: Callable[[], None]) -> None:
         lasts_ns = exponential_ns(self._sync_ns, self.cluster.chance(self.node, self.node, 1))
@@ -218,10 +141,7 @@ class FuzzedNode(SimulatedNode):
         super().crash(survivors)
 
     def arrive(self, message: tuple[int, Any]) -> None:
-        if self.pausable.paused:
-            self.pausable._ring((super().arrive, message))
-        else:
-            super().arrive(message)
+        self.pausable.ring((super().arrive, message))
 
     def request(self, request: Any) -> None:
         cluster = self.cluster
@@ -235,10 +155,7 @@ class FuzzedNode(SimulatedNode):
 
     def asked(self, request: Any) -> None:
         """A request has arrived, or arrives again."""
-        if self.pausable.paused:
-            self.pausable._ring((super().request, request))
-        else:
-            super().request(request)
+        self.pausable.ring((super().request, request))
 
 
 class FuzzedCluster(SimulatedCluster):
@@ -247,6 +164,7 @@ class FuzzedCluster(SimulatedCluster):
     def __init__(self, parts: Parts, scenario: Scenario) -> None:
         self.scenario = scenario
         self.storms: list[Fault] = []
+        self.ambushes: list[Fault] = []
         self.effective: dict[Fault, bool] = dict.fromkeys(scenario.faults, False)
         self.marks: dict[str, int] = {}
         self._cuts: dict[tuple[int, int], list[Fault]] = {}
@@ -258,9 +176,10 @@ class FuzzedCluster(SimulatedCluster):
         self.fuzzed.append(made)
         return made
 
-    def chance(self, source: int, target: int, what: int) -> float:
-        """A number in [0, 1) for what happens on this link now."""
-        named = _CHANCE.pack(self.scenario.seed, source, target, self.clock.current_ns, what)
+    def chance(self, source: int, target: int, what: int, nth: int = 0) -> float:
+        """A number in [0, 1) for what happens on this link now, for the nth time."""
+        now_ns = self.clock.current_ns
+        named = _CHANCE.pack(self.scenario.seed, source, target, now_ns, what, nth)
         return int.from_bytes(blake2b(named, digest_size=6).digest(), "big") / 2**48
 
     def struck(self, fault: Fault) -> None:
@@ -298,29 +217,55 @@ class FuzzedCluster(SimulatedCluster):
         until_ns = min(fault.until_ns, self.scenario.heal_ns)
         match fault.kind:
             case "crash":
-                if not victim.shell.stopped:
-                    self.struck(fault)
-                    self._forget_pause(victim)
-                    victim.crash(survivors=fault.survivors)
-                    if fault.until_ns:
-                        self.clock.at(until_ns, self._restart, victim)
+                self._crash(victim, fault, until_ns if fault.until_ns else None)
             case "pause":
                 if not victim.pausable.paused and not victim.shell.stopped:
                     victim.pausable.paused = True
                     self.clock.at(until_ns, self._resume, (victim, fault))
             case "cut":
-                links = self._links(victim.node, fault)
-                for link in links:
-                    self._cuts.setdefault(link, []).append(fault)
-                self.clock.at(until_ns, self._mend, (links, fault))
+                self._cut_links(self._links(victim.node, fault), fault, until_ns)
             case "storm":
                 self.storms.append(fault)
                 self.clock.at(until_ns, self._calm, fault)
+            case "ambush":
+                self.ambushes.append(fault)
+                self.clock.at(until_ns, self.ambushes.remove, fault)
             case "command":
                 self.struck(fault)
                 for node in self.fuzzed:
                     if not node.shell.stopped:
                         node.shell.hear(Admin(fault.command, victim.node))
+
+    def _cut_links(self, links: list[tuple[int, int]], fault: Fault, until_ns: int) -> None:
+        for link in links:
+            self._cuts.setdefault(link, []).append(fault)
+        self.clock.at(until_ns, self._mend, (links, fault))
+
+    def _ambush(self, leader: FuzzedNode, fault: Fault) -> None:
+        """It leads, and not for long; some never hear of it."""
+        node, now_ns = leader.node, self.clock.current_ns
+        wait_ns = exponential_ns(fault.after_ns, self.chance(node, node, 10))
+        others = [each.node for each in self.nodes if each is not leader]
+        links = [(node, other) for other in others if self.chance(node, other, 11) < fault.loss]
+        self._cut_links(links, fault, now_ns + wait_ns)
+        self.clock.at(now_ns + wait_ns, self._ambushed, (leader, fault))
+
+    def _crash(self, victim: FuzzedNode, fault: Fault, until_ns: int | None) -> None:
+        if victim.shell.stopped:
+            return
+        self.struck(fault)
+        self._forget_pause(victim)
+        victim.crash(survivors=fault.survivors)
+        if until_ns is not None:
+            self.clock.at(until_ns, self._restart, victim)
+
+    def _ambushed(self, prey: tuple[FuzzedNode, Fault]) -> None:
+        """A node that has come to lead a while ago."""
+        victim, fault = prey
+        now_ns, node = self.clock.current_ns, victim.node
+        if now_ns < self.scenario.heal_ns:
+            lasts_ns = exponential_ns(fault.after_ns, self.chance(node, node, 9))
+            self._crash(victim, fault, min(now_ns + lasts_ns, self.scenario.heal_ns))
 
     def _victim(self, fault: Fault) -> FuzzedNode | None:
         if fault.node != LEADER:
@@ -376,8 +321,11 @@ class FuzzedCluster(SimulatedCluster):
 
     def event(self, node: int, kind: str, detail: str) -> None:
         super().event(node, kind, detail)
-        if kind == "role":
-            self.mark(detail.partition("/")[0])
+        if kind != "role":
+            return
+        self.mark(detail.partition("/")[0])
+        for fault in self.ambushes if _leads(detail) else ():
+            self._ambush(self.fuzzed[node], fault)
 
     def mark(self, what: str, count: int = 1) -> None:
         """Count something that the simulation reached."""

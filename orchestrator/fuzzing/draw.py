@@ -21,7 +21,6 @@ from orchestrator.core.machine import (
     READ,
     REQUEST,
     RESPONSE,
-    SCAN,
     WRITE,
     ClaimContext,
 )
@@ -31,11 +30,11 @@ from orchestrator.core.registry import Family, Plugin, plugin, plugins
 from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
+from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
 from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
 
 OPERATIONS_MIN: Final = 200
-FAULTS_MIN: Final = 6
 PACES: Final = 24
 """Length of the load before all is healed, in paces."""
 SETTLE_PACES: Final = 12
@@ -46,29 +45,6 @@ AUTHORITY_SHARE: Final = 0.15
 _ATTEMPTS: Final = 50
 SHARDED: Final = 0.1
 """Share of the simulations in which the protocol has several shards."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """Weights of the kinds of fault, how often one is aimed at the leader, how many there are, and
-    how many mean delays of a link make one pace.
-    """
-
-    crash: float
-    pause: float
-    cut: float
-    storm: float
-    command: float
-    hunt: float
-    faults: tuple[int, int]
-    delays: tuple[int, ...]
-
-
-PROFILES: Final = {
-    "mixed": Profile(0.4, 0.1, 0.35, 0.1, 0.05, 0.4, (FAULTS_MIN, 14), (60, 30, 20)),
-    "recovery": Profile(0.7, 0.05, 0.2, 0.05, 0.0, 0.7, (20, 60), (20, 12)),
-    "membership": Profile(0.2, 0.0, 0.3, 0.0, 0.5, 0.5, (12, 24), (30, 15)),
-}
 
 
 def draw(
@@ -121,9 +97,8 @@ class _Drawing:
         # A slow disk, but not so slow that the protocol's time-outs make no sense.
         slow_ns = min(4 * delay_ns, pace_ns // 10)
         sync_ns = chance.choice((delay_ns // 2, delay_ns // 2, slow_ns))
-        # One operation a message keeps up with the load where messages and disks are quick.
-        quick = delay_ns * 30 <= pace_ns and sync_ns * 30 <= pace_ns
-        batches = (1, 1, 4) if quick else (4, 16)
+        self._late, self._late_ns = self._lateness()
+        self._ambush = durable and chance.random() < self._profile.ambush
         system = {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
@@ -143,15 +118,16 @@ class _Drawing:
                 "delays": {kind: format_duration(delay_ns) for kind in (REQUEST, RESPONSE)},
                 "ordering": chance.choice(("fifo", "none")),
             },
-            "batch": {"max": chance.choice(batches), "linger": "100us"},
+            "batch": {"max": self._batch(max(delay_ns, sync_ns)), "linger": "100us"},
         }
-        keys = chance.choice((1, 2, 4, 8, 40) if self._layer is None else (2, 4, 8))
+        rush, choices = self._profile.rush, (1, 2, 4, 8, 40) if self._layer is None else (2, 4, 8)
+        keys = chance.choice(choices if rush == 1 else choices[:2])
         return Scenario(
             protocol=self._protocol,
             seed=self._seed,
             system=system,
             client=self._client(delay_ns, sticky),
-            clients=2,
+            clients=2 * rush,
             keys=keys,
             heal_ns=heal_ns,
             final_ns=final_ns,
@@ -162,6 +138,14 @@ class _Drawing:
     def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
         timeout_ns = self._patience * max(2 * self._pace_ns, 40 * delay_ns)
         return {"timeout": format_duration(timeout_ns), "connections": 2, "sticky": sticky}
+
+    def _batch(self, step_ns: int) -> int:
+        """Operations in a message: one keeps up with the load where messages and disks are quick
+        and leaders stay, so that no backlog has to be worked off in the end.
+        """
+        slowest_ns = max(step_ns, round(self._late * self._late_ns))
+        quick = slowest_ns * 30 * self._profile.rush <= self._pace_ns and not self._ambush
+        return self._chance.choice((1, 1, 4) if quick else (16, 64))
 
     # --- the cluster ----------------------------------------------------------------------
 
@@ -178,8 +162,8 @@ class _Drawing:
         reason: str | None = ""
         for _ in range(_ATTEMPTS):
             params = self._params()
-            replicas = chance.choice((3, 3, 3, 3, 5, 5, 2, 4))
-            nodes = replicas + chance.choice((0, 0, 0, 1, 2))
+            replicas = chance.choice(self._profile.replicas)
+            nodes = replicas + chance.choice(self._profile.spares)
             if shards > 1:
                 nodes = replicas
             built = self._built(params)
@@ -264,8 +248,10 @@ class _Drawing:
                 level = chance.choice(levels)
             return Step(at_ns, KIND_NAMES[kind], key, level)
 
-        count = chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
-        times = _times(chance, 0, final_ns, count)
+        count = self._profile.rush * chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
+        # Quiet before the end: what a dense load has piled up is worked off by then.
+        busy_ns = final_ns if self._profile.rush == 1 else heal_ns
+        times = _times(chance, 0, busy_ns, count)
         steps = [
             step(
                 at_ns,
@@ -285,13 +271,9 @@ class _Drawing:
         return steps
 
     def _kinds(self, system: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-        """Kinds that read one key, and that change it."""
-        params = {key: value for key, value in system["protocol"].items() if key != "name"}
-        served = self._plugin.implementation.kinds_of(self._built(params))
-        reads = [kind for kind in (READ,) if kind in served]
-        changes = [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
-        assert SCAN not in reads
-        return reads, changes
+        """Kinds that read a key, and that change it."""
+        served = self._plugin.implementation.kinds_of(self._built(_own(system)))
+        return [READ], [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
 
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
         durability = system["node"]["storage"]["durability"]
@@ -321,14 +303,7 @@ class _Drawing:
         )
         times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
         lost = 0
-        faults = []
-        loss, duplicates = chance.choice(((0.0, 0.0), (0.01, 0.0), (0.03, 0.01), (0.06, 0.02)))
-        # Only where all changes go through one order is a request known again at another node.
-        known_again = self._plugin.implementation.ordered and self._layer is None
-        repeats = chance.choice((0.0, 0.05, 0.3)) if known_again else 0.0
-        if loss or repeats:
-            storm = Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates, repeats=repeats)
-            faults.append(storm)
+        faults = self._constant(heal_ns)
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
@@ -341,9 +316,39 @@ class _Drawing:
             faults.append(self._fault(kind, at_ns, nodes, commands))
         return faults
 
+    def _constant(self, heal_ns: int) -> list[Fault]:
+        """What happens all the time until all is healed."""
+        chance = self._chance
+        faults = []
+        loss, duplicates = chance.choice(self._profile.losses)
+        # Only where all changes go through one order is a request known again at another node.
+        known_again = self._plugin.implementation.ordered and self._layer is None
+        repeats = chance.choice((0.0, 0.05, 0.3)) if known_again else 0.0
+        if loss or repeats:
+            storm = Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates, repeats=repeats)
+            faults.append(storm)
+        if self._late:
+            faults.append(Fault("storm", 0, heal_ns, late=self._late, after_ns=self._late_ns))
+        if self._ambush:
+            after_ns = self._part_of_pace((2, 4, 8))
+            loss, until_ns = chance.choice((0.0, 0.5, 0.7)), heal_ns * 3 // 4
+            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns))
+        return faults
+
+    def _lateness(self) -> tuple[float, int]:
+        """What share of the messages takes how much longer until all is healed."""
+        chance, profile = self._chance, self._profile
+        if chance.random() >= profile.late:
+            return 0.0, 0
+        share, part = chance.choice(profile.lateness)
+        return share, self._part_of_pace((part,))
+
+    def _part_of_pace(self, parts: Sequence[int]) -> int:
+        return self._pace_ns // self._chance.choice(parts) // STEP_NS * STEP_NS
+
     def _fault(self, kind: str, at_ns: int, nodes: int, commands: Sequence[str]) -> Fault:
         chance, pace_ns = self._chance, self._pace_ns
-        lasts_ns = round(chance.expovariate(1 / (1.5 * pace_ns)))
+        lasts_ns = round(chance.expovariate(1 / (self._profile.lasts * pace_ns)))
         until_ns = at_ns + lasts_ns // STEP_NS * STEP_NS + STEP_NS
         aimed = chance.random() < self._profile.hunt
         node: Any = LEADER if aimed else chance.randrange(nodes)
@@ -361,8 +366,13 @@ class _Drawing:
                 direction: Any = chance.choice(("both", "both", "out", "in"))
                 return Fault("cut", at_ns, until_ns, node, others, direction)
             case "storm":
-                loss, duplicates = chance.choice(((0.3, 0.0), (0.1, 0.3), (0.0, 0.5)))
-                return Fault("storm", at_ns, until_ns, loss=loss, duplicates=duplicates)
+                # At least as long as usual, however quickly nodes come back.
+                until_ns = max(until_ns, at_ns + round(chance.random() * pace_ns))
+                if chance.random() < 0.5:
+                    loss, duplicates = chance.choice(((0.3, 0.0), (0.1, 0.3), (0.0, 0.5)))
+                    return Fault("storm", at_ns, until_ns, loss=loss, duplicates=duplicates)
+                after_ns = self._part_of_pace((1, 2, 4))
+                return Fault("storm", at_ns, until_ns, late=1.0, after_ns=after_ns)
             case _:
                 about = chance.randrange(nodes)
                 return Fault("command", at_ns, node=about, command=chance.choice(commands))

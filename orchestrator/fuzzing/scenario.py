@@ -50,12 +50,14 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     ``crash``: the node loses all but its durable records and the first ``survivors`` behind
     them. ``pause``: it stands still. ``cut``: messages between it and ``others`` are lost, one
     way or both (``direction``). ``storm``: of all messages between machines the share ``loss``
-    is lost and the share ``duplicates`` arrives twice, and of all requests of clients the share
-    ``repeats`` is asked at another node, too. ``command``: an operator's command about
-    the node.
+    is lost, the share ``duplicates`` arrives twice and the share ``late`` about ``after_ns``
+    later, and of all requests of clients the share ``repeats`` is asked at another node, too.
+    ``ambush``: whoever comes to lead crashes, about ``after_ns`` later, and stays away for about
+    as long; until then the share ``loss`` of the others hears nothing of it. ``command``: an
+    operator's command about the node.
     """
 
-    kind: Literal["crash", "pause", "cut", "storm", "command"]
+    kind: Literal["crash", "pause", "cut", "storm", "ambush", "command"]
     at_ns: int
     until_ns: int = 0
     node: int | Literal["leader"] = 0
@@ -64,7 +66,9 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     survivors: int = 0
     loss: float = 0.0
     duplicates: float = 0.0
+    late: float = 0.0
     repeats: float = 0.0
+    after_ns: int = 0
     command: str = ""
 
 
@@ -91,7 +95,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.system.get("nodes") or self.system["replicas"])
 
 
-_DURATIONS: Final = ("at_ns", "until_ns", "heal_ns", "final_ns")
+_DURATIONS: Final = ("at_ns", "until_ns", "after_ns", "heal_ns", "final_ns")
 
 
 def _human(name: str, value: Any) -> tuple[str, Any]:

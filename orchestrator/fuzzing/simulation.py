@@ -9,6 +9,7 @@ the operations of the final phase must succeed.
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,8 +24,10 @@ from orchestrator.core.registry import Slot
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import VALID, Evidence, key_text
 from orchestrator.errors import ConfigError, EnvironmentFailure
-from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster, ScenarioLoad, watched
+from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster
+from orchestrator.fuzzing.load import ScenarioLoad
 from orchestrator.fuzzing.scenario import Scenario
+from orchestrator.fuzzing.watch import Agreement, watched
 from orchestrator.runtimes._parts import Parts, contents_digest
 from orchestrator.systems.replicated_store import MEMORY, ReplicatedStore, ReplicatedStoreParams
 
@@ -32,6 +35,8 @@ INVARIANT: Final = "invariant"
 LIVENESS: Final = "liveness"
 LIVELY: Final = 0.75
 """Share of the final phase's operations that have to succeed."""
+TELLING: Final = 3
+"""Fewer failures than that may be chance."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,13 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
     )
     store = config.system.params
     slot = store.protocol
-    own = machine if store.transactions is None else None
-    chosen_machine: Any = watched(own or slot.implementation)  # type: ignore[arg-type]
-    chosen = Chosen(slot.family, slot.name, slot.params, chosen_machine)
-    params = replace(store, protocol=chosen, transactions=_layer(store, machine))
+    if store.transactions is None:
+        # Each shard has an order of its own.
+        agreement = Agreement() if store.shards == 1 else None
+        params = replace(store, protocol=_watched(slot, machine, agreement))
+    else:
+        # Whose check is one of the machines below it, too.
+        params = replace(store, transactions=_watched(store.transactions, machine))
     config = replace(config, system=replace(config.system, params=params))
     system = ReplicatedStore(params)
     system.validate(1)
@@ -102,12 +110,9 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
     return Parts(config, system, load, load)
 
 
-def _layer(store: ReplicatedStoreParams, machine: type[Any] | None) -> Slot | None:
-    """The layer of transactions, its invariants checked after every event, too."""
-    slot = store.transactions
-    if slot is None:
-        return None
-    chosen_machine: Any = watched(machine or slot.implementation)  # type: ignore[arg-type]
+def _watched(slot: Slot, machine: type[Any] | None, agreement: Agreement | None = None) -> Slot:
+    """The slot with the invariants of its machine, or the given one, checked after each event."""
+    chosen_machine = watched(machine or slot.implementation, agreement)
     return Chosen(slot.family, slot.name, slot.params, chosen_machine)
 
 
@@ -188,13 +193,14 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
 def _stuck(scenario: Scenario, history: History) -> Violation | None:
     """Whether the final phase shows that something does not go on.
 
-    A slow network may cost single operations their time-out even then.
+    A slow network may cost single operations their time-out even then, so few show nothing.
     """
     final = history.select(history.invoked_ns >= scenario.final_ns)
     ok = final.outcome == OK
-    served = set(final.key[ok].tolist())
-    unserved = [key for key in dict.fromkeys(final.key.tolist()) if key not in served]
-    if not unserved and ok.sum() >= LIVELY * len(final):
+    served = Counter(final.key[ok].tolist())
+    asked = Counter(final.key.tolist())
+    unserved = [key for key, times in asked.items() if times >= TELLING and not served[key]]
+    if len(final) < TELLING or (not unserved and ok.sum() >= LIVELY * len(final)):
         return None
     what = f"of {len(final)} operations of the final phase {int(ok.sum())} succeeded"
     if unserved:

@@ -99,7 +99,16 @@ class Graph:
                 if found is None or found.phase < COMMITTED:
                     raise Blocked((row, number))
                 if found.phase != EXECUTED and found is not instance:
+                    if found.blocked_by is not None and not self._is_committed(found.blocked_by):
+                        raise Blocked(found.blocked_by)
                     yield found
+
+    def _is_committed(self, name: Name) -> bool:
+        row, number = name
+        if number <= self._rows[row].executed:
+            return True
+        found = self._rows[row].instances.get(number)
+        return found is not None and found.phase >= COMMITTED
 
     def _components(self, root: Instance) -> Iterator[list[Instance]]:
         order: dict[Instance, int] = {root: 0}
@@ -108,7 +117,13 @@ class Graph:
         calls = [(root, self._needs(root))]
         while calls:
             instance, needs = calls[-1]
-            found = next(needs, None)
+            try:
+                found = next(needs, None)
+            except Blocked as blocked:
+                # Everything on the path needs it: who meets one of them need not look further.
+                for each in path:
+                    each.blocked_by = blocked.name
+                raise
             if found is not None:
                 if found not in order:
                     order[found] = low[found] = len(order)

@@ -55,8 +55,9 @@ class Instance:
     two differ whenever a recovery got no further than its first phase (Sutra 2020).
     ``initial_deps``: those the proposer started with, None where unknown. ``accepts``: who has
     accepted the value that this node proposes. ``early``: dependencies of a commit whose
-    operations are not here yet. ``before``: what its sessions saw last and is not executed (None:
-    not looked at yet). ``holders``: nodes known to have pre-accepted it unchanged.
+    operations are not here yet. ``blocked_by``: what it waited for when it was last to be executed.
+    ``before``: what its sessions saw last and is not executed (None: not looked at yet).
+    ``holders``: nodes known to have pre-accepted it unchanged.
     ``due_ns``: when this node loses patience (0: not waiting yet).
     """
 
@@ -66,6 +67,7 @@ class Instance:
         "attempts",
         "ballot",
         "before",
+        "blocked_by",
         "deps",
         "due_ns",
         "early",
@@ -102,6 +104,7 @@ class Instance:
         self.proposer = False
         self.early: list[int] | None = None
         self.before: list[tuple[int, int, bool]] | None = None
+        self.blocked_by: tuple[int, int] | None = None
         self.holders: dict[int, bool] = {}
         self.due_ns = 0
         self.attempts = 0

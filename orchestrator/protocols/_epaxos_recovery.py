@@ -79,6 +79,7 @@ class Recovery(ABC):
         self._slack = min(crashes, (count - crashes + 1) // 2)
         self._fast_quorum = count - self._slack
         self._rows = [Row() for _ in context.nodes]
+        self._looked_at = 0
         self._known = Interference(count)
         self._executed_at: dict[int, list[int]] = {}
         self._dirty: dict[Instance, bool] = {}

@@ -155,6 +155,11 @@ class Order:
         """The writes after ``position`` up to ``through``; not before ``base``."""
         return self.ops[position - self.base : max(0, through - self.base)]
 
+    def held_after(self, position: int) -> tuple[int, list[Op]]:
+        """The writes after a position that are kept: (position of the first, writes)."""
+        position = max(position, self.base)
+        return position + 1, self.ops[position - self.base :]
+
     def persist(self, record: Any, effects: list[Effect], *, replaces: bool = False) -> None:
         """Make a record durable."""
         self._token += 1

@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 
-from orchestrator.core.machine import Entry, Op
+from orchestrator.core.machine import Entry, Op, Preload
 from orchestrator.protocols._quorum_copies import Copies
 
 CONTEXT_KEYS: Final = 16
@@ -117,9 +117,13 @@ def with_seen(context: bytes, key: bytes, clock: Clock) -> bytes:
 class States(Copies):
     """The state of each key on one node; see Copies for what its methods mean."""
 
-    __slots__ = ()
+    __slots__ = ("_checked",)
 
     held: dict[bytes, State]  # type: ignore[assignment]
+
+    def __init__(self, preload: Preload) -> None:
+        super().__init__(preload)
+        self._checked: dict[bytes, State] = {}
 
     def merge(self, copy: State) -> bool:  # type: ignore[override]
         mine = self.held.get(copy.key)
@@ -141,6 +145,9 @@ class States(Copies):
 
     def check(self) -> None:
         for key, state in self.held.items():
+            if self._checked.get(key) is state:
+                continue
+            self._checked[key] = state
             dots = [(each.node, each.counter) for each in state.siblings]
             assert dots and dots == sorted(dict.fromkeys(dots)), f"{key!r} has the dots {dots}"
             assert all(counter <= state.clock[node] for node, counter in dots)

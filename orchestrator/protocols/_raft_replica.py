@@ -7,6 +7,7 @@ hears a leader; and the weak reads that every member serves.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from orchestrator.core.machine import (
@@ -25,7 +26,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.state import KeyValueState
 from orchestrator.core.transactions import STEPS
-from orchestrator.protocols._raft_election import Ballot, Elector
+from orchestrator.protocols._raft_election import LEADER, Ballot, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
 from orchestrator.protocols._raft_members import CONFIGURATION, members_in
 from orchestrator.protocols._raft_reads import AT_ONCE, PatientReads
@@ -73,6 +74,19 @@ class Replica(Elector):
         # (token, term, last index) of persists under way, to know the leader's own durable copy.
         self._persisting: deque[tuple[int, int, int]] = deque()
         self._token = 0
+
+    @property
+    def reign(self) -> int | None:
+        return self.term if self.role == LEADER else None
+
+    @property
+    def decided(self) -> int:
+        return self.commit
+
+    def held_after(self, position: int) -> tuple[int, Sequence[Op]]:
+        base = self.log.base
+        position = max(position, base)
+        return position + 1, self.log.ops[position - base :]
 
     def _persist(self, record: Any, effects: list[Effect]) -> None:
         self._token += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from orchestrator.core.machine import Effect, Machine, MachineContext, Op, Send, SetTimer
@@ -214,3 +215,17 @@ class Stream(Machine):
             order = self._order
             message = Acknowledge(self._membership.view.epoch, order.last, order.committed)
             effects.append(Send(self._upstream, message))
+
+    # --- about it -------------------------------------------------------------------------
+
+    @property
+    def reign(self) -> int | None:
+        view = self._membership.view
+        return view.epoch if view.members[0] == self._node else None
+
+    @property
+    def decided(self) -> int:
+        return self._order.committed
+
+    def held_after(self, position: int) -> tuple[int, Sequence[Op]]:
+        return self._order.held_after(position)

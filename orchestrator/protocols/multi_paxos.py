@@ -336,10 +336,7 @@ class MultiPaxos(Learner, Machine):
         slots = self.slots
         assert slots.base <= self.applied == self.commit <= self.through <= slots.last
         assert len(slots.ops) == len(slots.ballots) == len(slots.handles)
-        assert all(
-            (ballot == NOTHING) == (op is None)
-            for ballot, op in zip(slots.ballots, slots.ops, strict=True)
-        )
+        assert [ballot == NOTHING for ballot in slots.ballots] == [op is None for op in slots.ops]
         assert max(slots.ballots, default=0) <= self.promised
         assert self._recorded <= self._noted <= self.commit
         if self.role == LEADER:
@@ -347,6 +344,19 @@ class MultiPaxos(Learner, Machine):
             assert self.through == slots.last
         for progress in self._progress.values() if self.role == LEADER else ():
             assert slots.base <= progress.match < progress.next <= slots.last + 1
+
+    @property
+    def reign(self) -> int | None:
+        return self.promised if self.role == LEADER else None
+
+    @property
+    def decided(self) -> int:
+        return self.commit
+
+    def held_after(self, position: int) -> tuple[int, Sequence[Op | None]]:
+        base = self.slots.base
+        position = max(position, base)
+        return position + 1, self.slots.ops[position - base :]
 
     def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()

@@ -56,8 +56,9 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
+from orchestrator.core.state import Snapshot
 from orchestrator.protocols._copies import Copy
-from orchestrator.protocols._order import Acknowledge, Replicate
+from orchestrator.protocols._order import Acknowledge, Replicate, Transfer, Vow
 from orchestrator.protocols._read_needs import ANY, OFFERED, ORDERED, STRONG, need_of
 from orchestrator.protocols._views import (
     NOBODY,
@@ -144,6 +145,18 @@ class PrimaryBackup(Copy):
 
     def _forgets(self) -> bool:
         return self._params.mode == ASYNC
+
+    def _adopt(self, effects: list[Effect]) -> None:
+        membership, order = self._membership, self._order
+        if self._forgets() and membership.member and order.last > membership.view.start:
+            # It has caught up on more than was left of that: it begins anew.
+            nothing = Transfer(membership.view.epoch, 0, Snapshot([], [], [], [], [], []))
+            order.install(nothing, Vow(membership.view, False), effects)
+        super()._adopt(effects)
+
+    @property
+    def decided(self) -> int:
+        return 0 if self._forgets() else super().decided
 
     # --- what is committed ----------------------------------------------------------------
 

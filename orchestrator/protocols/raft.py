@@ -336,7 +336,7 @@ class Raft(Administered, Machine):
         log, members = self.log, self.members
         assert log.base <= self.applied <= self.commit <= log.last
         assert len(log.ops) == len(log.terms) == len(log.handles)
-        assert all(first <= second for first, second in zip(log.terms, log.terms[1:], strict=False))
+        assert log.terms == sorted(log.terms)
         assert log.base_term <= log.last_term <= self.term
         assert (self.role == LEADER) == (self.leader == self._node)
         kinds = [op.kind for op in log.ops]

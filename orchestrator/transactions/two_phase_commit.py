@@ -131,10 +131,11 @@ class TwoPhaseCommit(Coordinator):
         )
 
     def check(self) -> None:
+        known = self._known()
+        for shard in self.reached:
+            if (parts := known[shard]) is not None:
+                parts.check()
         super().check()
-        for known in self._known():
-            if known is not None:
-                known.check()
         assert all(task.asks for task in self._tasks.values()), "a task waits for nothing"
 
     # --- for clients ----------------------------------------------------------------------
