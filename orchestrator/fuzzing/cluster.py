@@ -144,9 +144,12 @@ class FuzzedNode(SimulatedNode):
         self.pausable.ring((super().arrive, message))
 
     def request(self, request: Any) -> None:
-        cluster = self.cluster
+        cluster, op = self.cluster, request[1]
         for storm in cluster.storms:
-            if storm.repeats and cluster.chance(self.node, self.node, 7) < storm.repeats:
+            # Once each: the answer to a repeat may make the client ask anew.
+            known = (op.session, op.sequence) in cluster.repeated
+            if not known and cluster.chance(self.node, self.node, 7) < storm.repeats:
+                cluster.repeated[op.session, op.sequence] = True
                 cluster.struck(storm)
                 other = cluster.fuzzed[(self.node + 1) % len(cluster.nodes)]
                 lasts_ns = exponential_ns(8 * self._delay_ns, cluster.chance(self.node, 0, 8))
@@ -167,6 +170,7 @@ class FuzzedCluster(SimulatedCluster):
         self.ambushes: list[Fault] = []
         self.effective: dict[Fault, bool] = dict.fromkeys(scenario.faults, False)
         self.marks: dict[str, int] = {}
+        self.repeated: dict[tuple[int, int], bool] = {}
         self._cuts: dict[tuple[int, int], list[Fault]] = {}
         self.fuzzed: list[FuzzedNode] = []
         super().__init__(parts)
