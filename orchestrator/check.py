@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 from typing import Any, Final
 
 import numpy
 
+from orchestrator.analysis.durability import DURABILITY, durability
 from orchestrator.core import levels, models
 from orchestrator.core.history import PRELOADED
 from orchestrator.core.machine import FAIL, SCAN, WRITE
@@ -45,9 +47,13 @@ def check_file(
     ``form``: its format; by default, the ending of its name tells. Raises ConfigError for a
     level or model that is none, and DataError, with the line, for a file that is wrong.
     """
-    name = levels.canonical(ALIASES.get(level, level), path="--level")
     models.canonical(model, path="--model")
-    check_served(name, model, path="--model")
+    if level == DURABILITY:
+        name, judge = DURABILITY, durability
+    else:
+        name = levels.canonical(ALIASES.get(level, level), path="--level")
+        judge = functools.partial(check, level=name)
+        check_served(name, model, path="--model")
     evidence = Evidence(model=model, steps_max=steps_max, failed_cas_observed=failed_cas_observed)
     started_s = time.perf_counter()
     gc_was_on = gc.isenabled()
@@ -55,7 +61,7 @@ def check_file(
     try:
         columns = read_history(path, model, initial=initial, form=form)
         _check_unique(path, columns, name, model)
-        verdict = check(columns.history, name, evidence)
+        verdict = judge(columns.history, evidence=evidence)
     finally:
         if gc_was_on:
             gc.enable()
@@ -63,10 +69,7 @@ def check_file(
 
 
 def _check_unique(path: str, columns: Columns, level: str, model: str) -> None:
-    found = plugins(Family.CHECKER).get(level)
-    if found is None or model not in getattr(
-        found.implementation, "unique_values", Checker.unique_values
-    ):
+    if model not in _unique_in(level):
         return
     history = columns.history
     rows = numpy.flatnonzero((history.kind == WRITE) & (history.outcome != FAIL))
@@ -91,6 +94,16 @@ def _check_unique(path: str, columns: Columns, level: str, model: str) -> None:
         path=f"{path}:{int(columns.line[row])}",
         hint=f"level {level} needs values that tell which write a read saw",
     )
+
+
+def _unique_in(level: str) -> frozenset[str]:
+    """Models in whose histories no value may be written twice."""
+    if level == DURABILITY:
+        return frozenset({models.REGISTER, models.KV})
+    found = plugins(Family.CHECKER).get(level)
+    if found is None:
+        return frozenset()
+    return getattr(found.implementation, "unique_values", Checker.unique_values)
 
 
 def _result(columns: Columns, verdict: Verdict, model: str, seconds: float) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Mutants of the machines: a comparison flipped, a guard dropped, a number off by one.
 
 A mutant is the source of a protocol's modules with one place changed, compiled into a class of
-its own. It is killed where a simulation under faults breaks what the protocol claims.
+its own. It is killed where a simulation under faults breaks what the protocol claims, or where
+a golden scenario goes another way.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from test_golden import GOLDEN as FOLDER
+from test_golden import NAMES, transcript
+
 import orchestrator.protocols
 from orchestrator.core.registry import Family, Plugin, _plugins, plugins
 from orchestrator.fuzz import Wanted, simulate_seed
 from orchestrator.fuzzing.profiles import PROFILES
+from orchestrator.fuzzing.scenario import load
 
 HOME = Path(orchestrator.protocols.__file__).parent
 PACKAGE = "orchestrator.protocols"
 SECONDS_MAX = 20.0
 """CPU time of one simulation; none of a right machine takes a tenth of that."""
+GOLDEN = "golden"
 COMPARED = 12
 """Simulations in which what clients see is compared."""
 
@@ -40,7 +46,10 @@ _FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }
-_OUTSIDE = ("check", "candidates", "claims", "read_levels", "why_not", "validate", "contents")
+_OUTSIDE = (
+    *("check", "candidates", "claims", "read_levels", "why_not", "validate", "contents"),
+    *("reign", "decided", "held_after"),
+)
 """Functions that say what is claimed or assert it, and are no behaviour of the machine."""
 
 
@@ -114,9 +123,11 @@ class _Mutator(ast.NodeTransformer):
 
 
 def places(protocol: str) -> list[Mutation]:
-    """Every place of a protocol's own modules that can be changed."""
+    """Every place of a protocol's own modules that can be changed; no claim of one, and no
+    ``reign``, ``decided`` or ``held_after``, by which it is judged.
+    """
     found = []
-    for module in modules_of(protocol):
+    for module in (each for each in modules_of(protocol) if not each.endswith("_claims")):
         mutator = _Mutator(None)
         mutator.visit(ast.parse((HOME / f"{module}.py").read_text()))
         found += [
@@ -181,11 +192,11 @@ def seen(protocol: str, machine: type[Any] | None, profile: str, seed: int) -> l
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a mutant. ``killed_by``: seed and property, None while it lives."""
+    """What became of a mutant. ``killed_by``: a property that broke, GOLDEN, or empty: it lives."""
 
     mutation: Mutation
     changes_behaviour: bool
-    killed_by: tuple[int, str] | None
+    killed_by: str
 
 
 class Hangs(Exception):
@@ -217,21 +228,28 @@ def fate(protocol: str, mutation: Mutation, seeds: int) -> Fate:
     machine = mutant(protocol, mutation)
     commanded = bool(plugins(Family.PROTOCOL)[protocol].implementation.commands)
     profiles = [profile for profile in PROFILES if commanded or profile != "membership"]
-    for seed in range(seeds):
-        try:
+    try:
+        for seed in range(seeds):
             with bounded(SECONDS_MAX):
-                _, outcome = simulate_seed(
-                    Wanted(protocol, profiles[seed % len(profiles)]), seed, machine
-                )
-        except Exception as error:  # a machine that raises is as dead as can be
-            return Fate(mutation, True, (seed, type(error).__name__))
-        if outcome.violation is not None:
-            return Fate(mutation, True, (seed, outcome.violation.property))
+                wanted = Wanted(protocol, profiles[seed % len(profiles)])
+                _, outcome = simulate_seed(wanted, seed, machine)
+            if outcome.violation is not None:
+                return Fate(mutation, True, outcome.violation.property)
+        kept = [name for name in NAMES if name.startswith(f"{protocol}-")]
+        if any(told_by(name, machine) != told_by(name) for name in kept):
+            return Fate(mutation, True, GOLDEN)
+    except Exception as error:  # a machine that raises is as dead as can be
+        return Fate(mutation, True, type(error).__name__)
     changes = any(
         seen(protocol, machine, "mixed", seed) != seen(protocol, None, "mixed", seed)
         for seed in range(COMPARED)
     )
-    return Fate(mutation, changes, None)
+    return Fate(mutation, changes, "")
+
+
+def told_by(name: str, machine: type[Any] | None = None) -> str:
+    """The transcript of a golden scenario."""
+    return transcript(load(FOLDER / f"{name}.yaml"), machine)
 
 
 def chosen(protocol: str, count: int) -> Iterator[Mutation]:

@@ -59,6 +59,27 @@ def test_unknown_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (found["verdict"], code) == ("unknown", 1)
 
 
+def test_durability_asks_what_is_still_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writes = [row(1, "write", 1, 0, 5), row(1, "write", 2, 6, 9)]
+    options = ("--model", "register", "--level", "durability")
+
+    def judged(*rows: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        return asked(capsys, write_lines(tmp_path / "h.jsonl", [*writes, *rows]), *options)
+
+    found, code = judged(row(2, "read", 2, 20, 30, phase="final"))
+    assert (found["level"], found["verdict"], code) == ("durability", "valid", 0)
+    found, code = judged(row(2, "read", 1, 20, 30, phase="final"))
+    assert (found["verdict"], code) == ("invalid", 1)
+    assert "was acknowledged and is newer" in found["explanation"]
+    found, code = judged(row(2, "read", 1, 20, 30))
+    assert (found["verdict"], code) == ("unknown", 1)
+    found, code = judged(row(2, "write", 1, 20, 30))
+    assert code == 2
+    assert found["error"]["path"].endswith("h.jsonl:3")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,4 +1,4 @@
-"""What each protocol does in one scenario that is kept, told in full: a change shows as a diff.
+"""What each protocol does in scenarios that are kept, told in full: a change shows as a diff.
 
 ``python tests/test_golden.py`` tells them anew, after a change that was meant.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,14 +22,15 @@ from orchestrator.fuzzing.scenario import Scenario, dump, load
 from orchestrator.fuzzing.simulation import parts_of, simulate
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = [*plugins(Family.PROTOCOL), *plugins(Family.TRANSACTIONS)]
+PROTOCOLS = [*plugins(Family.PROTOCOL), *plugins(Family.TRANSACTIONS)]
+NAMES = [f"{protocol}-{profile}" for protocol in PROTOCOLS for profile in ("mixed", "recovery")]
 
 
-def transcript(scenario: Scenario) -> str:
+def transcript(scenario: Scenario, machine: type[Any] | None = None) -> str:
     """What became of each operation, who led when, what was reached, and what is held at the end;
     times in milliseconds.
     """
-    cluster = FuzzedCluster(parts_of(scenario), scenario)
+    cluster = FuzzedCluster(parts_of(scenario, machine), scenario)
     cluster.plan()
     cluster.run()
     for node in cluster.fuzzed:
@@ -80,12 +82,12 @@ def test_a_protocol_does_what_it_did(name: str) -> None:
 def test_what_it_did_is_right(name: str) -> None:
     outcome = simulate(load(GOLDEN / f"{name}.yaml"))
     assert outcome.violation is None
-    assert name == "unreplicated" or outcome.effective_faults >= FAULTS_MIN
+    assert name.startswith("unreplicated") or outcome.effective_faults >= FAULTS_MIN
 
 
-def shortened(protocol: str) -> Scenario:
+def shortened(protocol: str, profile: str) -> Scenario:
     """The simulation of a seed with a sixth of its operations."""
-    whole = simulate_seed(Wanted(protocol), 1)[0]
+    whole = simulate_seed(Wanted(protocol, profile), 1)[0]
     load_steps = [step for step in whole.operations if step.at_ns < whole.final_ns]
     final = [step for step in whole.operations if step.at_ns >= whole.final_ns]
     return msgspec.structs.replace(whole, operations=(*load_steps[::6], *final[:6]))
@@ -96,5 +98,5 @@ if __name__ == "__main__":
     for each in NAMES:
         file = GOLDEN / f"{each}.yaml"
         if not file.exists():
-            file.write_text(dump(shortened(each)))
+            file.write_text(dump(shortened(*each.split("-"))))
         file.with_suffix(".txt").write_text(transcript(load(file)))
