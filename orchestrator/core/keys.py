@@ -192,6 +192,15 @@ class ZipfianChoice:
         return numpy.concatenate(parts)
 
 
+UNIFORM: Final = "uniform"
+ZIPFIAN: Final = "zipfian"
+
+
+def key_choice(distribution: str, keys: int, theta: float) -> KeyChoice:
+    """The law of that name; of all but UNIFORM the ranks are zipfian."""
+    return UniformChoice(keys) if distribution == UNIFORM else ZipfianChoice(keys, theta)
+
+
 def inserted_key(
     ordinal: NDArray[numpy.int64], keys: int, client: int, clients: int
 ) -> NDArray[numpy.int64]:

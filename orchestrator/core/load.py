@@ -18,6 +18,33 @@ from orchestrator.core.models import REGISTER
 from orchestrator.core.parameters import Capacity, capacity
 
 
+class ChunkedStream:
+    """Operations that are drawn in chunks of a fixed length, so that they do not depend on how
+    their reader cuts them into blocks.
+    """
+
+    def __init__(self) -> None:
+        self._chunk = self._draw()
+        self._position = 0
+
+    @abstractmethod
+    def _draw(self) -> OperationBlock:
+        """The next chunk."""
+
+    def block(self, count: int) -> OperationBlock:
+        """The next ``count`` operations."""
+        parts = []
+        missing = count
+        while missing > len(self._chunk) - self._position:
+            parts.append(self._chunk.select(slice(self._position, None)))
+            missing -= len(parts[-1])
+            self._chunk = self._draw()
+            self._position = 0
+        parts.append(self._chunk.select(slice(self._position, self._position + missing)))
+        self._position += missing
+        return OperationBlock.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class OperationBlock:
     """Columns of n operations of one client, in order.

@@ -23,21 +23,19 @@ from orchestrator.core.history import ELEMENT_BITS
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
-    KeyChoice,
+    UNIFORM,
+    ZIPFIAN,
     KeyRange,
     NumberedKeys,
-    UniformChoice,
-    ZipfianChoice,
+    key_choice,
 )
-from orchestrator.core.load import OperationBlock
+from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import APPEND, READ, TRANSACTION, WRITE, Preload
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError, choice, number, size
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, register
 
-UNIFORM: Final = "uniform"
-ZIPFIAN: Final = "zipfian"
 UPDATES: Final = {"append": APPEND, "write": WRITE}
 _CHUNK: Final = 4096
 _PATIENCE: Final = 16
@@ -94,33 +92,15 @@ class Transactions:
         return TransactionStream(self._params, seed, client)
 
 
-class TransactionStream:
-    """One client's transactions, drawn in chunks of a fixed length."""
+class TransactionStream(ChunkedStream):
+    """One client's transactions."""
 
     def __init__(self, params: TransactionsParams, seed: int, client: int) -> None:
         self._params = params
         self._update = UPDATES[params.update]
-        self._choice: KeyChoice = (
-            UniformChoice(params.keys)
-            if params.distribution == UNIFORM
-            else ZipfianChoice(params.keys, params.theta)
-        )
+        self._choice = key_choice(params.distribution, params.keys, params.theta)
         self._chance = block_stream(seed, f"client/{client}/workload")
-        self._chunk = self._draw()
-        self._position = 0
-
-    def block(self, count: int) -> OperationBlock:
-        """The next ``count`` transactions."""
-        parts = []
-        missing = count
-        while missing > len(self._chunk) - self._position:
-            parts.append(self._chunk.select(slice(self._position, None)))
-            missing -= len(parts[-1])
-            self._chunk = self._draw()
-            self._position = 0
-        parts.append(self._chunk.select(slice(self._position, self._position + missing)))
-        self._position += missing
-        return OperationBlock.concatenate(parts)
+        super().__init__()
 
     def _draw(self) -> OperationBlock:
         params, chance = self._params, self._chance

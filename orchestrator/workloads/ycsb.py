@@ -35,23 +35,21 @@ from orchestrator.core.history import VALUE_ID_BYTES
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
-    KeyChoice,
+    UNIFORM,
+    ZIPFIAN,
     KeyRange,
     NumberedKeys,
-    UniformChoice,
-    ZipfianChoice,
     inserted_key,
+    key_choice,
     newest_first,
 )
-from orchestrator.core.load import OperationBlock
+from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
 from orchestrator.core.models import COUNTER, REGISTER, SET
 from orchestrator.core.parameters import ParameterError, choice, number, size
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, register
 
-ZIPFIAN: Final = "zipfian"
-UNIFORM: Final = "uniform"
 LATEST: Final = "latest"
 
 _VALUE_SIZE_MAX = 1 << 30
@@ -147,12 +145,8 @@ class Ycsb:
         return YcsbStream(self._params, seed, client, clients)
 
 
-class YcsbStream:
-    """One client's operations.
-
-    They are drawn in chunks of a fixed length, so the operations do not depend on how their
-    reader cuts them into blocks.
-    """
+class YcsbStream(ChunkedStream):
+    """One client's operations."""
 
     def __init__(self, params: YcsbParams, seed: int, client: int, clients: int) -> None:
         mix = MIXES[params.mix]
@@ -160,11 +154,7 @@ class YcsbStream:
         self._bounds = numpy.cumsum(shares)[:-1]
         distribution = params.distribution or mix.distribution
         self._latest = distribution == LATEST
-        self._choice: KeyChoice = (
-            UniformChoice(params.keys)
-            if distribution == UNIFORM
-            else ZipfianChoice(params.keys, params.theta)
-        )
+        self._choice = key_choice(distribution, params.keys, params.theta)
         change = UPDATES[params.update][0]
         self._kinds = numpy.array([READ, change, change, SCAN, READ], dtype=numpy.uint8)
         self._params = params
@@ -172,21 +162,7 @@ class YcsbStream:
         self._clients = clients
         self._chance = block_stream(seed, f"client/{client}/workload")
         self._inserts = 0
-        self._chunk = self._draw()
-        self._position = 0
-
-    def block(self, count: int) -> OperationBlock:
-        """The next ``count`` operations."""
-        parts = []
-        missing = count
-        while missing > len(self._chunk) - self._position:
-            parts.append(self._chunk.select(slice(self._position, None)))
-            missing -= len(parts[-1])
-            self._chunk = self._draw()
-            self._position = 0
-        parts.append(self._chunk.select(slice(self._position, self._position + missing)))
-        self._position += missing
-        return OperationBlock.concatenate(parts)
+        super().__init__()
 
     def _draw(self) -> OperationBlock:
         params, chance = self._params, self._chance
