@@ -30,7 +30,7 @@ def fuzz(
     protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Parameters of the protocol not to draw."),
+        typer.Argument(metavar="KEY=VALUE", help="Parameters of the protocol not to draw."),
     ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", help="How many simulations, from seed 0 on.")
@@ -45,8 +45,9 @@ def fuzz(
         str,
         typer.Option(
             "--profile",
-            metavar="mixed|recovery|blinking|isolation|succession|membership",
-            help="What the faults are heavy in.",
+            metavar="NAME",
+            help="What the faults are heavy in: mixed, recovery, blinking, isolation,"
+            " succession or membership.",
         ),
     ] = "mixed",
     results: Results = DEFAULT_RESULTS,

@@ -28,7 +28,7 @@ app = typer.Typer(
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Replace values at config paths."),
+    typer.Argument(metavar="KEY=VALUE", help="Replace values at config paths."),
 ]
 Results = Annotated[str, typer.Option("--results", metavar="DIR", help="Where results are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
