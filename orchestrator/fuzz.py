@@ -101,13 +101,16 @@ def replay(wanted: Wanted, path: str) -> tuple[Findings, float]:
 def simulate_seed(
     wanted: Wanted, seed: int, machine: type[Any] | None = None
 ) -> tuple[Scenario, Outcome]:
-    """The simulation of a seed: the first drawing in which enough faults had an effect."""
+    """The simulation of a seed: the first drawing in which enough faults had an effect, and of
+    which the checkers can tell whether all was well.
+    """
     for attempt in range(ATTEMPTS):
         scenario = draw(
             wanted.protocol, seed, attempt=attempt, profile=wanted.profile, fixed=wanted.fixed
         )
         outcome = simulate(scenario, machine)
-        if outcome.violation is not None or outcome.effective_faults >= FAULTS_MIN:
+        found = outcome.violation
+        if not found.undecided if found else outcome.effective_faults >= FAULTS_MIN:
             break
     return scenario, outcome
 

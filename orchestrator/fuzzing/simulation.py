@@ -22,7 +22,7 @@ from orchestrator.core.models import TXN
 from orchestrator.core.per_level import check_levels
 from orchestrator.core.registry import Slot
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import VALID, Evidence, key_text
+from orchestrator.core.verdict import UNDECIDED, VALID, Evidence, key_text
 from orchestrator.errors import ConfigError, EnvironmentFailure
 from orchestrator.fuzzing.cluster import Chosen, FuzzedCluster
 from orchestrator.fuzzing.load import ScenarioLoad
@@ -41,12 +41,15 @@ TELLING: Final = 3
 
 @dataclass(frozen=True)
 class Violation:
-    """``property``: a level, ``invariant`` or ``liveness``. ``at_ns``: when it had shown."""
+    """``property``: a level, ``invariant`` or ``liveness``. ``at_ns``: when it had shown.
+    ``undecided``: the checker could not tell, which is no success either.
+    """
 
     property: str
     explanation: str
     witness: tuple[Mapping[str, Any], ...] = ()
     at_ns: int | None = None
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
         if found.verdict != VALID:
             returns = [each["returned_ns"] or each["invoked_ns"] for each in found.witness]
             at_ns = max(returns) if returns else None
-            return Violation(found.level, found.explanation, found.witness, at_ns)
+            undecided = found.verdict == UNDECIDED
+            return Violation(found.level, found.explanation, found.witness, at_ns, undecided)
     left = cluster.unfinished()
     if whole and any(left):
         return Violation(
