@@ -14,7 +14,6 @@ from sim_faults import Outcome, configured, simulate
 
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.protocols.raft import Raft
 
 PROTOCOL = {"name": "raft", "election_timeout": "60ms", "heartbeat": "10ms"}
 MIXED_READS = "client.reads={linearizable: 2, sequential: 1, eventual: 1}"
@@ -38,18 +37,18 @@ class Profile:
         protocol = PROTOCOL | dict(self.protocol)
         return {"protocol": protocol, "replicas": self.replicas, "nodes": self.nodes}
 
-    def run(self, seed: int, machine: type[Raft] = Raft) -> Outcome:
+    def run(self, seed: int) -> Outcome:
         """One simulation, watched; raises AssertionError for what the watch sees."""
         config = configured(seed, self.system, *self.overrides, self.administration(seed))
         watch = RaftWatch()
-        outcome = simulate(config, machine=machine, faults=self.faults, watch=watch)
+        outcome = simulate(config, faults=self.faults, watch=watch)
         watch.finish()
         return outcome
 
-    def problem(self, seed: int, machine: type[Raft] = Raft) -> str:
+    def problem(self, seed: int) -> str:
         """What is wrong, with the seed; empty where all is well."""
         try:
-            found = self.run(seed, machine).problem
+            found = self.run(seed).problem
         except AssertionError as error:
             return f"seed {seed}: {error}"
         return found and f"seed {seed}: {found}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from machine_bench import Bench, among
 from sim_faults import configured, problem_of
-from twins_quorum import QUICK, TWINS, ReusesTags
+from twins_quorum import QUICK, ReusesTags
 
 from orchestrator.core.levels import CODES, LINEARIZABLE, REGULAR
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClaimContext, Op
@@ -16,7 +16,6 @@ from orchestrator.protocols._quorum_messages import Store, Stored
 from orchestrator.protocols.abd import Abd, Params
 
 HARD = {"gap_ns": 40 * NS_PER_MS}
-ABD_TWINS = [twin for twin in TWINS if twin.machine.__mro__[1] is Abd]
 
 
 def bench_of(nodes: int = 3, **options: Any) -> Bench:
@@ -224,22 +223,3 @@ def test_histories_are_linearizable_and_nodes_converge(seed: int) -> None:
 def test_many_histories_are_linearizable_and_nodes_converge() -> None:
     for seed in range(1000, 1300):
         assert problem_of(fault_config(seed), faults=HARD) == "", f"seed {seed}"
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("twin", ABD_TWINS, ids=lambda twin: twin.name)
-def test_faults_catch_each_twin(twin: Any) -> None:
-    found = (
-        problem_of(
-            configured(seed, twin.system, *twin.overrides), machine=twin.machine, faults=HARD
-        )
-        for seed in range(100)
-    )
-    assert next((problem for problem in found if problem), "") != ""
-
-
-def test_faults_catch_a_twin_that_forgets_its_tags() -> None:
-    (twin,) = [each for each in ABD_TWINS if each.name == "abd_forgets_tags"]
-    config = configured(0, twin.system, *twin.overrides)
-    assert "returned" in problem_of(config, machine=twin.machine, faults=HARD)

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from machine_bench import Bench, Wanted, among, everything
 from sim_faults import configured, problem_of
-from twins import Twin
-from twins_causal import TWINS
 
 from orchestrator.core import levels
 from orchestrator.core.levels import CODES
@@ -385,16 +383,3 @@ def test_each_read_gets_the_level_that_it_asks_for(tracking: str) -> None:
         system = {"protocol": {"name": "causal", "tracking": tracking}, "replicas": 3}
         overrides = ("client.sticky=false", "system.network.ordering=none", mixed, "duration=1s")
         assert problem_of(configured(seed, system, *overrides), faults=HARD) == "", f"seed {seed}"
-
-
-@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
-def test_faults_catch_a_broken_twin(twin: Twin) -> None:
-    problems = (
-        problem_of(
-            configured(seed, twin.system, *twin.overrides, "duration=1s"),
-            machine=twin.machine,
-            faults=HARD,
-        )
-        for seed in range(60)
-    )
-    assert next((problem for problem in problems if problem), ""), twin.why

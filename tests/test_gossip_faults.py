@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from sim_faults import Outcome, configured, problem_of, simulate
-from twins import Twin
-from twins_gossip import TWINS
+from sim_faults import Outcome, configured, simulate
 
 from orchestrator.core.machine import OK, READ, UNKNOWN
 from orchestrator.core.units import NS_PER_MS
@@ -51,16 +49,3 @@ def test_faults_lose_and_double_nothing(data: str) -> None:
         assert outcome.problem == ""
         assert miscounted(outcome) == "", f"seed {seed}"
         assert (outcome.history.outcome == OK).sum() > 100
-
-
-@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
-def test_faults_catch_a_broken_twin(twin: Twin) -> None:
-    problems = (
-        problem_of(
-            configured(seed, twin.system, *twin.overrides, "duration=1s"),
-            machine=twin.machine,
-            faults=HARD,
-        )
-        for seed in range(10)
-    )
-    assert next((problem for problem in problems if problem), ""), twin.why

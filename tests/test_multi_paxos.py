@@ -1,15 +1,13 @@
-"""Multi-Paxos under faults, and twins of it that must be caught."""
+"""Multi-Paxos under faults, and what it claims."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from multi_paxos_watch import SlotWatch
 from sim_faults import configured, problem_of
-from twins import Twin
-from twins_multi_paxos import BUSY, QUICK, TWINS
+from twins_multi_paxos import BUSY, QUICK
 
 from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, SEQUENTIAL
 from orchestrator.core.machine import (
@@ -32,25 +30,6 @@ PROFILES: tuple[tuple[tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (
     (BUSY, {"reads": "lease"}, {"crashes": 0.2, "hunt": 0.8, "gap_ns": 40 * NS_PER_MS}),
     (("client.reads={linearizable: 1, sequential: 1, eventual: 1}",), {}, {}),
 )
-HUNTED: dict[str, Any] = {
-    "gap_ns": 40 * NS_PER_MS,
-    "away_ns": 50 * NS_PER_MS,
-    "hunt": 0.7,
-    "crashes": 0.5,
-    "loss": 0.02,
-}
-CUT_OFF = HUNTED | {
-    "gap_ns": 30 * NS_PER_MS,
-    "away_ns": 60 * NS_PER_MS,
-    "crashes": 0.1,
-    "hunt": 0.8,
-}
-BLINKING = HUNTED | {"gap_ns": 10 * NS_PER_MS, "away_ns": 4 * NS_PER_MS, "crashes": 0.9, "hunt": 0}
-FAULTS: Mapping[str, dict[str, Any]] = {
-    "forgets its promise": BLINKING,
-    "answers any prepare": CUT_OFF,
-    "lease from the answer": CUT_OFF,
-}
 
 
 # --- under faults -----------------------------------------------------------------------
@@ -72,33 +51,6 @@ def test_faults_break_nothing() -> None:
 def test_many_faults_break_nothing() -> None:
     for seed in range(100, 400):
         assert fault_problem(seed) == "", f"seed {seed}"
-
-
-def first_caught(twin: Twin, seeds: range, machine: type[Any] | None = None) -> int | None:
-    """The first seed whose faults show that something is wrong."""
-    faults = FAULTS.get(twin.name, HUNTED)
-    for seed in seeds:
-        config = configured(seed, twin.system, *twin.overrides)
-        if problem_of(config, machine=machine or twin.machine, faults=faults):
-            return seed
-    return None
-
-
-RARELY_CAUGHT = ("forgets its promise", "answers any prepare")
-QUICKLY_CAUGHT = [twin for twin in TWINS if twin.name not in RARELY_CAUGHT]
-
-
-@pytest.mark.parametrize("twin", QUICKLY_CAUGHT, ids=lambda twin: twin.name)
-def test_faults_catch_a_broken_twin(twin: Twin) -> None:
-    assert first_caught(twin, range(40)) is not None
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
-def test_many_faults_catch_a_broken_twin_only(twin: Twin) -> None:
-    assert first_caught(twin, range(500)) is not None
-    assert first_caught(twin, range(60), MultiPaxos) is None
 
 
 def test_claims_need_what_a_restart_remembers() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from machine_bench import Bench, among
 from sim_faults import FINAL_SESSION, configured, problem_of, simulate
-from twins_quorum import QUICK, TWINS
+from twins_quorum import QUICK
 
 from orchestrator.core.levels import CODES, EVENTUAL, LINEARIZABLE, MONOTONIC_READS, REGULAR
 from orchestrator.core.machine import OK, READ, WRITE, ClaimContext, ClusterView, Op
@@ -22,7 +22,6 @@ from orchestrator.protocols._quorum_ring import ring_of
 from orchestrator.protocols.quorum import Params, Quorum
 
 HARD = {"gap_ns": 40 * NS_PER_MS}
-QUORUM_TWINS = [twin for twin in TWINS if twin.machine.__mro__[1] is Quorum]
 PLAIN = {"repair": False, "handoff": False}
 
 
@@ -346,27 +345,3 @@ def test_claims_hold_under_many_faults(choices: dict[str, Any]) -> None:
 def test_claims_hold_on_more_nodes_under_many_faults(choices: dict[str, Any]) -> None:
     for seed in range(1000, 1100):
         assert spread_problem(seed, choices) == "", f"seed {seed}"
-
-
-def caught_within(twin: Any, seeds: int) -> str:
-    """What the first of so many seeds shows that finds the twin out."""
-    found = (
-        problem_of(
-            configured(seed, twin.system, *twin.overrides), machine=twin.machine, faults=HARD
-        )
-        for seed in range(seeds)
-    )
-    return next((problem for problem in found if problem), "")
-
-
-@pytest.mark.parametrize("name", ["quorum_claims_regular", "quorum_forgets_hints"])
-def test_faults_catch_a_twin_at_once(name: str) -> None:
-    (twin,) = [each for each in QUORUM_TWINS if each.name == name]
-    assert caught_within(twin, 3) != ""
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("twin", QUORUM_TWINS, ids=lambda twin: twin.name)
-def test_faults_catch_each_twin(twin: Any) -> None:
-    assert caught_within(twin, 100) != ""
