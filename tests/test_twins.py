@@ -100,6 +100,10 @@ def test_a_kept_scenario_catches_its_twin_and_not_the_machine(name: str) -> None
     assert right.violation is None, right.violation
 
 
+def test_every_twin_has_a_kept_scenario() -> None:
+    assert sorted(path.stem for path in SCENARIOS.glob("*.yaml")) == sorted(map(slug, TWINS))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @every_twin
