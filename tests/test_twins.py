@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from twins import Twin
 
-from orchestrator.core.registry import Family, plugin
+from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.errors import ArchbenchError
 from orchestrator.fuzz import Wanted, simulate_seed
 from orchestrator.fuzzing.minimise import minimise
@@ -34,16 +34,10 @@ def all_twins() -> list[Twin]:
     return [twin for name in modules for twin in importlib.import_module(name).TWINS]
 
 
-def protocol_of(twin: Twin) -> str:
-    """The protocol, or the layer over protocols that are drawn."""
-    slot = "protocol" if "protocol" in twin.system else "transactions"
-    return str(twin.system[slot]["name"])
-
-
 def slug(twin: Twin) -> str:
     """``raft-forgets_its_vote``: the name of its scenario."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+", "_", twin.name).lower().strip("_")
-    return f"{protocol_of(twin)}-{words.removeprefix(protocol_of(twin) + '_')}"
+    return f"{twin.protocol}-{words.removeprefix(twin.protocol + '_')}"
 
 
 TWINS = all_twins()
@@ -51,26 +45,23 @@ every_twin = pytest.mark.parametrize("twin", TWINS, ids=slug)
 
 
 def fixed_parameters(twin: Twin) -> dict[str, Any]:
-    """What the twin is about is not drawn, nor any word or switch that it leaves as it is."""
-    if "protocol" not in twin.system:
-        return {}
-    params = plugin(Family.PROTOCOL, protocol_of(twin)).params
-    fixed: dict[str, Any] = {}
-    for field in dataclasses.fields(params):
-        given = twin.system["protocol"].get(field.name)
-        if field.metadata.get("quantity") == "duration":
-            continue
-        if given is not None:
-            fixed[field.name] = given
-        elif "options" in field.metadata or field.type == "bool":
-            fixed[field.name] = field.default
-    return fixed
+    """What the twin is about is not drawn, nor any word or switch of a protocol's.
+
+    Those that it does not fix are as they are by default.
+    """
+    if twin.protocol in plugins(Family.TRANSACTIONS):
+        return dict(twin.fixed)
+    params = dataclasses.fields(plugin(Family.PROTOCOL, twin.protocol).params)
+    words = [each for each in params if "options" in each.metadata or each.type == "bool"]
+    fixed = {each.name: each.default for each in words} | dict(twin.fixed)
+    order = [each.name for each in params]
+    return {name: fixed[name] for name in sorted(fixed, key=order.index)}
 
 
 def hunts(twin: Twin) -> list[Wanted]:
     """Its profiles, in turn."""
     fixed = fixed_parameters(twin)
-    return [Wanted(protocol_of(twin), profile, fixed) for profile in twin.profiles]
+    return [Wanted(twin.protocol, profile, fixed) for profile in twin.profiles]
 
 
 def hunt(twin: Twin, seeds: int) -> tuple[int, Wanted, Any, Any] | None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 from machine_bench import Bench
-from twins import Twin
-from twins_two_phase_commit import TWINS
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import (
@@ -283,12 +281,3 @@ def test_the_faults_reach_what_they_are_to_reach(tmp_path: Path) -> None:
         for name, count in outcome.marks.items():
             marks[name] = marks.get(name, 0) + count
     assert all(marks.get(name) for name in ("commit", "abort", "resolve", "lock_conflict"))
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
-def test_a_broken_rule_is_found(twin: Twin) -> None:
-    wanted = Wanted("two_phase_commit")
-    outcomes = (simulate_seed(wanted, seed, twin.machine)[1] for seed in range(60))
-    assert any(outcome.violation is not None for outcome in outcomes), twin.why

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Twin:
-    """``system`` holds protocol parameters and replicas, ``overrides`` the rest of the config.
+    """``protocol`` is what is fuzzed (it may be a layer), ``fixed`` the parameters not drawn.
 
     ``profiles``: those of the fuzzer that find it.
     """
 
     name: str
     machine: type[Any]
-    system: dict[str, Any]
-    overrides: tuple[str, ...]
+    protocol: str
     why: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     profiles: tuple[str, ...] = ("mixed", "recovery")

@@ -65,24 +65,12 @@ class ReusesNumbers(Causal):
         self._logs[self._node] = Log(self._node)
 
 
-# Slow links and few keys, so that writes which depend on each other race.
-RACING = (
-    "client.sticky=false",
-    "system.network.ordering=none",
-    "system.network.delay.mean=8ms",
-    "workload.keys=2",
-    "arrival.think_time.mean=5ms",
-)
-
-
-def _twin(machine: type[Causal], tracking: str, why: str, replicas: int = 3) -> Twin:
-    protocol = {"name": "causal", "tracking": tracking, "interval": "20ms"}
-    system = {"protocol": protocol, "replicas": replicas}
-    return Twin(machine.__name__, machine, system, RACING, why)
+def _twin(machine: type[Causal], tracking: str, why: str) -> Twin:
+    return Twin(machine.__name__, machine, "causal", why, {"tracking": tracking})
 
 
 TWINS = [
-    _twin(AppliesAtOnce, DEPENDENCIES, "a write shows before what it depends on", 5),
+    _twin(AppliesAtOnce, DEPENDENCIES, "a write shows before what it depends on"),
     _twin(ServesAtOnce, VECTORS, "a session that moved does not find what it has seen"),
     _twin(ArbitratesByNode, VECTORS, "a write does not replace what its session had read"),
     _twin(ArbitratesByArrival, DEPENDENCIES, "replicas settle a conflict differently"),

@@ -73,11 +73,7 @@ class OnlyRumours(Gossip):
 
 
 def _twin(machine: type[Gossip], data: str, why: str, *, push: bool = True) -> Twin:
-    update = {REGISTER: "write", COUNTER: "increment", SET: "add"}[data]
-    protocol = {"name": "gossip", "data": data, "push": push, "interval": "20ms"}
-    system = {"protocol": protocol, "replicas": 3}
-    overrides = ("client.sticky=false", f"workload.update={update}")
-    return Twin(machine.__name__, machine, system, overrides, why)
+    return Twin(machine.__name__, machine, "gossip", why, {"data": data, "push": push})
 
 
 TWINS = [

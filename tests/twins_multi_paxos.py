@@ -91,9 +91,6 @@ class LeaseFromTheAnswer(MultiPaxos):
 
 
 QUICK = {"name": "multi_paxos", "election_timeout": "60ms", "heartbeat": "10ms"}
-HASTY = {"name": "multi_paxos", "election_timeout": "24ms", "heartbeat": "6ms"}
-LEASE = QUICK | {"heartbeat": "30ms", "reads": "lease"}
-SLOW_NETWORK = ("system.network.delay.mean=8ms", "system.network.ordering=none")
 BUSY = (
     "client.sticky=false",
     "clients=6",
@@ -106,46 +103,42 @@ TWINS = [
     Twin(
         "forgets its promise",
         ForgetsItsPromise,
-        {"protocol": HASTY, "replicas": 3},
-        SLOW_NETWORK,
+        "multi_paxos",
         "an old leader's value is accepted behind the back of a new one",
-        ("blinking",),
+        profiles=("blinking",),
     ),
     Twin(
         "ignores accepted values",
         IgnoresAcceptedValues,
-        {"protocol": QUICK, "replicas": 3},
-        (),
+        "multi_paxos",
         "a slot that was decided is decided anew",
     ),
     Twin(
         "persists no acceptance",
         PersistsNoAcceptance,
-        {"protocol": QUICK, "replicas": 3},
-        (),
+        "multi_paxos",
         "a crash takes away an acceptance that was counted",
     ),
     Twin(
         "takes any ballot for chosen",
         TakesAnyBallotForChosen,
-        {"protocol": QUICK, "replicas": 5},
-        (),
+        "multi_paxos",
         "a value that lost against another is executed",
     ),
     Twin(
         "answers any prepare",
         AnswersAnyPrepare,
-        {"protocol": LEASE, "replicas": 3},
-        BUSY,
+        "multi_paxos",
         "a leader reads under a lease while another one writes",
+        {"reads": "lease"},
         ("isolation",),
     ),
     Twin(
         "lease from the answer",
         LeaseFromTheAnswer,
-        {"protocol": LEASE, "replicas": 3},
-        BUSY,
+        "multi_paxos",
         "the lease outlives the loyalty that it rests on",
+        {"reads": "lease"},
         ("isolation",),
     ),
 ]

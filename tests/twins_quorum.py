@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twins import Twin
 
 from orchestrator.core.levels import LINEARIZABLE, REGULAR
@@ -95,54 +93,45 @@ class ReusesTags(Abd):
         self._spread(pending, copy_of(pending.op, tag), effects)
 
 
-def _system(name: str, **choices: Any) -> dict[str, Any]:
-    return {"protocol": {"name": name} | QUICK | choices, "replicas": 3}
-
-
-_ROAMING = ("client.sticky=false",)
-
 TWINS = [
     Twin(
         "quorum_claims_regular",
         ClaimsRegular,
-        _system("quorum", read_quorum=1, write_quorum=2),
-        _ROAMING,
+        "quorum",
         "R 1 + W 2 is not above N 3: a read may ask only the replica that missed the write",
+        {"read_quorum": 1, "write_quorum": 2},
     ),
     Twin(
         "quorum_claims_linearizable",
         ClaimsLinearizable,
-        _system("quorum"),
-        _ROAMING,
+        "quorum",
         "nothing is written back: a later read finds an older value",
     ),
     Twin(
         "quorum_forgets_hints",
         ForgetsHints,
-        _system("quorum", repair=False),
-        (*_ROAMING, "workload.keys=200", "system.network.loss=0.05"),
+        "quorum",
         "a write whose coordinator crashed reaches some replicas only",
+        {"repair": False},
     ),
     Twin(
         "quorum_reuses_dots",
         ReusesDots,
-        _system("quorum", conflicts="siblings"),
-        (*_ROAMING, "system.node.storage.sync.mean=10ms"),
+        "quorum",
         "two values have one dot, and replicas keep different ones for good",
+        {"conflicts": "siblings"},
     ),
     Twin(
         "abd_skips_write_back",
         SkipsWriteBack,
-        _system("abd"),
-        _ROAMING,
+        "abd",
         "a value that one read found is not there for the next",
-        ("isolation",),
+        profiles=("isolation",),
     ),
     Twin(
         "abd_forgets_tags",
         ForgetsTags,
-        _system("abd"),
-        _ROAMING,
+        "abd",
         "a majority that restarted knows nothing of an acknowledged write",
     ),
 ]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from raft_profiles import PROFILES
 from twins import Twin
 
 from orchestrator.core.machine import READING, Effect, Op, Persist, Send
@@ -163,43 +162,25 @@ class KeepsCutMembers(Raft):
             members.append(index, current)
 
 
-HEAVY_IN = {
-    SkipsLogMatching: "five",
-    CommitsOldTerms: "short_reigns",
-    ForgetsItsVote: "elections",
-    AcknowledgesEarly: "crashes",
-    ReadsWithoutRound: "read_index",
-    ReadsBeforeItsTerm: "read_index",
-    LeaseFromTheAnswer: "late_answers",
-    LeaseInTransfer: "lease",
-    ForgetsSessions: "snapshots",
-    InstallsOverMore: "stale_snapshots",
-    ForgetsTheTail: "snapshots",
-    ChangesAtOnce: "hasty_members",
-    ChangesTogether: "hasty_members",
-    KeepsCutMembers: "hasty_members",
-}
-"""The profile that shows what each one does."""
-
-FUZZED_IN = {
-    CommitsOldTerms: "succession",
-    ForgetsItsVote: "blinking",
-    LeaseFromTheAnswer: "isolation",
-    LeaseInTransfer: "membership",
-    InstallsOverMore: "isolation",
-    ChangesAtOnce: "membership",
-    ChangesTogether: "membership",
-    KeepsCutMembers: "membership",
-}
-"""The fuzzer's profile, where it takes a special one."""
+def _twin(machine: type[Raft], profile: str = "", **fixed: Any) -> Twin:
+    """``profile``: the fuzzer's, where it takes a special one."""
+    made = Twin(machine.__name__, machine, "raft", machine.__doc__ or "", fixed)
+    return replace(made, profiles=(profile,)) if profile else made
 
 
-def _twin(machine: type[Raft], profile: str) -> Twin:
-    heavy = PROFILES[profile]
-    overrides = (*heavy.overrides, heavy.administration(1))
-    twin = Twin(machine.__name__, machine, heavy.system, overrides, machine.__doc__ or "")
-    fuzzed_in = FUZZED_IN.get(machine)
-    return replace(twin, profiles=(fuzzed_in,)) if fuzzed_in else twin
-
-
-TWINS = [_twin(machine, profile) for machine, profile in HEAVY_IN.items()]
+TWINS = [
+    _twin(SkipsLogMatching),
+    _twin(CommitsOldTerms, "succession", in_flight=1),
+    _twin(ForgetsItsVote, "blinking"),
+    _twin(AcknowledgesEarly),
+    _twin(ReadsWithoutRound, reads="read_index"),
+    _twin(ReadsBeforeItsTerm, reads="read_index"),
+    _twin(LeaseFromTheAnswer, "isolation", reads="lease", clock_drift=0),
+    _twin(LeaseInTransfer, "membership", reads="lease"),
+    _twin(ForgetsSessions, snapshot_every=8, snapshot_chunk="150B"),
+    _twin(InstallsOverMore, "isolation", snapshot_every=4, snapshot_chunk="64KiB"),
+    _twin(ForgetsTheTail, snapshot_every=8, snapshot_chunk="150B"),
+    _twin(ChangesAtOnce, "membership"),
+    _twin(ChangesTogether, "membership"),
+    _twin(KeepsCutMembers, "membership"),
+]

@@ -134,7 +134,7 @@ def with_state(careless: type[Transactions]) -> type[Any]:
 
 
 def twin(name: str, machine: type[Any], why: str) -> Twin:
-    return Twin(name, machine, {"transactions": {"name": "two_phase_commit"}}, (), why)
+    return Twin(name, machine, "two_phase_commit", why)
 
 
 TWINS = [

@@ -30,8 +30,6 @@ from orchestrator.protocols.chain import Chain
 from orchestrator.protocols.craq import Craq
 from orchestrator.protocols.primary_backup import Params, PrimaryBackup
 
-QUICK = {"heartbeat": "10ms", "lease": "60ms", "resend": "40ms", "keep": 8}
-
 # --- rules of views that all three keep -------------------------------------------------
 
 
@@ -257,134 +255,119 @@ class TakesDirtyForClean(Craq):
         return True
 
 
-def _system(name: str, replicas: int = 3, **choices: Any) -> dict[str, Any]:
-    return {"protocol": {"name": name} | QUICK | choices, "replicas": replicas}
+def _twin(name: str, machine: type[Any], protocol: str, why: str, **fixed: Any) -> Twin:
+    return Twin(name, machine, protocol, why, {"keep": 8} | fixed)
 
 
-_ROAMING = ("client.sticky=false",)
-_SLOW_SYNC = (*_ROAMING, "system.node.storage.sync.mean=5ms")
-_BACKUP = _system("primary_backup")
-_SEMI = _system("primary_backup", mode="semi_sync")
-_STATIC = _system("primary_backup", failover=False)
 _LEASE = "somebody who cannot know of the new view answers with what was true in the old one"
 
 TWINS = [
-    Twin("primary_backup_ignores_lease", IgnoresLeaseBackup, _BACKUP, _ROAMING, _LEASE),
-    Twin("chain_ignores_lease", IgnoresLeaseChain, _system("chain"), _ROAMING, _LEASE),
-    Twin("craq_ignores_lease", IgnoresLeaseCraq, _system("craq"), _ROAMING, _LEASE),
-    Twin("primary_backup_hasty_successor", HastyBackup, _BACKUP, _ROAMING, _LEASE),
-    Twin("chain_hasty_successor", HastyChain, _system("chain"), _ROAMING, _LEASE),
-    Twin("craq_hasty_successor", HastyCraq, _system("craq"), _ROAMING, _LEASE),
-    Twin(
+    _twin("primary_backup_ignores_lease", IgnoresLeaseBackup, "primary_backup", _LEASE),
+    _twin("chain_ignores_lease", IgnoresLeaseChain, "chain", _LEASE),
+    _twin("craq_ignores_lease", IgnoresLeaseCraq, "craq", _LEASE),
+    _twin("primary_backup_hasty_successor", HastyBackup, "primary_backup", _LEASE),
+    _twin("chain_hasty_successor", HastyChain, "chain", _LEASE),
+    _twin("craq_hasty_successor", HastyCraq, "craq", _LEASE),
+    _twin(
         "primary_backup_any_epoch",
         AnyEpochBackup,
-        _BACKUP,
-        _ROAMING,
+        "primary_backup",
         "a deposed primary's writes get places that the new one gave to others",
     ),
-    Twin(
+    _twin(
         "chain_any_epoch",
         AnyEpochChain,
-        _system("chain"),
-        _ROAMING,
+        "chain",
         "a deposed head's writes get places that the new one gave to others",
     ),
-    Twin(
+    _twin(
         "primary_backup_breaks_seal",
         BreaksSeal,
-        _SEMI,
-        _ROAMING,
+        "primary_backup",
         "a write is acknowledged by a backup that had reported to hold less",
+        mode="semi_sync",
     ),
-    Twin(
+    _twin(
         "primary_backup_forgets_vows",
         ForgetsSeal,
-        _SEMI,
-        _ROAMING,
+        "primary_backup",
         "a node is back in a view that is over, and acknowledges what a deposed primary sends",
+        mode="semi_sync",
     ),
-    Twin(
+    _twin(
         "primary_backup_keeps_what_nobody_has",
         KeepsWhatNobodyHas,
-        _BACKUP,
-        _ROAMING,
+        "primary_backup",
         "the copy of a node that comes back differs for good",
     ),
-    Twin(
+    _twin(
         "primary_backup_forgetful_authority",
         ForgetfulAuthority,
-        _BACKUP,
-        _ROAMING,
+        "primary_backup",
         "two views have one epoch",
     ),
-    Twin(
+    _twin(
         "primary_backup_promotes_the_next",
         PromotesTheNext,
-        _SEMI,
-        _ROAMING,
+        "primary_backup",
         "the new primary lacks writes that another backup had acknowledged",
+        mode="semi_sync",
     ),
-    Twin(
+    _twin(
         "primary_backup_any_backup_will_do",
         AnyBackupWillDo,
-        _SEMI,
-        _ROAMING,
+        "primary_backup",
         "of the two that had a write both are gone",
+        mode="semi_sync",
     ),
-    Twin(
+    _twin(
         "primary_backup_async_claims_too_much",
         ClaimsTooMuch,
-        _system("primary_backup", mode="async"),
-        _ROAMING,
+        "primary_backup",
         "only the primary had the write",
+        mode="async",
     ),
-    Twin(
+    _twin(
         "primary_backup_sends_unflushed",
         SendsUnflushed,
-        _STATIC,
-        _SLOW_SYNC,
+        "primary_backup",
         "a backup holds a write that its primary has lost",
+        failover=False,
     ),
-    Twin(
+    _twin(
         "primary_backup_serves_before_it_knows",
         ServesBeforeItKnows,
-        _BACKUP,
-        _SLOW_SYNC,
+        "primary_backup",
         "what was read before a crash is not there after it",
     ),
-    Twin(
+    _twin(
         "chain_answers_from_the_middle",
         AnswersFromTheMiddle,
-        _system("chain"),
-        _ROAMING,
+        "chain",
         "a write is answered that a read at the tail does not see",
     ),
-    Twin(
+    _twin(
         "chain_reads_in_the_middle",
         ReadsInTheMiddle,
-        _system("chain"),
-        _ROAMING,
+        "chain",
         "a middle node does not know yet what the tail has answered with",
     ),
-    Twin(
+    _twin(
         "chain_tail_serves_early",
         TailServesEarly,
-        _system("chain"),
-        _ROAMING,
+        "chain",
         "a new tail lacks what was committed before",
     ),
-    Twin(
+    _twin(
         "craq_serves_dirty",
         ServesDirty,
-        _system("craq"),
-        _ROAMING,
+        "craq",
         "a node nearer to the head shows a write that the next read elsewhere does not",
     ),
-    Twin(
+    _twin(
         "craq_takes_dirty_for_clean",
         TakesDirtyForClean,
-        _system("craq"),
-        _ROAMING,
+        "craq",
         "the tail has committed the write already",
     ),
 ]

@@ -54,9 +54,6 @@ class Link(Copy):
     def _committed_more(self, effects: list[Effect]) -> None:
         """The tail tells the head and its predecessor, every other node its predecessor."""
         committed = self._order.committed
-        for target in self._downstream:
-            # The tail holds it, so everybody on the way to it does.
-            self._have[target] = max(self._have[target], committed)
         members = self._membership.view.members
         head, is_tail = members[0], members[-1] == self._node
         if head == self._node or self._node not in members:
@@ -66,6 +63,14 @@ class Link(Copy):
             effects.append(Send(head, message))
         if self._upstream != head:
             effects.append(Send(self._upstream, message))
+
+    def _acknowledge(self, source: int, message: Acknowledge, effects: list[Effect]) -> None:
+        for target in self._downstream:
+            # Who says so holds it, so everybody on the way there does. What somebody upstream says
+            # is no sign of that: a tail that has just joined may lack what was committed before.
+            known = min(message.committed, self._order.last)
+            self._have[target] = max(self._have[target], known)
+        super()._acknowledge(source, message, effects)
 
     def _received_writes(self, source: int, new: bool, effects: list[Effect]) -> None:
         if not new:
