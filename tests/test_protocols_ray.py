@@ -25,7 +25,6 @@ pytestmark = pytest.mark.serial
 # Time-outs that a short run sees run out, and yet bear a busy machine.
 QUICK: dict[str, dict[str, Any]] = {
     "abd": {"resend": "50ms"},
-    "abd": {"resend": "50ms"},
     "chain": {"heartbeat": "30ms", "lease": "300ms", "resend": "100ms"},
     "craq": {"heartbeat": "30ms", "lease": "300ms", "resend": "100ms"},
     "epaxos": {"recovery": "200ms", "resend": "50ms"},
