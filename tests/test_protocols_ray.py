@@ -34,7 +34,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "raft": {"election_timeout": "200ms", "heartbeat": "30ms"},
 }
 PROTOCOLS = [name for name in plugins(Family.PROTOCOL) if name != "unreplicated"]
-HINTED = ("abd", "quorum")
 VICTIM = 0
 """Whoever leads at first."""
 
@@ -71,12 +70,9 @@ def test_what_is_claimed_holds_through_the_crash_of_the_leader(
     context = ClaimContext(3, False, "fsync", 3, restarts=True, crashes=True)
     claimed = store.protocol.implementation.claims(store.protocol.params, context)
     digests = [each.contents_digest for each in record.nodes if each.contents_digest != NO_COPY]
-    # Whether hints have reached everybody so soon after a kill is judged in simulations only.
-    hinted = protocol in HINTED
-    judged = claimed - {levels.EVENTUAL} if hinted else claimed
-    found = check_levels(record.history, judged, Evidence(digests=digests))
+    found = check_levels(record.history, claimed, Evidence(digests=digests))
     assert found.verdict == VALID, [each.explanation for each in found.verdicts]
-    if levels.EVENTUAL in levels.closure(claimed) and not hinted:
+    if levels.EVENTUAL in levels.closure(claimed):
         assert len(set(digests)) == 1
     late = record.history.intended_ns > 2 * NS_PER_S
     assert (record.history.outcome[late] == OK).mean() > 0.5

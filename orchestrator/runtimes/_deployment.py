@@ -31,7 +31,7 @@ STALL_S: Final = 30.0
 """A load that ends by itself (a trace) is given up after this long without progress."""
 START_MARGIN_NS: Final = 60 * NS_PER_MS
 START_MARGIN_PER_ACTOR_NS: Final = 6 * NS_PER_MS
-SETTLE_S: Final = 5.0
+SETTLE_S: Final = 2.0
 
 
 def get(references: Any, timeout_s: float, what: str) -> Any:

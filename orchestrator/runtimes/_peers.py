@@ -8,7 +8,6 @@ nodes carry operations of plain Redis clients for each other (``PROXY``) and the
 from __future__ import annotations
 
 import asyncio
-import functools
 import struct
 from abc import abstractmethod
 from collections.abc import Callable
@@ -51,7 +50,7 @@ class Service(Protocol):
         """Write out what everybody has to say."""
 
 
-class Outgoing:
+class Outgoing(asyncio.Protocol):
     """The sending side of the link to one peer; messages are dropped while it is down."""
 
     def __init__(
@@ -71,23 +70,29 @@ class Outgoing:
         self._node = node
         self._address = address
         self._transport: asyncio.WriteTransport | None = None
+        self._lost = asyncio.Event()
         self._pending: list[bytes] = []
         self._task = loop.create_task(self._keep_connected())
 
     async def _keep_connected(self) -> None:
         while True:
-            closed = self._loop.create_future()
+            self._lost.clear()
             try:
-                transport, _ = await self._loop.create_connection(
-                    functools.partial(_Watch, closed), *self._address
-                )
+                await self._loop.create_connection(lambda: self, *self._address)
             except OSError:
                 await asyncio.sleep(RECONNECT_S)
                 continue
-            transport.write(frame(HELLO, _encode(self._node)))
-            self._transport = transport
-            await closed
-            self._transport = None
+            await self._lost.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport.write(frame(HELLO, _encode(self._node)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # At once: a write to a closed transport would raise, and cut off a node's other links.
+        self._transport = None
+        self._lost.set()
 
     @property
     def connected(self) -> bool:
@@ -120,17 +125,6 @@ class Outgoing:
         self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
-
-
-class _Watch(asyncio.Protocol):
-    """Notices the end of an outgoing connection."""
-
-    def __init__(self, closed: asyncio.Future[None]) -> None:
-        self._closed = closed
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._closed.done():
-            self._closed.set_result(None)
 
 
 class Incoming(asyncio.Protocol):
