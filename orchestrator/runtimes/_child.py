@@ -39,9 +39,20 @@ class Child:
         self._control = control
         self._loop = loop
         self._role: Any = None
+        self._broken: EnvironmentFailure | None = None
+        loop.set_exception_handler(self._broke)
         loop.add_reader(control.fileno(), self._readable)
         # The loop makes the socket non-blocking, which would cut large answers short.
         os.set_blocking(control.fileno(), True)
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised: what this process does from now on is nothing to be measured."""
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if self._broken is None:
+            what = f"{type(error).__name__}: {error}" if error else context["message"]
+            where = "".join(traceback.format_exception(error, limit=-4)) if error else ""
+            self._broken = EnvironmentFailure(what, hint=where)
 
     def _readable(self) -> None:
         try:
@@ -52,6 +63,8 @@ class Child:
 
     async def _carry_out(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
+            if self._broken is not None:
+                raise self._broken
             answer = (True, await getattr(self, f"do_{name}")(*arguments))
         except ArchbenchError as error:
             answer = (False, error)
