@@ -23,7 +23,7 @@ COUNTS = {
     "causal": 20,
     "gossip": 20,
 }
-SEEDS = 30
+SEEDS = 40
 WANTED = 100
 KILLED_SHARE = 0.9
 
