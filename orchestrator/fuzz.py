@@ -21,7 +21,7 @@ from orchestrator.fuzzing.simulation import Outcome, Violation, simulate
 FAULTS_MIN: Final = 3
 """A simulation in which fewer faults had an effect is drawn again."""
 ATTEMPTS: Final = 8
-CHUNK: Final = 16
+CHUNK: Final = 8
 """Seeds that one worker takes at a time."""
 PARALLEL_FROM: Final = 100
 """Fewer seeds than that are not worth starting Ray for."""

@@ -353,15 +353,15 @@ def checker(report: Report) -> None:
 
 
 def fuzzer(report: Report) -> None:
-    """Simulated seeds of all protocols, in parallel."""
+    """Simulated seeds of all protocols and layers, in parallel."""
     from orchestrator.core.registry import Family, plugins
     from orchestrator.fuzz import Wanted, fuzz
     from orchestrator.runtimes import ray_cluster
 
     seeds, all_s = 0, 0.0
     with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
-        for protocol in plugins(Family.PROTOCOL):
-            findings, took_s = fuzz(Wanted(protocol), range(200), folder=folder)
+        for protocol in (*plugins(Family.PROTOCOL), *plugins(Family.TRANSACTIONS)):
+            findings, took_s = fuzz(Wanted(protocol), range(400), folder=folder)
             report.note(f"{protocol}: {findings.seeds / took_s * 60:,.0f} seeds a minute")
             if findings.failures:
                 raise RuntimeError(f"{protocol}: {findings.failures[0].violation.explanation}")

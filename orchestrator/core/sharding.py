@@ -207,32 +207,34 @@ class Sharded(Machine):
     def run(self, shard: int, event: Event, now_ns: int, effects: list[Effect]) -> None:
         """Let a shard's machine handle an event; its effects become those of the node."""
         self.reached[shard] = True
+        # By exact type: patterns with fields cost more than all the rest here.
         for effect in self.machines[shard].handle(event, now_ns):
-            match effect:
-                case Send(target, message, overlap, after):
-                    envelope, token = self._envelope(shard, message), self._outer(shard, after)
-                    target = self.outside(target, shard)
-                    effects.append(Send(target, envelope, overlap, token))
-                case Reply():
-                    self.replied(shard, effect, now_ns, effects)
-                case Redirect():
-                    self.redirected(shard, effect, now_ns, effects)
-                case SetTimer(timer, delay_ns):
-                    effects.append(SetTimer(f"{shard}/{timer}", delay_ns))
-                case CancelTimer(timer):
-                    effects.append(CancelTimer(f"{shard}/{timer}"))
-                case Persist(record, token, replaces):
-                    self._token += 1
-                    self._persisting.append((self._token, shard, token))
-                    record = ShardRecord(shard, record)
-                    effects.append(Persist(record, self._token, replaces, group=shard))
-                case Access(token, key, size, kind):
-                    effects.append(Access(self._outer(shard, token), key, size, kind))
-                case Became(role):
-                    self.role = self._role()
-                    effects.append(Became(role, group=shard))
-                case _:
-                    effects.append(effect)
+            kind = type(effect)
+            if kind is Send:
+                target, after = self.outside(effect.target, shard), self._outer(shard, effect.after)
+                envelope = self._envelope(shard, effect.message)
+                effects.append(Send(target, envelope, effect.overlap, after))
+            elif kind is Reply:
+                self.replied(shard, effect, now_ns, effects)
+            elif kind is SetTimer:
+                effects.append(SetTimer(f"{shard}/{effect.timer}", effect.delay_ns))
+            elif kind is Persist:
+                self._token += 1
+                self._persisting.append((self._token, shard, effect.token))
+                record = ShardRecord(shard, effect.record)
+                effects.append(Persist(record, self._token, effect.replaces, group=shard))
+            elif kind is Redirect:
+                self.redirected(shard, effect, now_ns, effects)
+            elif kind is Access:
+                token = self._outer(shard, effect.token)
+                effects.append(Access(token, effect.key, effect.size, effect.kind))
+            elif kind is CancelTimer:
+                effects.append(CancelTimer(f"{shard}/{effect.timer}"))
+            elif kind is Became:
+                self.role = self._role()
+                effects.append(Became(effect.role, group=shard))
+            else:
+                effects.append(effect)
 
     def _outer(self, shard: int, token: int) -> int:
         """The node's own name for a shard's token; 0 stays 0."""

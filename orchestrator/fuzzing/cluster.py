@@ -99,7 +99,7 @@ class FuzzedNode(SimulatedNode):
         return self.pausable
 
     def send(self, target: int, message: Any) -> None:
-        cluster = self.cluster
+        cluster, clock = self.cluster, self.cluster.clock
         copies, late_ns = 1, 0
         nth = self._sent_now(target)
         for index, storm in enumerate(cluster.storms):
@@ -118,10 +118,10 @@ class FuzzedNode(SimulatedNode):
             return
         for copy in range(copies):
             delay_ns = exponential_ns(self._delay_ns, cluster.chance(self.node, target, -copy, nth))
-            due_ns = cluster.clock.current_ns + delay_ns + late_ns
+            due_ns = clock.current_ns + delay_ns + late_ns
             if self._fifo:
                 due_ns = self._last_ns[target] = max(due_ns, self._last_ns.get(target, due_ns))
-            cluster.clock.at(due_ns, cluster.machines[target].arrive, (self.node, message))
+            clock.at(due_ns, cluster.machines[target].arrive, (self.node, message))
 
     def _sent_now(self, target: int) -> int:
         """How many messages it has sent there at this very moment."""
@@ -141,7 +141,10 @@ class FuzzedNode(SimulatedNode):
         super().crash(survivors)
 
     def arrive(self, message: tuple[int, Any]) -> None:
-        self.pausable.ring((super().arrive, message))
+        if self.pausable.paused:
+            self.pausable.ring((self.arrive, message))
+        elif not self.shell.stopped:
+            self.shell.received(*message)
 
     def request(self, request: Any) -> None:
         cluster, op = self.cluster, request[1]

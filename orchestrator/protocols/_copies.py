@@ -391,9 +391,9 @@ class Copy(Stream):
         first = members[0] == self._node
         assert len(self._handles) == (order.last - order.committed if first else 0)
         most = max(order.last, self._floor)
-        assert all(have <= most for have in self._have.values())
-        assert all(through <= most for through in self._through.values())
-        assert all(seen > order.committed for seen, _, _, _ in self._waiting)
+        assert max(self._have.values(), default=0) <= most
+        assert max(self._through.values(), default=0) <= most
+        assert not self._waiting or self._waiting[0][0] > order.committed
         assert self._membership.member or order.last == order.committed
 
     def contents(self) -> Mapping[bytes, Entry]:

@@ -279,6 +279,7 @@ class Order:
     def check(self) -> None:
         assert self.base <= self.committed <= self.last == self.base + len(self.ops)
         assert self.durable <= self.last
-        assert all(first > self.last + 1 for first in self.early)
+        assert not self.early or min(self.early) > self.last + 1
         assert not self._counts_pending or sum(self.pending.values()) == self.last - self.committed
-        assert all(entry.version <= self.committed for entry in self.state.values.values())
+        versions = [entry.version for entry in self.state.values.values()]
+        assert max(versions, default=0) <= self.committed

@@ -326,18 +326,16 @@ class EPaxos(Execution, Machine):
         self._looked_at = (self._looked_at + 1) % self._count
         row = self._rows[self._looked_at]
         for number in range(row.executed + 1, row.top + 1):
-            if (instance := row.instances.get(number)) is not None:
-                self._check_instance(instance)
-
-    def _check_instance(self, instance: Instance) -> None:
-        row, number, deps = instance.row, instance.number, instance.deps
-        assert instance.accepted <= instance.ballot or instance.phase >= COMMITTED
-        assert instance.phase < PRE_ACCEPTED or instance.ops or instance.void
-        assert len(deps) in (0, self._count)
-        assert instance.void or not deps or deps[row] < number
-        if instance.lead is not None:
-            assert (row, instance.ballot) == (self._node, 0)
-            assert instance.phase in (PRE_ACCEPTED, ACCEPTED)
+            if (instance := row.instances.get(number)) is None:
+                continue
+            phase, deps = instance.phase, instance.deps
+            assert instance.accepted <= instance.ballot or phase >= COMMITTED
+            assert phase < PRE_ACCEPTED or instance.ops or instance.void
+            assert not deps or len(deps) == self._count
+            assert instance.void or not deps or deps[instance.row] < number
+            if instance.lead is not None:
+                assert (instance.row, instance.ballot) == (self._node, 0)
+                assert phase in (PRE_ACCEPTED, ACCEPTED)
 
     def contents(self) -> Mapping[bytes, Entry]:
         return self._state.contents()

@@ -70,9 +70,10 @@ class Asker(Sharded):
     def _expire(self, task: Task, now_ns: int, effects: list[Effect]) -> None:
         """The time of its stage is over."""
 
-    def _known(self) -> list[Transactions | None]:
-        """What each shard's state here knows of transactions."""
-        return [machine._state.transactions for machine in self.machines]
+    def _known_in(self, shard: int) -> Transactions | None:
+        """What a shard's state here knows of transactions."""
+        known: Transactions | None = self.machines[shard]._state.transactions
+        return known
 
     # --- asking shards --------------------------------------------------------------------
 
@@ -140,12 +141,12 @@ class Asker(Sharded):
             answered, self._answered_here = self._answered_here, []
             for answer in answered:
                 self._heard(self.node, answer, now_ns, effects)
-        for node, submit in self._submits.items():
-            effects.append(Send(node, submit))
-        self._submits = {}
-        for node, answers in self._answers.items():
-            effects.append(Send(node, Answers(answers)))
-        self._answers = {}
+        if self._submits:
+            effects += [Send(node, submit) for node, submit in self._submits.items()]
+            self._submits = {}
+        if self._answers:
+            effects += [Send(node, Answers(each)) for node, each in self._answers.items()]
+            self._answers = {}
         next_ns = self._agenda.next_ns
         if next_ns is not None and (self._armed_ns is None or next_ns < self._armed_ns):
             self._armed_ns = next_ns

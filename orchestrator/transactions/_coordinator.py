@@ -224,8 +224,9 @@ class Coordinator(Asker):
         before, self._patience_ns = self._patience_ns, {}
         doubtful: dict[Identity, Task] = {}
         decided: dict[Identity, tuple[int, list[int]]] = {}
-        for shard, known in enumerate(self._known()):
-            if known is None or not self.machines[shard].holds_copy:
+        for shard, machine in enumerate(self.machines):
+            known = self._known_in(shard)
+            if known is None or not machine.holds_copy:
                 continue
             for of, part in known.prepared.items():
                 if self._grown_old((shard, of), before, now_ns):

@@ -97,6 +97,8 @@ class TwoPhaseCommit(Coordinator):
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         effects: list[Effect] = []
         match event:
+            case Received() if type(event.message) is self.envelope:
+                effects = super().handle(event, now_ns)
             case Requested():
                 for handle, op in zip(event.handles, event.ops, strict=True):
                     self._begin(handle, op, now_ns, effects)
@@ -126,17 +128,17 @@ class TwoPhaseCommit(Coordinator):
         """Prepared parts and decisions that somebody has not heard of."""
         return sum(
             len(known.prepared) + len(known.decisions)
-            for known, machine in zip(self._known(), self.machines, strict=True)
-            if known is not None and machine.holds_copy
+            for shard, machine in enumerate(self.machines)
+            if (known := self._known_in(shard)) is not None and machine.holds_copy
         )
 
     def check(self) -> None:
-        known = self._known()
         for shard in self.reached:
-            if (parts := known[shard]) is not None:
+            if (parts := self._known_in(shard)) is not None:
                 parts.check()
         super().check()
-        assert all(task.asks for task in self._tasks.values()), "a task waits for nothing"
+        for task in self._tasks.values():
+            assert task.asks, "a task waits for nothing"
 
     # --- for clients ----------------------------------------------------------------------
 
