@@ -6,6 +6,7 @@ when a protocol, or the model of what it costs, does. ``--check`` says whether i
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy
 from orchestrator.config.load import load_mapping
 from orchestrator.config.schema import Config
 from orchestrator.core import levels
-from orchestrator.core.machine import OK, READ, WRITE
+from orchestrator.core.machine import OK, READ, TRANSACTION, WRITE
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -28,23 +29,36 @@ from orchestrator.run import execute
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocols.md"
 REPLICAS = 3
+SHARDS = 3
 ONE_WAY_MS = 1
 ZONES = ("washington_dc", "london", "tokyo")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A protocol with parameters, and the level that its reads ask for (empty: none)."""
+    """A protocol with parameters, the level that its reads ask for (empty: none), and the layer
+    of transactions over its shards (empty: none).
+    """
 
     protocol: str
     parameters: tuple[tuple[str, Any], ...] = ()
     level: str = ""
+    transactions: str = ""
 
     @property
     def title(self) -> str:
         """The protocol and what of its parameters is not the default."""
         chosen = ", ".join(f"{name}: {value}" for name, value in self.parameters)
-        return f"`{self.protocol}`" + (f" ({chosen})" if chosen else "")
+        over = f"`{self.transactions}` over " if self.transactions else ""
+        return f"{over}`{self.protocol}`" + (f" ({chosen})" if chosen else "")
+
+    @property
+    def system(self) -> dict[str, Any]:
+        """What all its configurations say of the system."""
+        chosen: dict[str, Any] = {"protocol": {"name": self.protocol, **dict(self.parameters)}}
+        if self.transactions:
+            chosen |= {"shards": SHARDS, "transactions": {"name": self.transactions}}
+        return chosen
 
 
 ROWS = (
@@ -72,10 +86,14 @@ ROWS = (
     Row("causal"),
     Row("causal", (), levels.EVENTUAL),
     Row("gossip"),
+    Row("raft", transactions="two_phase_commit"),
 )
 
 
 # --- runs -------------------------------------------------------------------------------
+
+YCSB = {"name": "ycsb", "mix": "a", "keys": 1000, "value_size": "100B"}
+TRANSACTIONS = {"name": "transactions", "operations_min": SHARDS, "operations_max": SHARDS}
 
 
 def config(row: Row, *overrides: str, **parts: Any) -> Config:
@@ -85,12 +103,12 @@ def config(row: Row, *overrides: str, **parts: Any) -> Config:
         "experiment": "protocols",
         "runtime": "sim",
         "system": {
-            "protocol": {"name": row.protocol, **dict(row.parameters)},
+            **row.system,
             "replicas": 1 if row.protocol == "unreplicated" else REPLICAS,
             "node": {"cpu": free},
             "network": {"delay": f"{ONE_WAY_MS}ms"},
         },
-        "workload": {"name": "ycsb", "mix": "a", "keys": 1000, "value_size": "100B"},
+        "workload": TRANSACTIONS if row.transactions else YCSB,
         "arrival": {"name": "constant", "rate": "50/s"},
         "client": {"timeout": "5s", "reads": {row.level: 1.0} if row.level else {}},
         "warmup": "2s",
@@ -105,10 +123,18 @@ def measured(loaded: Config) -> RunRecord:
     return execute(parts)
 
 
-def median_ms(record: RunRecord, kind: int) -> float:
+def alone(row: Row, kind: int) -> tuple[str, ...]:
+    """What makes a load one of this kind. Reads and writes are told apart in one load, while all
+    transactions of a load are alike.
+    """
+    return (f"workload.read_share={1 if kind == READ else 0}",) if row.transactions else ()
+
+
+def median_ms(row: Row, record: RunRecord, kind: int) -> float:
     """Median latency of the measured window."""
     history = record.history
-    rows = (history.kind == kind) & (history.outcome == OK)
+    rows = history.kind == (TRANSACTION if row.transactions else kind)
+    rows &= history.outcome == OK
     rows &= history.intended_ns >= record.warmup_ns
     return float(numpy.median(history.returned_ns[rows] - history.intended_ns[rows])) / NS_PER_MS
 
@@ -117,20 +143,22 @@ def messages_per_operation(row: Row, kind: int) -> float:
     """Between nodes, beyond those of an idle cluster."""
     rate = 50.0
 
-    def messages_per_s(mix: str, load: str) -> float:
-        overrides = (f"workload.mix={mix}", f"arrival.rate={load}")
-        record = measured(config(row, *overrides))
+    def messages_per_s(load: str, *overrides: str) -> float:
+        record = measured(config(row, *overrides, f"arrival.rate={load}"))
         first = record.warmup_ns // 100_000_000
         total = sum(int(node.messages[first:].sum()) for node in record.nodes)
         return total / ((record.end_ns - record.warmup_ns) / NS_PER_S)
 
-    # A write mix of half reads: its writes are what its messages have beyond those of the reads.
-    idle = messages_per_s("c", "1/s")
-    reads = (messages_per_s("c", f"{rate:g}/s") - idle) / (rate - 1)
+    only_reads = alone(row, READ) or ("workload.mix=c",)
+    idle = messages_per_s("1/s", *only_reads)
+    reads = (messages_per_s(f"{rate:g}/s", *only_reads) - idle) / (rate - 1)
     if kind == READ:
         return max(0.0, reads)
-    both = (messages_per_s("a", f"{rate:g}/s") - idle) / (rate - 1)
-    return max(0.0, 2 * both - reads)
+    writes = (messages_per_s(f"{rate:g}/s", *alone(row, WRITE)) - idle) / (rate - 1)
+    if row.transactions:
+        return max(0.0, writes)
+    # A mix of half reads: its writes are what its messages have beyond those of the reads.
+    return max(0.0, 2 * writes - reads)
 
 
 def throughput(row: Row) -> float:
@@ -153,11 +181,19 @@ def throughput(row: Row) -> float:
     return float(numpy.count_nonzero(done)) / ((record.end_ns - record.warmup_ns) / NS_PER_S)
 
 
-def wide_area(row: Row) -> RunRecord:
+@functools.cache
+def local_area(row: Row, *overrides: str) -> RunRecord:
+    """Everybody is one millisecond away."""
+    return measured(config(row, *overrides))
+
+
+@functools.cache
+def wide_area(row: Row, *overrides: str) -> RunRecord:
     """A replica and a client in each of three regions; clients ask the nearest node they may."""
     return measured(
         config(
             row,
+            *overrides,
             "clients=3",
             "client.nearest=true",
             "system.network.delay=0s",
@@ -189,18 +225,14 @@ def survives(row: Row) -> str:
 def _served(row: Row, crashes: int, kind: int) -> bool:
     """Whether nine in ten operations succeed some seconds after that many nodes have crashed."""
     crash_ns, look_ns, end_ns = (second * NS_PER_S for second in (1, 8, 12))
-    op = "read" if kind == READ else "write"
-    level = row.level if kind == READ else ""
     gap_ns = 20 * NS_PER_MS
-    steps = [
-        Step(at_ns, op, number % 8, level) for number, at_ns in enumerate(range(0, end_ns, gap_ns))
-    ]
+    steps = [_step(row, kind, at_ns, at_ns // gap_ns % 8) for at_ns in range(0, end_ns, gap_ns)]
     scenario = Scenario(
-        protocol=row.protocol,
+        protocol=row.transactions or row.protocol,
         seed=1,
         system={
             "name": "replicated_store",
-            "protocol": {"name": row.protocol, **dict(row.parameters)},
+            **row.system,
             "replicas": REPLICAS,
             "nodes": REPLICAS,
             "node": {"storage": {"durability": "memory"}},
@@ -220,6 +252,16 @@ def _served(row: Row, crashes: int, kind: int) -> bool:
     return float((history.outcome[late] == OK).mean()) > 0.9
 
 
+def _step(row: Row, kind: int, at_ns: int, key: int) -> Step:
+    """A read or a write of a key; a transaction reads or changes the next one too."""
+    if row.transactions:
+        letter = "r" if kind == READ else "a"
+        return Step(at_ns, "txn", key, "", f"{letter}{key} {letter}{(key + 1) % 8}")
+    if kind == READ:
+        return Step(at_ns, "read", key, row.level)
+    return Step(at_ns, "write", key)
+
+
 # --- the page ---------------------------------------------------------------------------
 
 
@@ -233,16 +275,16 @@ def claim(row: Row) -> str:
 
 def cells(row: Row) -> Iterator[str]:
     """One line of the table."""
-    lan = measured(config(row))
-    round_trip_ms = 2 * ONE_WAY_MS
-    trips = {kind: median_ms(lan, kind) / round_trip_ms for kind in (READ, WRITE)}
-    wan = wide_area(row)
+    kinds = (READ, WRITE)
+    lan_ms = [median_ms(row, local_area(row, *alone(row, kind)), kind) for kind in kinds]
+    wan_ms = [median_ms(row, wide_area(row, *alone(row, kind)), kind) for kind in kinds]
+    trips = [latency_ms / (2 * ONE_WAY_MS) for latency_ms in lan_ms]
     yield row.title
     yield claim(row).replace("_", " ")
     yield f"{messages_per_operation(row, READ):.1f} / {messages_per_operation(row, WRITE):.1f}"
-    yield f"{trips[READ]:.1f} / {trips[WRITE]:.1f}"
-    yield f"{median_ms(lan, READ):.1f} / {median_ms(lan, WRITE):.1f}"
-    yield f"{median_ms(wan, READ):.0f} / {median_ms(wan, WRITE):.0f}"
+    yield f"{trips[0]:.1f} / {trips[1]:.1f}"
+    yield f"{lan_ms[0]:.1f} / {lan_ms[1]:.1f}"
+    yield f"{wan_ms[0]:.0f} / {wan_ms[1]:.0f}"
     yield f"{throughput(row):,.0f}"
     yield survives(row)
 
@@ -277,6 +319,9 @@ read / write. A new run of the script gives the same page.
   a message.
 - **survives crashes**: what is served seven seconds after one, and after two of the
   {REPLICAS} nodes crashed for good.
+
+With transactions a pair is that of one which only reads and of one which only appends, {SHARDS}
+keys each, drawn from 1,000 over {SHARDS} shards; throughput counts transactions that do both.
 """
 
 
@@ -294,7 +339,8 @@ def page() -> str:
 def _papers() -> Iterator[str]:
     yield "## What each one is"
     yield ""
-    for name, found in plugins(Family.PROTOCOL).items():
+    everything = plugins(Family.PROTOCOL) | plugins(Family.TRANSACTIONS)
+    for name, found in everything.items():
         conditions = "; ".join(f"{level} ({when})" for level, when in found.claims.items())
         yield f"- `{name}`: {found.summary}. Claims {conditions}."
 

@@ -21,7 +21,17 @@ from view_bench import (
 )
 
 from orchestrator.core import levels
-from orchestrator.core.machine import OK, READ, SCAN, UNKNOWN, WRITE, ClaimContext, Op, Requested
+from orchestrator.core.machine import (
+    OK,
+    READ,
+    SCAN,
+    UNKNOWN,
+    WRITE,
+    ClaimContext,
+    Op,
+    Received,
+    Requested,
+)
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.protocols._chain_links import ChainParams
@@ -185,8 +195,29 @@ def test_a_question_that_is_lost_is_asked_again() -> None:
     write(bench, 0, 1, lambda source, target, message: source != 2)
     handle = read(bench, 0, lambda source, target, message: not isinstance(message, Told))
     assert handle not in bench.replies
-    pass_time(bench, 3 * HEARTBEAT_NS, lambda source, target, message: source != 2 or target == 0)
+
+    def to_the_head(source: int, target: int, message: Any) -> bool:
+        return source != 2 or target == 0
+
+    pass_time(bench, RESEND_NS - 1, to_the_head)
+    assert handle not in bench.replies
+    pass_time(bench, 2 * HEARTBEAT_NS, to_the_head)
     assert bench.replies[handle].value == b"1"
+
+
+def test_an_answer_counts_however_long_its_way_and_answers_what_was_asked_before() -> None:
+    bench = cluster(Craq)
+    write(bench, 0, 1, lambda source, target, message: source != 2)
+    first = bench.request(0, Op(50, 1, READ, b"k"))
+    second = bench.request(0, Op(51, 1, READ, b"k"))
+    asked = [message for message in bench.sent if isinstance(message, Ask)]
+    pass_time(bench, 2 * RESEND_NS, lambda source, target, message: source != 2 or target == 3)
+    assert first not in bench.replies and second not in bench.replies
+    again = [message for message in bench.sent if isinstance(message, Ask)][len(asked) :]
+    assert again and all(message == asked[1] for message in again)
+    assert members(bench) == [0, 1, 2]
+    bench.event(0, Received(2, Told(asked[0].epoch, asked[1].number, 1)))
+    assert bench.replies[first].value == bench.replies[second].value == b"1"
 
 
 def test_an_answer_to_a_question_from_before_a_crash_is_not_taken() -> None:

@@ -9,8 +9,10 @@ import pytest
 from sim_faults import configured
 
 from orchestrator.config.load import load_mapping
+from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
-from orchestrator.core.units import NS_PER_MS
+from orchestrator.core.registry import Family, plugins
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes import simulated
 from orchestrator.runtimes._parts import Parts
@@ -78,6 +80,25 @@ def test_the_nearest_replica_is_asked_where_that_is_wanted() -> None:
 
     assert seen() == {0.0, 80.0}
     assert seen("client.nearest=true") == {0.0}
+
+
+@pytest.mark.parametrize("protocol", plugins(Family.PROTOCOL))
+def test_a_long_way_costs_latency_and_no_throughput(protocol: str) -> None:
+    regions = {"preset": PUBLIC_CLOUD, "names": ["washington_dc", "london", "tokyo"]}
+    replicas = 1 if protocol == "unreplicated" else 3
+    planned = parts(
+        regions,
+        f"system.replicas={replicas}",
+        "clients=3",
+        "client.nearest=true",
+        "workload.keys=200",
+        "arrival={name: constant, rate: 600/s}",
+        protocol=protocol,
+    )
+    history = simulated.run(planned).history
+    assert set(history.outcome.tolist()) == {OK}
+    # The longest way within is that of a write through the chain, twice; and a resend of it.
+    assert (history.returned_ns - history.intended_ns).max() < NS_PER_S
 
 
 def test_the_preset_is_a_metric_of_its_regions() -> None:

@@ -38,7 +38,7 @@ class Administered(Replicator):
         context: MachineContext,
         election_timeout_ns: int,
         snapshot_every: int | None,
-        in_flight: int,
+        in_flight: int | None,
         chunk_bytes: int,
     ) -> None:
         super().__init__(context, election_timeout_ns, snapshot_every, in_flight, chunk_bytes)

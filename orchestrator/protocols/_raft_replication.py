@@ -8,6 +8,7 @@ dissertation for reads that wait until a majority has confirmed the leader.
 from __future__ import annotations
 
 from orchestrator.core.machine import Effect, MachineContext, Mark, Send
+from orchestrator.protocols._pipeline import Pipeline
 from orchestrator.protocols._raft_election import NOBODY
 from orchestrator.protocols._raft_log import Append, Image, Progress
 from orchestrator.protocols._raft_reads import Confirmation, Reads
@@ -22,10 +23,10 @@ class Replicator(Replica):
         "_batch_max",
         "_chunk_bytes",
         "_image",
-        "_in_flight",
         "_last_append",
         "_last_made_for",
         "_own",
+        "_pipeline",
         "_rounds",
         "_term_start",
         "_voting",
@@ -36,12 +37,12 @@ class Replicator(Replica):
         context: MachineContext,
         election_timeout_ns: int,
         snapshot_every: int | None,
-        in_flight: int,
+        in_flight: int | None,
         chunk_bytes: int,
     ) -> None:
         super().__init__(context, election_timeout_ns, snapshot_every)
         self._batch_max = context.batch_max
-        self._in_flight = in_flight
+        self._pipeline = Pipeline(in_flight, context.batch_max)
         self._chunk_bytes = chunk_bytes
         self._last_append = Append(0, 0, 0, 0, 0, 0, 0, False, [])
         self._last_made_for = (0, 0, 0, 0, 0, 0)
@@ -50,7 +51,7 @@ class Replicator(Replica):
         self._own = Progress(0, 1)
         self._voting: list[Progress] = []
         self._term_start = 0
-        self._rounds = Confirmation(in_flight, 0)
+        self._rounds = Confirmation(self._pipeline.some, 0)
 
     def _track(self) -> None:
         """Follow the copies of all members; who is none any more still learns so."""
@@ -68,9 +69,9 @@ class Replicator(Replica):
     # --- appends --------------------------------------------------------------------------
 
     def _replicate(self, effects: list[Effect]) -> None:
-        last, in_flight = self.log.last, self._in_flight
+        last, depth = self.log.last, self._pipeline.depth
         for peer, progress in self._progress.items():
-            while progress.next <= last and progress.room(in_flight):
+            while progress.next <= last and progress.room(depth(last - progress.next + 1)):
                 self._send_append(peer, progress, effects)
 
     def _send_append(self, peer: int, progress: Progress, effects: list[Effect]) -> None:

@@ -83,9 +83,8 @@ class Craq(Link):
         self._doubtful: list[tuple[Any, Op]] = []
         self._asking: dict[int, list[tuple[Any, Op]]] = {}
         # Of the last question: its own time of asking, so that no answer to a question from
-        # before a crash can be taken for one of now. And the same at the last heartbeat.
+        # before a crash can be taken for one of now.
         self._question = NEVER_NS
-        self._question_before = NEVER_NS
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         effects = super().handle(event, now_ns)
@@ -132,30 +131,31 @@ class Craq(Link):
             effects.append(Send(source, Told(message.epoch, message.number, committed)))
 
     def _told(self, message: Told, now_ns: int, effects: list[Effect]) -> None:
-        reads = self._asking.pop(message.number, [])
         self._learn(message.committed, effects)
         serving = self._membership.serving(now_ns)
-        for handle, op in reads:
-            if serving:
-                self._state.serve(handle, op, self._order.committed, effects)
-            else:
-                self._held.append((handle, op))
+        # What is committed now answers earlier questions, too.
+        for number in [number for number in self._asking if number <= message.number]:
+            for handle, op in self._asking.pop(number):
+                if serving:
+                    self._state.serve(handle, op, self._order.committed, effects)
+                else:
+                    self._held.append((handle, op))
 
     # --- questions that are not answered --------------------------------------------------
 
     def _adopt(self, effects: list[Effect]) -> None:
-        self._ask_again(self._question)
+        # Nobody answers a question of an earlier view: look at these reads again.
+        self._held += [read for reads in self._asking.values() for read in reads]
+        self._asking.clear()
         super()._adopt(effects)
 
     def _heartbeat(self, now_ns: int, effects: list[Effect]) -> None:
         super()._heartbeat(now_ns, effects)
-        self._ask_again(self._question_before)
-        self._question_before = self._question
-
-    def _ask_again(self, through: int) -> None:
-        """Hold back the reads whose question was asked by then: they are looked at again."""
-        for number in [number for number in self._asking if number <= through]:
-            self._held += self._asking.pop(number)
+        oldest = next(iter(self._asking), now_ns)
+        if oldest + self._resend_ns <= now_ns:
+            # The newest once more, under its own number: the way to the tail may be long, and an
+            # answer that is under way is as good.
+            effects.append(Send(self._reader(), Ask(self._membership.view.epoch, self._question)))
 
     # --- for clients ----------------------------------------------------------------------
 

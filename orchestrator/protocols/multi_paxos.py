@@ -71,6 +71,7 @@ from orchestrator.protocols._multi_paxos_log import (
     Promised,
     Values,
 )
+from orchestrator.protocols._pipeline import IN_FLIGHT_HELP, Pipeline
 
 LOG, LEASE = "log", "lease"
 NO_OP: Final = 255  # fills a gap; no client sends this kind
@@ -82,7 +83,7 @@ _SILENT_HEARTBEATS: Final = 2  # after which messages under way are taken for lo
 class Params:
     election_timeout: int = duration("500ms", help="drawn between this and its double")
     heartbeat: int = duration("50ms")
-    in_flight: int = number(4, low=1, help="messages sent to a follower before it answers")
+    in_flight: int | None = number(None, low=1, help=IN_FLIGHT_HELP)
     reads: str = choice(LOG, options=(LOG, LEASE), help="lease: needs clocks of one speed")
 
     def __post_init__(self) -> None:
@@ -107,6 +108,7 @@ class MultiPaxos(Learner, Machine):
         super().__init__(context, params.election_timeout)
         self._params = params
         self._batch_max = context.batch_max
+        self._pipeline = Pipeline(params.in_flight, context.batch_max)
         self._progress: dict[int, Progress] = {}
         self._last_accept: tuple[Accept, tuple[int, ...]] = (Accept(0, 0, 0, 0, 0, []), ())
         # (token, ballot, last slot, commit) of persists under way.
@@ -206,9 +208,9 @@ class MultiPaxos(Learner, Machine):
         return now_ns < since_ns + lease_ns and self.applied >= self._inherited
 
     def _replicate(self, now_ns: int, effects: list[Effect]) -> None:
-        last, in_flight = self.slots.last, self._params.in_flight
+        last, depth = self.slots.last, self._pipeline.depth
         for peer, progress in self._progress.items():
-            while progress.next <= last and progress.room(in_flight):
+            while progress.next <= last and progress.room(depth(last - progress.next + 1)):
                 self._send_accept(peer, progress, now_ns, effects)
 
     def _send_accept(

@@ -56,6 +56,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import ParameterError, choice, duration, number, size
 from orchestrator.core.registry import Family, register
+from orchestrator.protocols._pipeline import IN_FLIGHT_HELP
 from orchestrator.protocols._raft_admin import ADD, REMOVE, TRANSFER, Administered
 from orchestrator.protocols._raft_election import (
     CANDIDATE,
@@ -88,7 +89,7 @@ _level: Final = attrgetter("level")
 class Params:
     election_timeout: int = duration("500ms", help="drawn between this and its double")
     heartbeat: int = duration("50ms")
-    in_flight: int = number(4, low=1, help="appends sent to a follower before it answers")
+    in_flight: int | None = number(None, low=1, help=IN_FLIGHT_HELP)
     reads: str = choice(LOG, options=(LOG, READ_INDEX, LEASE), help="how strong reads are served")
     clock_drift: float = number(
         0.01, low=0.0, help="lease: bound on how much faster one node's clock runs than another's"
@@ -229,7 +230,7 @@ class Raft(Administered, Machine):
         self._own = Progress(0, 1)
         self._progress = {}
         self._track()
-        self._rounds = Confirmation(self._params.in_flight, self._params.lease_ns)
+        self._rounds = Confirmation(self._pipeline.some, self._params.lease_ns)
         self._term_start = self.log.last + 1
         self._attentive = True
         self._changed = self.members.index > self.commit
