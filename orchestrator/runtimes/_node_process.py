@@ -85,6 +85,10 @@ class NodeProcess:
         self.pending_ops: list[Op] = []
         self._awake = False
         self.flushing = False
+        # Peers and clients that are up already talk to a node that has not recovered yet: what
+        # they say waits, else it would be answered, and logged, over what the log still holds.
+        self._started = False
+        self._early: list[tuple[int, int, memoryview]] = []
         self._dirty_links: list[_peers.Outgoing] = []
         self._dirty_connections: list[Connection] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
@@ -124,6 +128,11 @@ class NodeProcess:
         records = self._log.recover() if self._log is not None else []
         self.clock.origin_ns = origin_ns
         self.shell.start(records, self._spec.parts.store.administration)
+        self._started = True
+        early, self._early = self._early, []
+        for frame in early:
+            self.received(*frame)
+        self.wake()
         first = max(0, -(-self.clock.now_ns() // INTERVAL_NS))
         self._first_sample = first
         self.clock.at(first * INTERVAL_NS, self._sample, first)
@@ -153,7 +162,7 @@ class NodeProcess:
         self._awake = False
         self.flushing = True
         try:
-            if self.pending_ops:
+            if self.pending_ops and self._started:
                 handles, ops = self.pending_handles[:], self.pending_ops[:]
                 self.pending_handles.clear()
                 self.pending_ops.clear()
@@ -253,7 +262,9 @@ class NodeProcess:
         self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
 
     def received(self, peer: int, kind: int, payload: memoryview) -> None:
-        if kind == _peers.MACHINE:
+        if not self._started:
+            self._early.append((peer, kind, payload))
+        elif kind == _peers.MACHINE:
             self.shell.received(peer, self._decode(payload))
         elif kind == _peers.PROXY:
             self._proxy.asked(peer, payload)
