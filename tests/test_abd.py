@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from machine_bench import Bench, among
 from sim_faults import configured, problem_of
-from twins_quorum import QUICK, ReusesTags
+from twins_quorum import ReusesTags
 
 from orchestrator.core.levels import CODES, LINEARIZABLE, REGULAR
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClaimContext, Op
@@ -16,6 +16,7 @@ from orchestrator.protocols._quorum_messages import Store, Stored
 from orchestrator.protocols.abd import Abd, Params
 
 HARD = {"gap_ns": 40 * NS_PER_MS}
+QUICK = {"resend": "40ms", "give_up": "400ms"}
 
 
 def bench_of(nodes: int = 3, **options: Any) -> Bench:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from epaxos_watch import InstanceWatch
 from sim_faults import configured, problem_of
-from twins_epaxos import EAGER, HOT, QUICK
 
 from orchestrator.core.levels import EVENTUAL, LINEARIZABLE
 from orchestrator.core.machine import (
@@ -16,6 +15,10 @@ from orchestrator.core.machine import (
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.protocols.epaxos import EPaxos, Params
+
+QUICK = {"name": "epaxos", "recovery": "60ms", "resend": "20ms"}
+EAGER = {"name": "epaxos", "recovery": "16ms", "resend": "5ms"}
+HOT = ("workload.keys=2", "client.sticky=false")
 
 # Each seed takes the next of these: overrides, protocol parameters, faults.
 PROFILES: tuple[tuple[tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (

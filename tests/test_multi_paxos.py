@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from multi_paxos_watch import SlotWatch
 from sim_faults import configured, problem_of
-from twins_multi_paxos import BUSY, QUICK
 
 from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, SEQUENTIAL
 from orchestrator.core.machine import (
@@ -15,6 +14,15 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.protocols.multi_paxos import MultiPaxos, Params
+
+QUICK = {"name": "multi_paxos", "election_timeout": "60ms", "heartbeat": "10ms"}
+BUSY = (
+    "client.sticky=false",
+    "clients=6",
+    "arrival.sessions=24",
+    "arrival.think_time.mean=4ms",
+    "workload.keys=1",
+)
 
 # Each seed takes the next of these: overrides, protocol parameters, faults.
 PROFILES: tuple[tuple[tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (

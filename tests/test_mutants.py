@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 from mutants import GOLDEN, Fate, chosen, fate, mutant, places
@@ -43,7 +42,7 @@ def test_what_is_chosen_is_the_same_every_time() -> None:
 @pytest.mark.long
 @pytest.mark.serial
 @pytest.mark.timeout(3600)
-def test_mutants_that_change_behaviour_are_killed(tmp_path: Path) -> None:
+def test_mutants_that_change_behaviour_are_killed() -> None:
     asked = [(name, place) for name, count in COUNTS.items() for place in chosen(name, count)]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(fate, name, place, SEEDS) for name, place in asked]

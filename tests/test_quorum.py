@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from machine_bench import Bench, among
 from sim_faults import FINAL_SESSION, configured, problem_of, simulate
-from twins_quorum import QUICK
 
 from orchestrator.core.levels import CODES, EVENTUAL, LINEARIZABLE, MONOTONIC_READS, REGULAR
 from orchestrator.core.machine import OK, READ, WRITE, ClaimContext, ClusterView, Op
@@ -22,6 +21,7 @@ from orchestrator.protocols._quorum_ring import ring_of
 from orchestrator.protocols.quorum import Params, Quorum
 
 HARD = {"gap_ns": 40 * NS_PER_MS}
+QUICK = {"resend": "40ms", "give_up": "400ms"}
 PLAIN = {"repair": False, "handoff": False}
 
 

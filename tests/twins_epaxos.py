@@ -74,10 +74,6 @@ class AnswersBeforeItIsDurable(EPaxos):
         self._dirty = before
 
 
-QUICK = {"name": "epaxos", "recovery": "60ms", "resend": "20ms"}
-EAGER = {"name": "epaxos", "recovery": "16ms", "resend": "5ms"}
-HOT = ("workload.keys=2", "client.sticky=false")
-
 TWINS = [
     Twin(
         "one ballot",

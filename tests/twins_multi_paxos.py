@@ -90,15 +90,6 @@ class LeaseFromTheAnswer(MultiPaxos):
         super()._accepted(source, late, now_ns, effects)
 
 
-QUICK = {"name": "multi_paxos", "election_timeout": "60ms", "heartbeat": "10ms"}
-BUSY = (
-    "client.sticky=false",
-    "clients=6",
-    "arrival.sessions=24",
-    "arrival.think_time.mean=4ms",
-    "workload.keys=1",
-)
-
 TWINS = [
     Twin(
         "forgets its promise",

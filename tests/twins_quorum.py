@@ -19,8 +19,6 @@ from orchestrator.protocols.abd import Abd
 from orchestrator.protocols.abd import Params as AbdParams
 from orchestrator.protocols.quorum import Params, Quorum
 
-QUICK = {"resend": "40ms", "give_up": "400ms"}
-
 
 class ClaimsRegular(Quorum):
     """Says that reads are regular though R + W is not above N."""

@@ -94,7 +94,7 @@ class LeaseInTransfer(Raft):
     def _take_office(self, now_ns: int, effects: list[Effect]) -> None:
         super()._take_office(now_ns, effects)
         number = self._rounds.number
-        self._rounds = KeepsItsLease(self._pipeline.some, self._params.lease_ns)
+        self._rounds = KeepsItsLease(self._pipeline.in_flight, self._params.lease_ns)
         self._rounds.number = number
 
     def _requested(

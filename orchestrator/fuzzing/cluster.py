@@ -143,8 +143,8 @@ class FuzzedNode(SimulatedNode):
     def arrive(self, message: tuple[int, Any]) -> None:
         if self.pausable.paused:
             self.pausable.ring((self.arrive, message))
-        elif not self.shell.stopped:
-            self.shell.received(*message)
+        else:
+            super().arrive(message)
 
     def request(self, request: Any) -> None:
         cluster, op = self.cluster, request[1]

@@ -18,7 +18,7 @@ from orchestrator.protocols._views import NOBODY, Configuration, ViewParams
 
 @dataclass(frozen=True)
 class ChainParams(ViewParams):
-    resend: int = duration("200ms", help="writes not committed for this long are sent again")
+    resend: int = duration("200ms", help="what is unanswered for this long is sent again")
     keep: int = number(
         4096, low=1, help="committed writes kept for nodes that fell behind", probes=(4, 32)
     )

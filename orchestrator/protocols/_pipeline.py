@@ -22,13 +22,13 @@ class Pipeline:
     that fill one (0: they have no bound).
     """
 
-    __slots__ = ("_full", "_most", "some")
+    __slots__ = ("_full", "_most", "in_flight")
 
     def __init__(self, in_flight: int | None, batch_max: int) -> None:
-        self.some = in_flight or IN_FLIGHT
+        self.in_flight = in_flight or IN_FLIGHT
         self._most = in_flight or IN_FLIGHT_FULL
         self._full = batch_max or _NEVER_FULL
 
     def depth(self, waiting: int) -> int:
         """Messages that may be under way, the next one included, if so many operations wait."""
-        return self._most if waiting >= self._full else self.some
+        return self._most if waiting >= self._full else self.in_flight

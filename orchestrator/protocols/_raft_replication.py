@@ -51,7 +51,7 @@ class Replicator(Replica):
         self._own = Progress(0, 1)
         self._voting: list[Progress] = []
         self._term_start = 0
-        self._rounds = Confirmation(self._pipeline.some, 0)
+        self._rounds = Confirmation(self._pipeline.in_flight, 0)
 
     def _track(self) -> None:
         """Follow the copies of all members; who is none any more still learns so."""

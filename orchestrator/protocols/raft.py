@@ -230,7 +230,7 @@ class Raft(Administered, Machine):
         self._own = Progress(0, 1)
         self._progress = {}
         self._track()
-        self._rounds = Confirmation(self._pipeline.some, self._params.lease_ns)
+        self._rounds = Confirmation(self._pipeline.in_flight, self._params.lease_ns)
         self._term_start = self.log.last + 1
         self._attentive = True
         self._changed = self.members.index > self.commit

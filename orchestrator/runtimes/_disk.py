@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 _HEADER = struct.Struct("<II")
+# Appending, so that nothing can ever be written over a record that is not recovered yet.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class RecordLog:
@@ -28,7 +30,7 @@ class RecordLog:
         self._beside: Path | None = None
         self._superseded: list[int] = []
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(record_type)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, _FLAGS, 0o600)
         self._buffer: list[bytes] = []
         self.dirty = False
 
@@ -47,7 +49,6 @@ class RecordLog:
             records.append(self._decoder.decode(payload))
             at += _HEADER.size + length
         os.ftruncate(self._file, at)
-        os.lseek(self._file, at, os.SEEK_SET)
         return records
 
     def append(self, record: Any, replaces: bool = False) -> None:
@@ -73,8 +74,7 @@ class RecordLog:
         # Another thread may still be syncing it.
         self._superseded.append(self._file)
         self._beside = self._path.with_suffix(".new")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._file = os.open(self._beside, flags, 0o600)
+        self._file = os.open(self._beside, _FLAGS | os.O_TRUNC, 0o600)
 
     def sync(self) -> None:
         """Wait until what was written is on the disk; may run in another thread."""

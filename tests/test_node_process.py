@@ -1,0 +1,72 @@
+"""A node behind real sockets and on a real disk: what reaches it before it has started."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from orchestrator.config.load import load_mapping
+from orchestrator.core.machine import WRITE, Op
+from orchestrator.plan import plan
+from orchestrator.protocols._quorum_copies import copy_of
+from orchestrator.protocols._quorum_messages import Kept, Store
+from orchestrator.runtimes import _peers
+from orchestrator.runtimes._disk import GroupedLog
+from orchestrator.runtimes._node_process import NodeProcess, NodeSpec
+
+NODE, PEER = 0, 1
+NOBODY_LISTENS = [("127.0.0.1", 1)] * 3
+DEADLINE_S = 10.0
+SYSTEM = {
+    "protocol": {"name": "abd"},
+    "replicas": 3,
+    "node": {"costs": "measured", "storage": {"durability": "fsync"}},
+}
+
+
+async def _node(folder: Path, *, restarted: bool) -> NodeProcess:
+    made = plan(load_mapping({"system": SYSTEM}))
+    spec = NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, restarted=restarted)
+    node = NodeProcess(spec, asyncio.get_running_loop())
+    await node.listen()
+    node.connect(NOBODY_LISTENS)
+    return node
+
+
+def _hear(node: NodeProcess, key: bytes, number: int) -> None:
+    """A peer stores a copy there."""
+    copy = copy_of(Op(number, 1, WRITE, key, b"v"), number)
+    message = msgspec.msgpack.encode(Store(0, [number], [copy], []))
+    node.received(PEER, _peers.MACHINE, memoryview(message))
+
+
+async def _end(node: NodeProcess) -> None:
+    """Close it once all that it logged is on the disk."""
+    async with asyncio.timeout(DEADLINE_S):
+        while node.shell.durable_records < 1:
+            await asyncio.sleep(0.001)
+    node.close()
+
+
+async def _hear_before_the_start(folder: Path) -> None:
+    node = await _node(folder, restarted=False)
+    node.start(0)
+    _hear(node, b"before", 1)
+    await _end(node)
+    node = await _node(folder, restarted=True)
+    _hear(node, b"early", 2)
+    assert not node.machine.contents()
+    node.start(0)
+    assert sorted(node.machine.contents()) == [b"before", b"early"]
+    await _end(node)
+
+
+def test_what_comes_before_the_start_waits_until_the_log_is_recovered(tmp_path: Path) -> None:
+    uvloop.run(_hear_before_the_start(tmp_path))
+    log = GroupedLog(tmp_path / f"node{NODE}.log", Kept)
+    keys = [copy.key for record in log.recover() for copy in record.received]
+    log.close()
+    assert keys == [b"before", b"early"]
