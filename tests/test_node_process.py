@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -27,13 +29,18 @@ SYSTEM = {
 }
 
 
-async def _node(folder: Path, *, restarted: bool) -> NodeProcess:
+@asynccontextmanager
+async def _node(folder: Path, *, restarted: bool) -> AsyncIterator[NodeProcess]:
+    """A node that has opened its ports; closed in the end."""
     made = plan(load_mapping({"system": SYSTEM}))
     spec = NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, restarted=restarted)
     node = NodeProcess(spec, asyncio.get_running_loop())
     await node.listen()
     node.connect(NOBODY_LISTENS)
-    return node
+    try:
+        yield node
+    finally:
+        node.close()
 
 
 def _hear(node: NodeProcess, key: bytes, number: int) -> None:
@@ -43,25 +50,24 @@ def _hear(node: NodeProcess, key: bytes, number: int) -> None:
     node.received(PEER, _peers.MACHINE, memoryview(message))
 
 
-async def _end(node: NodeProcess) -> None:
-    """Close it once all that it logged is on the disk."""
+async def _durable(node: NodeProcess) -> None:
+    """Wait until what it heard is on the disk."""
     async with asyncio.timeout(DEADLINE_S):
         while node.shell.durable_records < 1:
             await asyncio.sleep(0.001)
-    node.close()
 
 
 async def _hear_before_the_start(folder: Path) -> None:
-    node = await _node(folder, restarted=False)
-    node.start(0)
-    _hear(node, b"before", 1)
-    await _end(node)
-    node = await _node(folder, restarted=True)
-    _hear(node, b"early", 2)
-    assert not node.machine.contents()
-    node.start(0)
-    assert sorted(node.machine.contents()) == [b"before", b"early"]
-    await _end(node)
+    async with _node(folder, restarted=False) as node:
+        node.start(0)
+        _hear(node, b"before", 1)
+        await _durable(node)
+    async with _node(folder, restarted=True) as node:
+        _hear(node, b"early", 2)
+        assert not node.machine.contents()
+        node.start(0)
+        assert sorted(node.machine.contents()) == [b"before", b"early"]
+        await _durable(node)
 
 
 def test_what_comes_before_the_start_waits_until_the_log_is_recovered(tmp_path: Path) -> None:
