@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy
 
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
+from orchestrator.core.faults import AUTHORITY, NODE, ZONE, Fault, Hazards, Target, parse_target
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
-from orchestrator.core.system import System
+from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._parts import Parts
@@ -31,8 +33,9 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
-    _check_reads(config, parts.system)
-    _check_consistency(config, parts.system)
+    _check_faults(parts)
+    _check_reads(parts)
+    _check_consistency(parts)
     if config.check.level != AUTO:
         asked = levels.canonical(config.check.level)
         check_served(asked, parts.workload.model, path="check.level")
@@ -85,6 +88,46 @@ def _check_load(parts: Parts) -> None:
     system.validate(max(1, entry_bytes))
 
 
+def _check_faults(parts: Parts) -> None:
+    """Faults must have somebody to strike, be possible there, and strike before the end."""
+    for index, (aim, slot) in enumerate(parts.config.faults):
+        path = f"faults[{index}]"
+        fault: Fault = slot.implementation(slot.params)
+        if fault.emulated_only and not parts.system.emulated:
+            raise ConfigError(
+                f"{slot.name} needs emulated nodes; system {parts.config.system.name!r} is real"
+                " processes",
+                path=f"{path}.name",
+                hint="real processes can be crashed and paused",
+            )
+        reason = fault.why_not(parts.durability)
+        if reason:
+            raise ConfigError(reason, path=path)
+        reason = _why_no_target(parse_target(aim.target), fault, parts)
+        if reason:
+            raise ConfigError(reason, path=f"{path}.target")
+        end_ns = parts.end_ns
+        if aim.at is not None and end_ns is not None and aim.at >= end_ns:
+            raise ConfigError(
+                f"the load is over by then: it ends after {format_duration(end_ns)}",
+                path=f"{path}.at",
+            )
+
+
+def _why_no_target(target: Target, fault: Fault, parts: Parts) -> str:
+    """Why there is nobody to strike; empty where there is."""
+    if target.word == NODE:
+        count = parts.config.clients if fault.strikes_clients else parts.system.nodes
+        what = "clients" if fault.strikes_clients else "nodes"
+        return "" if target.number < count else f"{what} are 0 to {count - 1}"
+    if target.word == ZONE:
+        zones = parts.store.zones.all_names if parts.system.emulated else ()
+        return "" if target.zone in zones else f"zones are: {', '.join(zones) or 'none'}"
+    if target.word == AUTHORITY and (not parts.system.emulated or parts.authority is None):
+        return f"{_what(parts.config)} has no authority"
+    return ""
+
+
 def _what(config: Config) -> str:
     """What serves the operations, in words."""
     protocol = getattr(config.system.params, "protocol", None)
@@ -93,15 +136,15 @@ def _what(config: Config) -> str:
     return f"system {config.system.name!r}"
 
 
-def _check_reads(config: Config, system: System) -> None:
+def _check_reads(parts: Parts) -> None:
     """Levels that single reads ask for must be offered."""
+    config, system, circumstances = parts.config, parts.system, parts.circumstances
     for level in config.client.reads:
         asked = levels.canonical(level)
-        sticky = config.client.sticky
-        if asked in system.read_levels(sticky) | system.claims(sticky):
+        if asked in system.read_levels(circumstances) | system.claims(circumstances):
             continue
-        offered = ", ".join(sorted(system.read_levels(sticky))) or "none"
-        reason = system.why_not(sticky, asked)
+        offered = ", ".join(sorted(system.read_levels(circumstances))) or "none"
+        reason = system.why_not(circumstances, asked)
         raise ConfigError(
             f"{_what(config)} does not offer {asked} reads" + (f": {reason}" if reason else ""),
             path=f"client.reads.{level}",
@@ -109,27 +152,31 @@ def _check_reads(config: Config, system: System) -> None:
         )
 
 
-def _check_consistency(config: Config, system: System) -> None:
+def _check_consistency(parts: Parts) -> None:
+    config, system = parts.config, parts.system
     levels.canonical(levels.NONE if config.check.level == AUTO else config.check.level)
     if system.consistency is None:
         return
     asked = levels.canonical(system.consistency, path="system.consistency")
-    claimed = system.claims(config.client.sticky)
+    claimed = system.claims(parts.circumstances)
     if asked in levels.closure(claimed):
         return
     words = " and ".join(levels.strongest(claimed)) or levels.NONE
-    reason = system.why_not(config.client.sticky, asked)
+    reason = system.why_not(parts.circumstances, asked)
     raise ConfigError(
         f"{asked} is asked for, and this configuration claims {words}"
         + (f": {reason}" if reason else ""),
         path="system.consistency",
-        hint=_how_to_get(asked, config, system),
+        hint=_how_to_get(asked, parts),
     )
 
 
-def _how_to_get(asked: str, config: Config, system: System) -> str:
+def _how_to_get(asked: str, parts: Parts) -> str:
     """What would make the configuration claim ``asked``: conditions that plug-ins state."""
-    if asked in levels.closure(system.claims(True)):
+    config, system, circumstances = parts.config, parts.system, parts.circumstances
+    if asked in levels.closure(system.claims(replace(circumstances, hazards=Hazards()))):
+        return "without these faults it claims it"
+    if asked in levels.closure(system.claims(replace(circumstances, sticky=True))):
         return "client.sticky: true gives it"
     protocol = getattr(config.system.params, "protocol", None)
     ways = [
@@ -146,7 +193,7 @@ def _how_to_get(asked: str, config: Config, system: System) -> str:
 def checked_levels(parts: Parts) -> tuple[str, ...]:
     """The levels that the run's history is checked at, in the order of the lattice."""
     asked = parts.config.check.level
-    claimed = parts.system.claims(parts.config.client.sticky) if asked == AUTO else {asked}
+    claimed = parts.system.claims(parts.circumstances) if asked == AUTO else {asked}
     held = {levels.canonical(level) for level in claimed}
     if asked == AUTO:
         held = set(levels.fitting(held, transactional=parts.workload.model == TXN))

@@ -240,6 +240,7 @@ class Runner:
             record,
             config,
             judge(parts, record),
+            model=parts.workload.model,
             run_id=run_id,
             config_hash=hashed,
             results=self.store.results,

@@ -176,6 +176,9 @@ def mutant(protocol: str, mutation: Mutation) -> type[Any]:
         for name in [name for name in sys.modules if name.startswith(PACKAGE + ".")]:
             del sys.modules[name]
         sys.modules.update(kept)
+        # An import leaves the module as an attribute of its package, too.
+        for name, original in kept.items():
+            setattr(sys.modules[PACKAGE], name.rpartition(".")[2], original)
         _plugins[Family.PROTOCOL].clear()
         _plugins[Family.PROTOCOL].update(registered)
     return made

@@ -278,7 +278,7 @@ def simulate(
     if model == REGISTER:
         history = with_final_reads(history, cluster)
     digests = [contents_digest(machine) for machine in cluster.replicas()]
-    claimed = cluster.parts.system.claims(config.client.sticky)
+    claimed = cluster.parts.system.claims(cluster.parts.circumstances)
     verdicts = [*check_levels(history, claimed, Evidence(model=model, digests=digests)).verdicts]
     verdicts.append(check(history, "eventual", Evidence(model=model, digests=digests)))
     problems = [found.explanation for found in verdicts if found.verdict != VALID]

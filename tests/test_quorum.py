@@ -14,6 +14,7 @@ from sim_faults import FINAL_SESSION, configured, problem_of, simulate
 
 from orchestrator.core.levels import CODES, EVENTUAL, LINEARIZABLE, MONOTONIC_READS, REGULAR
 from orchestrator.core.machine import OK, READ, WRITE, ClaimContext, ClusterView, Op
+from orchestrator.core.system import Circumstances
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, check_claims
 from orchestrator.protocols._quorum_messages import Store
@@ -308,7 +309,7 @@ def spread_problem(seed: int, choices: dict[str, Any]) -> str:
     """With more nodes than replicas: what clients saw, and each key's own replicas at the end."""
     outcome = simulate(fault_config(seed, choices, nodes=5), faults=HARD)
     history = outcome.history.select(outcome.history.session < FINAL_SESSION)
-    held = outcome.cluster.parts.system.claims(False)
+    held = outcome.cluster.parts.system.claims(Circumstances(sticky=False))
     verdicts = check_claims(history, held).verdicts
     problems = [found.explanation for found in verdicts if found.verdict != VALID]
     found = [node.shell.machine.contents() for node in outcome.cluster.nodes]

@@ -14,7 +14,7 @@ from real_redis import parts, wheel
 
 from orchestrator.core.levels import EVENTUAL, LINEARIZABLE, MONOTONIC_READS
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, ClusterView, Op
-from orchestrator.core.system import Address
+from orchestrator.core.system import Address, Circumstances
 from orchestrator.errors import ConfigError, EnvironmentFailure, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.runtimes._client_process import PlainConnection
@@ -39,7 +39,7 @@ from orchestrator.systems import redis
 def test_claims_follow_from_the_parameters(
     system: dict[str, Any], sticky: bool, claimed: set[str]
 ) -> None:
-    assert parts(**system).system.claims(sticky) == claimed
+    assert parts(**system).system.claims(Circumstances(sticky)) == claimed
 
 
 def test_writes_go_to_the_primary_and_reads_where_they_are_allowed() -> None:

@@ -48,7 +48,7 @@ def parts(protocol: dict[str, Any], **changes: Any) -> Parts:
 def claims_hold(record: RunRecord, made: Parts) -> bool:
     """Whether the history passes everything that the configuration claims."""
     digests = [node.contents_digest for node in record.nodes]
-    claimed = made.system.claims(made.config.client.sticky)
+    claimed = made.system.claims(made.circumstances)
     return check_claims(record.history, claimed, Evidence(digests=digests)).verdict == VALID
 
 

@@ -17,8 +17,9 @@ from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.runtimes import simulated
 from orchestrator.runtimes._network import LOST, Link, Sender
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._station import Station
-from orchestrator.runtimes.simulated import HEADER_BYTES, SimulatedCluster
+from orchestrator.runtimes.simulated import SimulatedCluster
 
 KEY_BYTES, VALUE_BYTES = 16, 100
 FREE = {"read": "0s", "write": "0s", "message": "0s"}

@@ -96,10 +96,16 @@ def durability(history: History, evidence: Evidence = NO_EVIDENCE) -> Verdict:
 
 def lost_writes(history: History, evidence: Evidence = NO_EVIDENCE) -> int | None:
     """How many acknowledged operations the final reads are known to lack; None: not known."""
+    rows = lost_rows(history, evidence)
+    return None if rows is None else len(rows)
+
+
+def lost_rows(history: History, evidence: Evidence = NO_EVIDENCE) -> list[int] | None:
+    """Those operations, as rows of the history in order; None: not known."""
     finals, why = _judged(history, evidence)
     if why:
         return None
-    return len({row for loss in _losses(history, evidence, finals) for row in loss.lost})
+    return sorted({row for loss in _losses(history, evidence, finals) for row in loss.lost})
 
 
 def _judged(history: History, evidence: Evidence) -> tuple[dict[int, list[int]], str]:

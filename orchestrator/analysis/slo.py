@@ -6,6 +6,7 @@ error rate: (fail + unknown) / intended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -62,6 +63,12 @@ def _latency_violations(
         if bound_ns is not None and value_ns is not None and value_ns > bound_ns:
             violations.append(_violation(prefix + name, ms(bound_ns), ms(value_ns), "ms"))
     return violations
+
+
+def longest_bound_ns(slo: Slo) -> float:
+    """The longest that a good operation of any kind may take; 0 where nothing is bounded."""
+    bounds_ns = [_bound_ns(slo, name) for name in KIND_NAMES]
+    return max((each for each in bounds_ns if math.isfinite(each)), default=0.0)
 
 
 def good(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy
 
-from orchestrator.analysis import intervals, resources, slo, validity
+from orchestrator.analysis import durability, intervals, resources, slo, validity
 from orchestrator.analysis.latency import (
     ALL,
     LatencyHistogram,
@@ -23,14 +23,16 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.resilience import fault_figures, resilience
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.config.schema import SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
 from orchestrator.core.machine import ADD, APPEND, INCREMENT, OUTCOME_NAMES, TRANSACTION
+from orchestrator.core.models import REGISTER
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict, Evidence
 
 _WITHOUT_IDENTITY: Final = (INCREMENT, ADD, APPEND, TRANSACTION)
 """Where there are such operations, what a read returned does not name one write."""
@@ -40,7 +42,8 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "outcomes", "consistency", "availability", "faults", "cache", "balance", "bottleneck",
+    "outcomes", "consistency", "availability", "faults", "resilience",
+    "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -55,13 +58,15 @@ def summarise(
     config: Config,
     claims: ClaimsVerdict | None,
     *,
+    model: str = REGISTER,
     run_id: str,
     config_hash: str,
     results: str,
 ) -> dict[str, Any]:
     """The result object of one run, ready for JSON, with all of KEYS.
 
-    ``claims`` is None where nothing was checked. ``results`` is where the run is stored.
+    ``claims`` is None where nothing was checked. ``results`` is where the run is stored, ``model``
+    what the workload's keys are.
     """
     window = measured_window(record, config.client.timeout)
     latencies = histograms(window)
@@ -71,6 +76,7 @@ def summarise(
     )
     p99_ns = latencies[ALL].quantile_ns(990)
     p99 = None if p99_ns is None else intervals.p99_interval_ns(window.latency_ns, p99_ns)
+    faults = fault_figures(record, config, _lost_rows(record, model)) if record.faults else []
     return _ordered(
         _figures([window], latencies, config)
         | {
@@ -87,11 +93,16 @@ def summarise(
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": None if p99 is None else [edge / NS_PER_MS for edge in p99],
             "consistency": _consistency(claims) | _staleness(record),
-            "faults": [],
+            "faults": faults,
+            "resilience": resilience(record, config, faults),
             "latency_breakdown_ms": None,
             "results": results,
         }
     )
+
+
+def _lost_rows(record: RunRecord, model: str) -> list[int] | None:
+    return durability.lost_rows(record.history, Evidence(model=model))
 
 
 def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.core.faults import Aim
 from orchestrator.core.levels import ALIASES, LEVELS
 from orchestrator.core.parameters import (
     ParameterError,
@@ -15,6 +16,7 @@ from orchestrator.core.parameters import (
     mapping,
     number,
     slot,
+    slots,
     text,
 )
 from orchestrator.core.registry import Family, Slot
@@ -142,6 +144,9 @@ class Config:
     client: Client = field(default_factory=Client)
     warmup: int = duration("1s", help="run before the measured window, not counted")
     duration: int = duration("5s", low="1ms", help="of the measured window")
+    faults: tuple[tuple[Aim, Slot], ...] = slots(
+        Family.FAULT, extra=Aim, help="what breaks when; all is healed after the load"
+    )
     check: Check = field(default_factory=Check)
     record: Record = field(default_factory=Record)
     slo: Slo = field(default_factory=Slo)

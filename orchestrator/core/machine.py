@@ -283,10 +283,8 @@ class ClusterView:
 
 @dataclass(frozen=True)
 class ClaimContext:
-    """Everything besides its own parameters that a protocol's claims depend on.
-
-    ``nodes`` (0: as many as replicas) may exceed ``replicas``. ``crashes``: nodes crash (so even
-    a sticky session moves); ``restarts``: crashed nodes come back.
+    """What a protocol's claims depend on: ``nodes`` (0: as many as replicas), nodes that crash (so
+    even a sticky session moves) and come back, and how much faster one clock may run than another.
     """
 
     replicas: int
@@ -295,6 +293,7 @@ class ClaimContext:
     nodes: int = 0
     restarts: bool = False
     crashes: bool = False
+    clock_error: float = 0.0
 
 
 class Machine(Protocol):

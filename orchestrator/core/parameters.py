@@ -203,6 +203,11 @@ def text(default: Any = _MISSING, *, help: str = "") -> Any:
     return _field(default, {"optional": default is None, "help": help})
 
 
+def flag(default: Any = _MISSING, *, help: str = "") -> Any:
+    """True or false."""
+    return _field(default, {"help": help})
+
+
 def mapping(help: str = "") -> Any:
     """A mapping with free keys, empty by default; the annotation gives the type of its items."""
     return dataclasses.field(default_factory=FrozenMapping, metadata={"help": help})

@@ -12,6 +12,7 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
 
 INTERVAL_NS: Final = 100_000_000
@@ -81,7 +82,8 @@ class RunRecord:
     real time from asking for the run to its first intended start. ``host_busy``: busiest
     host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
     measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
-    error of comparing times of clients on different hosts (0 on one host and in sim).
+    error of comparing times of clients on different hosts (0 on one host and in sim). ``faults``
+    in the order in which they struck.
     """
 
     runtime: str
@@ -97,4 +99,5 @@ class RunRecord:
     clock_uncertainty_ns: int = 0
     lost_parts: tuple[str, ...] = ()
     host_busy: float | None = None
+    faults: tuple[Strike, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))

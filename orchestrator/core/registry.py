@@ -32,6 +32,7 @@ class Family(enum.Enum):
     CHECKER = "checker"
     SYSTEM = "system"
     TRANSACTIONS = "transactions"
+    FAULT = "fault"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -45,6 +46,7 @@ _HOMES = {
     Family.CHECKER: "orchestrator.checkers",
     Family.SYSTEM: "orchestrator.systems",
     Family.TRANSACTIONS: "orchestrator.transactions",
+    Family.FAULT: "orchestrator.faults",
 }
 
 

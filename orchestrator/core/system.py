@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.core.faults import Hazards
 from orchestrator.core.machine import ClusterView, Op
 from orchestrator.core.registry import Slot
 
@@ -17,6 +18,14 @@ class Address:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a system's claims depend on besides itself: how it is used, and what befalls it."""
+
+    sticky: bool
+    hazards: Hazards = Hazards()
 
 
 class System(Protocol):
@@ -57,15 +66,15 @@ class System(Protocol):
         return None
 
     @abstractmethod
-    def claims(self, sticky: bool) -> frozenset[str]:
+    def claims(self, circumstances: Circumstances) -> frozenset[str]:
         """Consistency levels that every history of this configuration keeps."""
 
     @abstractmethod
-    def read_levels(self, sticky: bool) -> frozenset[str]:
+    def read_levels(self, circumstances: Circumstances) -> frozenset[str]:
         """Levels that a single read may ask for."""
 
     @abstractmethod
-    def why_not(self, sticky: bool, level: str) -> str:
+    def why_not(self, circumstances: Circumstances, level: str) -> str:
         """Why it cannot claim ``level``, with its figures; empty: no more to say than the
         catalogue does.
         """

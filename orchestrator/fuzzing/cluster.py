@@ -15,15 +15,13 @@ from hashlib import blake2b
 from typing import Any
 
 from orchestrator.core.distributions import build
+from orchestrator.core.faults import leads
 from orchestrator.core.machine import Admin
 from orchestrator.core.registry import Slot
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes._virtual_clock import VirtualClock
+from orchestrator.runtimes._simulated_faults import PausableNode
 from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
-
-_LEADING = ("leader", "primary", "head")
-
 
 # --- the machines -----------------------------------------------------------------------
 
@@ -39,11 +37,6 @@ class Chosen(Slot):
         return self.machine
 
 
-def _leads(role: str) -> bool:
-    """Whether the node leads, be it one of its shards."""
-    return any(word in _LEADING for word in role.split("/"))
-
-
 _CHANCE = struct.Struct("<qhhqhi")
 
 
@@ -52,35 +45,7 @@ def exponential_ns(mean_ns: float, chance: float) -> int:
     return round(-mean_ns * math.log1p(-chance))
 
 
-class PausableClock:
-    """One node's clock: while the node is paused its callbacks wait."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
-        self.now_ns = clock.now_ns
-        self.paused = False
-        self._waiting: list[tuple[Callable[[Any], None], Any]] = []
-
-    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-        self._clock.at(when_ns, self.ring, (callback, argument))
-
-    def ring(self, call: tuple[Callable[[Any], None], Any]) -> None:
-        """Call it, now or once the node goes on."""
-        if self.paused:
-            self._waiting.append(call)
-        else:
-            call[0](call[1])
-
-    def resume(self) -> int:
-        """Everything that waited happens now, in order; returns how much that was."""
-        self.paused = False
-        waiting, self._waiting = self._waiting, []
-        for callback, argument in waiting:
-            self._clock.at(self._clock.current_ns, callback, argument)
-        return len(waiting)
-
-
-class FuzzedNode(SimulatedNode):
+class FuzzedNode(PausableNode):
     """A node that can be paused, and whose messages can be lost or doubled."""
 
     cluster: FuzzedCluster
@@ -93,10 +58,6 @@ class FuzzedNode(SimulatedNode):
         self._last_ns: dict[int, int] = {}
         self._sent: dict[int, tuple[int, int]] = {}
         super().__init__(cluster, node)
-
-    def _shell_clock(self) -> Any:
-        self.pausable = PausableClock(self.cluster.clock)
-        return self.pausable
 
     def send(self, target: int, message: Any) -> None:
         cluster, clock = self.cluster, self.cluster.clock
@@ -140,12 +101,6 @@ class FuzzedNode(SimulatedNode):
         self.cluster.collect_marks(self)
         super().crash(survivors)
 
-    def arrive(self, message: tuple[int, Any]) -> None:
-        if self.pausable.paused:
-            self.pausable.ring((self.arrive, message))
-        else:
-            super().arrive(message)
-
     def request(self, request: Any) -> None:
         cluster, op = self.cluster, request[1]
         for storm in cluster.storms:
@@ -161,7 +116,7 @@ class FuzzedNode(SimulatedNode):
 
     def asked(self, request: Any) -> None:
         """A request has arrived, or arrives again."""
-        self.pausable.ring((super().request, request))
+        super().request(request)
 
 
 class FuzzedCluster(SimulatedCluster):
@@ -261,7 +216,6 @@ class FuzzedCluster(SimulatedCluster):
         if victim.shell.stopped:
             return
         self.struck(fault)
-        self._forget_pause(victim)
         victim.crash(survivors=fault.survivors)
         if until_ns is not None:
             self.clock.at(until_ns, self._restart, victim)
@@ -278,7 +232,7 @@ class FuzzedCluster(SimulatedCluster):
         if fault.node != LEADER:
             return self.fuzzed[fault.node] if fault.node < len(self.fuzzed) else None
         nodes = self.fuzzed[: len(self.nodes)]
-        leading = [each for each in nodes if _leads(each.shell.machine.role)]
+        leading = [each for each in nodes if leads(each.shell.machine.role)]
         alive = [each for each in leading if not each.shell.stopped]
         return alive[-1] if alive else nodes[0]
 
@@ -331,7 +285,7 @@ class FuzzedCluster(SimulatedCluster):
         if kind != "role":
             return
         self.mark(detail.partition("/")[0])
-        for fault in self.ambushes if _leads(detail) else ():
+        for fault in self.ambushes if leads(detail) else ():
             self._ambush(self.fuzzed[node], fault)
 
     def mark(self, what: str, count: int = 1) -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from orchestrator.core.history import NEVER, NOTHING, VALUE_ID_BYTES, History
+from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
     LOST,
@@ -27,26 +27,18 @@ from orchestrator.core.load import (
     OperationStream,
     Timetable,
 )
-from orchestrator.core.machine import ADD, FAIL, OK, READ, TRANSACTION, UNKNOWN, WRITE, Op
-from orchestrator.core.models import COUNTER, REGISTER, SET, TXN
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
+from orchestrator.core.models import REGISTER
+from orchestrator.runtimes._payloads import Payloads
+from orchestrator.runtimes._read_back import READERS, BackToBack, KeyReads, keys_to_read
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
-from orchestrator.runtimes._transacted import Transacted, register_value, transaction_value
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-_IDENTIFIED: Final = (WRITE, ADD)
-"""Kinds that bring a value of their own."""
-
-
-def _identity(session: Session) -> int:
-    """Identity of what the session's operation stores; NOTHING where it stores no value."""
-    if session.op.kind in _IDENTIFIED:
-        return session.identity << 32 | session.sequence
-    return NOTHING
 
 
 class Port(Protocol):
@@ -85,15 +77,13 @@ class LoadDriver:
         self._client = client
         self._stream = stream
         self._key_names = key_names
-        self._padding = bytes(max(0, payload_bytes - VALUE_ID_BYTES))
+        self._payloads = Payloads(model, payload_bytes, key_names)
         self._timetable = timetable
         self._router = router
         self._balancer = router.balancer
         self._levels = levels
         self._port = port
         self._connections = connections
-        self._model = model
-        self._transacted = Transacted() if model == TXN else None
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
@@ -102,6 +92,9 @@ class LoadDriver:
         self.outstanding = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
+        self._lags_ns = self.lag_ns
+        self._crashed = False
+        self._final_ns = NO_WAKE
         self._rows = Rows()
         # (deadline, session, sequence), in order because the timeout is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
@@ -152,11 +145,13 @@ class LoadDriver:
             session = heapq.heappop(retries)[2]
             if session.busy:
                 self._send(session, now_ns)
-        if self._closed:
-            self._poll_closed(now_ns)
-        else:
-            self._poll_open(now_ns)
-        wake_ns = self._next_start_ns()
+        wake_ns = NO_WAKE
+        if not self._crashed:
+            if self._closed:
+                self._poll_closed(now_ns)
+            else:
+                self._poll_open(now_ns)
+            wake_ns = self._next_start_ns()
         # Answered operations at the head need no wake-up; the rest time out in order.
         while deadlines and not (
             deadlines[0][1].busy and deadlines[0][1].sequence == deadlines[0][2]
@@ -217,7 +212,7 @@ class LoadDriver:
 
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
-        self.lag_ns.append(now_ns - due_ns)
+        self._lags_ns.append(now_ns - due_ns)
         session.follow_up, kind, key, size, count, level, session.steps = next(self._operations)
         session.due_ns = due_ns
         self._left -= 1
@@ -230,11 +225,7 @@ class LoadDriver:
     ) -> None:
         sequence = session.sequence + 1
         identity = session.identity
-        value = None
-        if kind in _IDENTIFIED:
-            value = (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + self._padding
-        if self._transacted is not None:
-            value = self._steps_value(session, sequence, kind, key)
+        value = None if kind == READ else self._payloads.stored(session, sequence, kind, key)
         session.sequence = sequence
         session.key = key
         session.invoked_ns = now_ns
@@ -258,13 +249,6 @@ class LoadDriver:
             self._wake_by(deadline_ns)
         self.outstanding += 1
         self._send(session, now_ns)
-
-    def _steps_value(self, session: Session, sequence: int, kind: int, key: int) -> bytes | None:
-        """What an operation carries where there are transactions."""
-        identity, names, padding = session.identity, self._key_names, self._padding
-        if kind == TRANSACTION:
-            return transaction_value(identity, sequence, session.steps, names, padding)
-        return register_value(identity, sequence, 0, padding) if kind == WRITE else None
 
     def _send(self, session: Session, now_ns: int) -> None:
         node = self._router.pick(session, now_ns)
@@ -297,15 +281,13 @@ class LoadDriver:
             self._give_up(session, now_ns)
             return
         op, node = session.op, session.target
-        if self._transacted is not None:
-            value_id = self._transacted.note(op, outcome, value)
-        else:
-            value_id = self._read_id(op.kind, value) if value is not None else _identity(session)
+        value_id = self._payloads.answered(session, outcome, value)
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
         self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
         last_return_ns[connection] = now_ns
-        self.latest_return_ns = now_ns
+        if now_ns < self._final_ns:
+            self.latest_return_ns = now_ns
         if version > session.seen:
             session.seen = version
         if context:
@@ -338,22 +320,11 @@ class LoadDriver:
             self._router.avoid(session, session.target, now_ns)
             self._give_up(session, now_ns)
 
-    def _read_id(self, kind: int, value: bytes) -> int:
-        """What a read found: a value's identity, a counter's number; a set has no identity."""
-        if kind != READ or self._model == SET:
-            return NOTHING
-        if self._model == COUNTER:
-            return int(value)
-        return int.from_bytes(value[:VALUE_ID_BYTES], "big")
-
     def _give_up(self, session: Session, now_ns: int) -> None:
         self.outstanding -= 1
         session.busy = False
         session.follow_up = False
-        if self._transacted is None:
-            value_id = _identity(session)
-        else:
-            value_id = self._transacted.note(session.op, UNKNOWN, None)
+        value_id = self._payloads.unanswered(session)
         if session.target < 0:
             # It was never sent: it definitely did not happen, and the session can go on.
             self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
@@ -368,25 +339,59 @@ class LoadDriver:
             self._free.append(session)
             return
         due_ns = now_ns + self._timetable.think_ns()
-        if due_ns <= now_ns < self._end_ns and self._left:
+        if due_ns <= now_ns < self._end_ns and self._left and not self._crashed:
             self._start(session, due_ns, now_ns)
         else:
             heapq.heappush(self._waiting, (due_ns, session.identity, session))
-            if due_ns < self._end_ns and self._left:
+            if due_ns < self._end_ns and self._left and not self._crashed:
                 self._wake_by(due_ns)
 
-    # --- what came of it ------------------------------------------------------------------
+    # --- crashes --------------------------------------------------------------------------
 
-    def abandon(self, now_ns: int) -> None:
-        """Give up everything under way: the run is over."""
-        self._end_ns = now_ns
+    def crash(self, now_ns: int) -> None:
+        """The client dies: what is under way is lost to it, and nothing begins."""
+        self._crashed = True
         for session in list(self.sessions):
             if session.busy:
                 self._give_up(session, now_ns)
 
+    def revive(self, now_ns: int) -> None:
+        """Another takes its place, with sessions of its own. What would have begun in between
+        never did: there was nobody to want it.
+        """
+        self._crashed = False
+        self._free.clear()
+        fresh = [self._open_session() for _ in range(len(self._waiting))]
+        self._waiting = [(now_ns, session.identity, session) for session in fresh]
+        while not self._closed and self._left and self._starts[-self._left] < now_ns:
+            next(self._operations)
+            self._left -= 1
+            if not self._left:
+                self._fetch()
+        self._wake_by(now_ns)
+
+    # --- after the load -------------------------------------------------------------------
+
+    def read_back(self, now_ns: int) -> bool:
+        """Begin to read what was written and not read back yet; False where nothing is left."""
+        keys = keys_to_read(self.history())
+        if not len(keys) or self._payloads.values is not None:
+            return False
+        self._final_ns = min(self._final_ns, now_ns)
+        self._end_ns = NO_WAKE
+        self._lags_ns = []
+        self._stream, self._timetable = KeyReads(keys), BackToBack(READERS)
+        self._closed = True
+        opened = [self._open_session() for _ in range(READERS)]
+        self._waiting = [(now_ns, session.identity, session) for session in opened]
+        self._fetch()
+        self._wake_by(now_ns)
+        return True
+
+    # --- what came of it ------------------------------------------------------------------
+
     def history(self) -> History:
         """All rows in order of invocation."""
-        found = self._rows.history(self._client, self._warmup_ns, self._key_names)
-        if self._transacted is None:
-            return found
-        return dataclasses.replace(found, values=self._transacted.values)
+        found = self._rows.history(self._client, self._warmup_ns, self._final_ns, self._key_names)
+        values = self._payloads.values
+        return found if values is None else dataclasses.replace(found, values=values)

@@ -9,10 +9,14 @@ behind each other), loss, and an order: ``fifo`` never lets a message overtake a
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.machine import LINK_KINDS
 from orchestrator.core.randomness import block_stream, scalar_stream
+from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_S
 from orchestrator.systems.replicated_store import Network
 
@@ -31,6 +35,9 @@ class Sender:
         }
         self.jitter = Sampler(build(network.jitter), block_stream(seed, f"{name}/jitter"))
         self.chance: random.Random = scalar_stream(seed, f"{name}/loss")
+        self.misfortune: random.Random = scalar_stream(seed, f"{name}/fault")
+        self._added: dict[Slot, Sampler] = {}
+        self._seed, self._name = seed, name
         self.loss = network.loss
         self.bandwidth = network.bandwidth
         self.fifo = network.ordering == "fifo"
@@ -49,14 +56,35 @@ class Sender:
         # Nothing to emulate: a message may leave at once.
         self.instant = self.plain and not any(self.constant_ns.values())
 
+    def added_ns(self, law: Slot) -> int:
+        """A draw of a law that a fault brings in."""
+        if law not in self._added:
+            chance = block_stream(self._seed, f"{self._name}/fault/{law!r}")
+            self._added[law] = Sampler(build(law), chance)
+        return self._added[law].draw_ns()
+
 
 class Link:
-    """One direction between two parties."""
+    """One direction between two parties. ``state``: what faults make of it."""
 
-    __slots__ = ("_distance_ns", "_free_ns", "_last_ns", "_sender", "instant")
+    __slots__ = (
+        "_cap_free_ns",
+        "_distance_ns",
+        "_disturbed",
+        "_free_ns",
+        "_last_ns",
+        "_plain",
+        "_sender",
+        "instant",
+        "state",
+    )  # fmt: skip
 
     def __init__(self, sender: Sender, distance_ns: int = 0) -> None:
         self._sender = sender
+        self._plain = sender.plain
+        self.state = CLEAR
+        self._disturbed = False
+        self._cap_free_ns = BEFORE_ALL_NS
         self._distance_ns = distance_ns
         # Nothing to emulate: a message may leave at once.
         self.instant = sender.instant and not distance_ns
@@ -66,7 +94,7 @@ class Link:
     def arrival_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
         """When it arrives; LOST when it never does."""
         sender = self._sender
-        if sender.plain:
+        if self._plain:
             return now_ns + sender.constant_ns[kind] + self._distance_ns
         sent_ns = now_ns
         if sender.bandwidth is not None:
@@ -81,3 +109,48 @@ class Link:
             due_ns = max(due_ns, self._last_ns)
             self._last_ns = due_ns
         return due_ns
+
+    def disturb(self, state: LinkState) -> None:
+        """From now on it is in this state."""
+        self.state = state
+        self._disturbed = state != CLEAR
+        # What was held up must not be overtaken by what comes after the disturbance.
+        self._plain = self.instant = False
+
+    def carry(
+        self,
+        at: Callable[[int, Callable[[Any], None], Any], None],
+        now_ns: int,
+        kind: str,
+        size_bytes: int,
+        deliver: Callable[[Any], None],
+        argument: Any,
+    ) -> None:
+        """Let a message that is sent now arrive: never, once or, with a fault, twice."""
+        due_ns = self.arrival_ns(now_ns, kind, size_bytes)
+        if not self._disturbed:
+            if due_ns != LOST:
+                at(due_ns, deliver, argument)
+            return
+        for arrival_ns in self._arrivals_ns(now_ns, due_ns, size_bytes):
+            at(arrival_ns, deliver, argument)
+
+    def _arrivals_ns(self, now_ns: int, due_ns: int, size_bytes: int) -> list[int]:
+        """When a message arrives that would have been due then without the fault."""
+        state, sender = self.state, self._sender
+        chance = sender.misfortune
+        if due_ns == LOST or state.cut or (state.loss and chance.random() < state.loss):
+            return []
+        for law in state.delays:
+            due_ns += sender.added_ns(law)
+        if state.bandwidth is not None:
+            started_ns = max(now_ns, self._cap_free_ns)
+            self._cap_free_ns = started_ns + round(size_bytes / state.bandwidth * NS_PER_S)
+            due_ns += self._cap_free_ns - now_ns
+        for share, law in state.late:
+            if chance.random() < share:
+                # It loses its place: what comes behind passes it.
+                return [due_ns + sender.added_ns(law)]
+        if sender.fifo:
+            due_ns = self._last_ns = max(due_ns, self._last_ns)
+        return [due_ns] * (2 if state.duplicates and chance.random() < state.duplicates else 1)

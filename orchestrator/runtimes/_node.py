@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
+from orchestrator.core.distributions import Sampler
+from orchestrator.core.faults import WELL, NodeState
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
     WRITE,
@@ -45,7 +47,7 @@ from orchestrator.core.machine import (
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
-from orchestrator.runtimes._timers import Scheduler, Timers
+from orchestrator.runtimes._timers import LocalClock, Scheduler, Timers
 from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
 
 _BARRIER: Final = itemgetter(0)
@@ -91,12 +93,17 @@ class NodeShell:
         cache: CachePolicy | None,
         scheduler: Scheduler,
         outlet: Outlet,
+        local: LocalClock | None = None,
     ) -> None:
         self.machine = machine
         self.stopped = False
         self._handle = machine.handle
         self._now_ns = scheduler.now_ns
         self._at = scheduler.at
+        # What the machine takes for the time; None: the true one.
+        self._local = local
+        self._local_ns = scheduler.now_ns if local is None else local.now_ns
+        self._state = WELL
         self._outlet = outlet
         self._cache = cache
         self.modelled = costs.modelled
@@ -126,7 +133,7 @@ class NodeShell:
         self._held: deque[tuple[int, Effect]] = deque()
         # What waits for an access: token -> [accesses under way, (barrier, effect) ...].
         self._accessing: dict[int, list[Any]] = {}
-        self._timers = Timers(scheduler, self._timer_fired)
+        self._timers = Timers(local or scheduler, self._timer_fired)
         self.operations = 0
         self.messages = 0
         self.marks: dict[str, int] = {}
@@ -147,6 +154,24 @@ class NodeShell:
     def durable_records(self) -> int:
         """How many of the records that were appended a crash cannot take away."""
         return self._durable
+
+    @property
+    def written_records(self) -> int:
+        """How many of them are written, synced or not: a crash of the process leaves them."""
+        return self._written
+
+    def burden(self, state: NodeState) -> None:
+        """From now on the node is in this state. Its clock needs a ``local`` one."""
+        self._state = state
+        # Once its storage has taken time, later writes wait for earlier ones for ever.
+        if state.storage_adds_ns or state.storage_slowness > 1:
+            self._instant_persist = self._read_is_free = self._write_is_free = False
+        if self._local is not None:
+            self._local.change(state.offset_ns, state.drift)
+
+    def _storage_ns(self, law: Sampler) -> int:
+        """What a read or a write takes."""
+        return round(law.draw_ns() * self._state.storage_slowness) + self._state.storage_adds_ns
 
     # --- events in ------------------------------------------------------------------------
 
@@ -177,6 +202,8 @@ class NodeShell:
         """One operation under modelled costs; clients share no connection, hence no order."""
         self.operations += 1
         cost_ns = self._operation_cost[op.kind].draw_ns() * op.count
+        if self._state is not WELL:
+            cost_ns = round(cost_ns * self._state.slowness)
         done_ns = self._cpu.completion_ns(self._now_ns(), cost_ns)
         self._at(done_ns, self._operation_done, (cost_ns, handle, op))
 
@@ -187,6 +214,8 @@ class NodeShell:
             self._event(Received(source, message))
             return
         cost_ns = self._message_cost.draw_ns()
+        if self._state is not WELL:
+            cost_ns = round(cost_ns * self._state.slowness)
         done_ns = self._cpu.completion_ns(self._now_ns(), cost_ns)
         earlier_ns = self._source_done_ns.get(source, done_ns)
         if earlier_ns > done_ns:
@@ -223,7 +252,7 @@ class NodeShell:
 
     def _event(self, event: Event) -> None:
         if not self.stopped:
-            self._run(self._handle(event, self._now_ns()))
+            self._run(self._handle(event, self._local_ns()))
 
     # --- effects out ----------------------------------------------------------------------
 
@@ -293,7 +322,7 @@ class NodeShell:
         if self._write_is_free:
             self._record_written((0, self._asked))
             return
-        cost_ns = self._storage_write.draw_ns()
+        cost_ns = self._storage_ns(self._storage_write)
         done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
         # A log is written in order, whatever the storage does in parallel.
         self._write_done_ns = max(self._write_done_ns, done_ns)
@@ -345,7 +374,7 @@ class NodeShell:
             self.cache_misses += 1
         if self._read_is_free or access.kind == WRITE:
             return
-        cost_ns = self._storage_read.draw_ns()
+        cost_ns = self._storage_ns(self._storage_read)
         done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
         waiting = self._accessing.setdefault(access.token, [0])
         waiting[0] += 1

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from orchestrator.config.schema import Config
+from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
+from orchestrator.core.faults import ClusterState, Hazards
 from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.record import NO_COPY
-from orchestrator.core.system import System
+from orchestrator.core.system import Circumstances, System
 from orchestrator.runtimes._client import LoadDriver, Port
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._routing import LevelMix, Router
-from orchestrator.runtimes._timers import Scheduler
+from orchestrator.runtimes._timers import LocalClock, Scheduler
 from orchestrator.systems._zones import Zones
-from orchestrator.systems.replicated_store import MEASURED, MODELLED, ReplicatedStoreParams
+from orchestrator.systems.replicated_store import (
+    FSYNC,
+    MEASURED,
+    MEMORY,
+    MODELLED,
+    ReplicatedStoreParams,
+)
 
 WARM_BLOCK = 16_384
 WARM_BLOCKS_MAX = 64
@@ -56,6 +65,19 @@ class Parts:
         return self.system.nodes + (self.authority is not None)
 
     @property
+    def durability(self) -> str:
+        """What a node's log survives; a real server sees to that itself."""
+        return self.store.node.storage.durability if self.system.emulated else FSYNC
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What the system's claims depend on besides itself."""
+        hazards = Hazards()
+        for _, fault in self.config.faults:
+            hazards |= fault.implementation(fault.params).hazards
+        return Circumstances(self.config.client.sticky, hazards)
+
+    @property
     def authority(self) -> type[Machine] | None:
         """The machine of the protocol's authority, where it has one."""
         machine, params = self.store.deployed
@@ -81,6 +103,26 @@ class Parts:
         if self.workload.total is not None:
             return None
         return self.config.warmup + self.config.duration
+
+
+def fault_plan(parts: Parts) -> FaultPlan:
+    """When the run's faults strike; a load that ends by itself is struck until it does."""
+    end_ns = NEVER_NS if parts.end_ns is None else parts.end_ns
+    remembers = parts.durability != MEMORY
+    return FaultPlan(parts.config.faults, parts.config.seed, end_ns, remembers=remembers)
+
+
+def cluster_state(parts: Parts, roles: Mapping[int, str]) -> ClusterState:
+    """What faults may know now; ``roles`` of the nodes that are up."""
+    nodes = tuple(range(parts.system.nodes))
+    zones = parts.store.zones if parts.system.emulated else Zones()
+    return ClusterState(
+        nodes,
+        roles,
+        parts.config.clients,
+        len(nodes) if parts.machines > len(nodes) else None,
+        {node: zones.of_node(node, len(nodes)) for node in nodes} if zones.apart else {},
+    )
 
 
 def make_cache(store: ReplicatedStoreParams) -> CachePolicy | None:
@@ -155,6 +197,7 @@ def make_shell(
         cache,
         scheduler,
         outlet,
+        LocalClock(scheduler) if parts.config.faults else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.history import COLUMNS, DTYPES, PHASE_RUN, PHASE_WARMUP, History
+from orchestrator.core.history import COLUMNS, DTYPES, PHASE_FINAL, PHASE_RUN, PHASE_WARMUP, History
 from orchestrator.core.machine import READ, Op
 
 SESSION_BITS: Final = 22
@@ -104,7 +104,9 @@ class Rows:
             self._blocks.append(_packed(self._loose))
             self._loose.clear()
 
-    def history(self, client: int, warmup_ns: int, key_names: Sequence[bytes]) -> History:
+    def history(
+        self, client: int, warmup_ns: int, final_ns: int, key_names: Sequence[bytes]
+    ) -> History:
         """One client's rows in order of invocation (ties: in order of their outcomes)."""
         table = numpy.concatenate([*self._blocks, _packed(self._loose)])
         order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
@@ -113,7 +115,9 @@ class Rows:
         }
         run = columns["intended_ns"] >= warmup_ns
         columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
-        columns["phase"] = numpy.where(run, PHASE_RUN, PHASE_WARMUP).astype(DTYPES["phase"])
+        phase = numpy.where(run, PHASE_RUN, PHASE_WARMUP)
+        phase[columns["intended_ns"] >= final_ns] = PHASE_FINAL
+        columns["phase"] = phase.astype(DTYPES["phase"])
         return History(**columns, key_names=key_names)
 
 

@@ -19,6 +19,42 @@ class Scheduler(Protocol):
         """Call back at that time, or at once when it has passed."""
 
 
+class LocalClock:
+    """What a node takes for the time: a clock that can be set, and made to run fast or slow.
+
+    A callback that is under way when the clock changes comes when the old clock would have called
+    it, as a timer of a kernel that is set does not ring earlier or later.
+    """
+
+    def __init__(self, clock: Scheduler) -> None:
+        self._true_ns = clock.now_ns
+        self._at = clock.at
+        # Local time is that of the last change plus what has passed since at this rate.
+        self._changed_ns = 0
+        self._shown_ns = 0
+        self._offset_ns = 0
+        self._rate = 1.0
+
+    def now_ns(self) -> int:
+        """Local time."""
+        return self._shown_ns + round((self._true_ns() - self._changed_ns) * self._rate)
+
+    def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        """Call back at that local time."""
+        left_ns = round((when_ns - self.now_ns()) / self._rate)
+        self._at(self._true_ns() + left_ns, callback, argument)
+
+    def change(self, offset_ns: int, drift: float) -> None:
+        """Show ``offset_ns`` more than without a fault, and run faster by ``drift``.
+
+        What a drift has added stays when the drift ends, until the clock is set.
+        """
+        self._shown_ns = self.now_ns() + offset_ns - self._offset_ns
+        self._changed_ns = self._true_ns()
+        self._offset_ns = offset_ns
+        self._rate = 1.0 + drift
+
+
 class Timers:
     """Timers by name. Setting one again moves it; a cancelled one never fires."""
 

@@ -16,31 +16,28 @@ import msgspec
 import numpy
 
 from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
-from orchestrator.core.machine import REQUEST, RESPONSE, Op, Redirect, Reply
+from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
-from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
-from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
     make_cache,
-    make_driver,
     make_machine,
     make_shell,
     warm,
 )
-from orchestrator.runtimes._session import Session
+from orchestrator.runtimes._simulated_client import HEADER_BYTES, SimulatedClient
 from orchestrator.runtimes._timers import Scheduler
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
-HEADER_BYTES: Final = 60
-"""Of a request or response, beside key and value."""
 SETTLE_NS: Final = 2 * NS_PER_S
 """How long replicas may take to converge after the last answer."""
 SETUP_NS: Final = -NS_PER_S
@@ -63,20 +60,20 @@ class SimulatedNode:
         if self.cache is not None and self.cache_warm:
             warm(self.cache, parts)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
-        self._links = {
+        self.links = {
             peer: Link(sender, parts.node_distance_ns(node, peer)) for peer in range(parts.machines)
         }
         responses = Sender(store.network, parts.config.seed, f"node/{node}/responses")
-        at_once = responses.plain and not store.zones.apart
+        at_once = responses.plain and not store.zones.apart and not parts.config.faults
         self._response_ns = responses.constant_ns[RESPONSE] if at_once else None
-        self._client_links = [
+        self.client_links = [
             [
                 Link(responses, parts.client_distance_ns(client, node))
                 for _ in range(parts.config.client.connections)
             ]
             for client in range(parts.config.clients)
         ]
-        self._sized = store.network.bandwidth is not None
+        self._sized = store.network.bandwidth is not None or bool(parts.config.faults)
         self._sync_law = Sampler(
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
         )
@@ -105,10 +102,13 @@ class SimulatedNode:
     # --- Outlet ---------------------------------------------------------------------------
 
     def send(self, target: int, message: Any) -> None:
+        cluster, clock = self.cluster, self._clock
+        if cluster.cut(self.node, target):
+            return
         size_bytes = len(_encode(message)) if self._sized else 0
-        due_ns = self._links[target].arrival_ns(self._clock.current_ns, message.link, size_bytes)
-        if due_ns != LOST and not self.cluster.cut(self.node, target):
-            self._clock.at(due_ns, self.cluster.machines[target].arrive, (self.node, message))
+        deliver, argument = cluster.machines[target].arrive, (self.node, message)
+        link = self.links[target]
+        link.carry(clock.at, clock.current_ns, message.link, size_bytes, deliver, argument)
 
     def reply(self, reply: Reply) -> None:
         size_bytes = HEADER_BYTES
@@ -130,10 +130,8 @@ class SimulatedNode:
             clock.at(clock.current_ns + self._response_ns, callback, effect)
             return
         session = handle[0]
-        link = self._client_links[session.client][session.connection]
-        due_ns = link.arrival_ns(clock.current_ns, RESPONSE, size_bytes)
-        if due_ns != LOST:
-            clock.at(due_ns, callback, effect)
+        link = self.client_links[session.client][session.connection]
+        link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, effect)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append((record, replaces, group))
@@ -197,64 +195,6 @@ class SimulatedNode:
     def sample(self) -> None:
         """Note the counters at the end of an interval."""
         self.samples.append(self._counters())
-
-
-class SimulatedClient:
-    """A client's port into the simulated network."""
-
-    def __init__(self, cluster: SimulatedCluster, client: int) -> None:
-        parts = cluster.parts
-        self.client = client
-        self._cluster = cluster
-        self._clock = cluster.clock
-        sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
-        at_once = sender.plain and not parts.store.zones.apart
-        self._request_ns = sender.constant_ns[REQUEST] if at_once else None
-        self._links = [
-            [
-                Link(sender, parts.client_distance_ns(client, node))
-                for _ in range(parts.config.client.connections)
-            ]
-            for node in range(parts.system.nodes)
-        ]
-        self.driver: LoadDriver = make_driver(parts, client, self)
-
-    def submit(self, session: Session, node: int) -> bool:
-        target, clock, op = self._cluster.nodes[node], self._clock, session.op
-        if target.shell.stopped:
-            return False
-        if self._request_ns is not None:
-            due_ns = clock.current_ns + self._request_ns
-        else:
-            size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"")
-            link = self._links[node][session.connection]
-            due_ns = link.arrival_ns(clock.current_ns, REQUEST, size_bytes)
-        if due_ns != LOST:
-            clock.at(due_ns, target.request, ((session, op.sequence), op))
-        return True
-
-    def disconnected(self, node: int) -> None:
-        """A node crashed: what was under way there is lost."""
-        now_ns = self._clock.current_ns
-        for session in self.driver.sessions:
-            if session.busy and session.target == node:
-                self._clock.at(now_ns, self._lost, (session, session.sequence))
-
-    def _lost(self, operation: tuple[Session, int]) -> None:
-        self.driver.lost(*operation, self._clock.current_ns)
-        self.stop_if_finished()
-
-    def wake_at(self, when_ns: int) -> None:
-        self._clock.at(when_ns, self._poll, when_ns)
-
-    def _poll(self, _: int) -> None:
-        self.driver.poll(self._clock.current_ns)
-        self.stop_if_finished()
-
-    def stop_if_finished(self) -> None:
-        """Stop the clock after the last answer."""
-        if self.driver.outstanding == 0 and self._cluster.finished():
-            self._clock.stopping = True
 
 
 class SimulatedCluster:
@@ -333,9 +273,18 @@ class SimulatedCluster:
         self.clock.run()
         if not self.finished():
             raise EnvironmentFailure("the simulation ran out of events before the load ended")
+        self.heal()
         limit_ns = self.clock.current_ns + SETTLE_NS
         while self.clock.current_ns < limit_ns and not self.converged():
             self.clock.run(self.clock.current_ns + INTERVAL_NS)
+
+    def heal(self) -> None:
+        """End all faults."""
+
+    @property
+    def strikes(self) -> tuple[Strike, ...]:
+        """What faults did."""
+        return ()
 
     def converged(self) -> bool:
         """All live replicas hold the same."""
@@ -351,13 +300,21 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     return node_record(parts, node.node, "sim", machine, samples, 0, contents_digest(machine))
 
 
+def _cluster_of(parts: Parts) -> SimulatedCluster:
+    if not parts.config.faults:
+        return SimulatedCluster(parts)
+    from orchestrator.runtimes._simulated_faults import FrailCluster
+
+    return FrailCluster(parts)
+
+
 def run(parts: Parts) -> RunRecord:
     """Simulate the whole run; deterministic in the config and its seed."""
     # The collector would walk millions of live tuples again and again for nothing: no cycles.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        cluster = SimulatedCluster(parts)
+        cluster = _cluster_of(parts)
         cluster.run()
     finally:
         if collecting:
@@ -391,5 +348,6 @@ def run(parts: Parts) -> RunRecord:
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
         offered_ops=parts.arrival.rate_per_s,
+        faults=cluster.strikes,
         hosts=("sim",),
     )

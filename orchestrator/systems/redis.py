@@ -41,7 +41,7 @@ from orchestrator.core.levels import EVENTUAL, LEVELS, LINEARIZABLE, MONOTONIC_R
 from orchestrator.core.machine import READ, WRITE, ClusterView, Op
 from orchestrator.core.parameters import choice, number, size, slot
 from orchestrator.core.registry import Family, Slot, register
-from orchestrator.core.system import Address
+from orchestrator.core.system import Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
 
@@ -111,18 +111,25 @@ class Redis:
     def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes if self._params.read_from == ANY and op.kind != WRITE else (PRIMARY,)
 
-    def claims(self, sticky: bool) -> frozenset[str]:
+    def claims(self, circumstances: Circumstances) -> frozenset[str]:
         params = self._params
-        if params.evicts:
+        if params.evicts or circumstances.hazards.restarts:
             return frozenset()
         if params.read_from != ANY or params.replicas == 1:
             return frozenset({LINEARIZABLE})
-        return frozenset({EVENTUAL, MONOTONIC_READS} if sticky else {EVENTUAL})
+        return frozenset({EVENTUAL, *self._of_sessions(circumstances)})
 
-    def read_levels(self, sticky: bool) -> frozenset[str]:
+    def read_levels(self, circumstances: Circumstances) -> frozenset[str]:
         return frozenset()
 
-    def why_not(self, sticky: bool, level: str) -> str:
+    def _of_sessions(self, circumstances: Circumstances) -> frozenset[str]:
+        """What a session sees that stays with its server."""
+        stays = circumstances.sticky and not circumstances.hazards.crashes
+        return frozenset({MONOTONIC_READS} if stays else ())
+
+    def why_not(self, circumstances: Circumstances, level: str) -> str:
+        if circumstances.hazards.restarts:
+            return "a server keeps its data in memory, and comes back without them"
         return ""
 
     kinds = frozenset({READ, WRITE})

@@ -26,7 +26,7 @@ from orchestrator.core.parameters import (
 )
 from orchestrator.core.registry import Family, Slot, plugins, register
 from orchestrator.core.sharding import Shards, shard_of, sharded
-from orchestrator.core.system import Address
+from orchestrator.core.system import Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
 from orchestrator.systems._zones import Zones
@@ -177,19 +177,31 @@ class ReplicatedStore:
     def group_of(self) -> Callable[[Op], int] | None:
         return self._group_of
 
-    def _context(self, sticky: bool) -> ClaimContext:
-        params = self._params
+    def _context(self, circumstances: Circumstances) -> ClaimContext:
+        params, hazards = self._params, circumstances.hazards
         durability = params.node.storage.durability
-        return ClaimContext(params.replicas, sticky, durability, self.nodes)
+        if hazards.power_losses and durability == ASYNC:
+            # What was never synced is as good as never written.
+            durability = MEMORY
+        return ClaimContext(
+            params.replicas,
+            circumstances.sticky,
+            durability,
+            self.nodes,
+            # Who would come back without its log stays away instead.
+            restarts=hazards.restarts and params.node.storage.durability != MEMORY,
+            crashes=hazards.crashes,
+            clock_error=hazards.clock_error,
+        )
 
-    def claims(self, sticky: bool) -> frozenset[str]:
-        return self._machine.claims(self._own, self._context(sticky))
+    def claims(self, circumstances: Circumstances) -> frozenset[str]:
+        return self._machine.claims(self._own, self._context(circumstances))
 
-    def read_levels(self, sticky: bool) -> frozenset[str]:
-        return self._machine.read_levels(self._own, self._context(sticky))
+    def read_levels(self, circumstances: Circumstances) -> frozenset[str]:
+        return self._machine.read_levels(self._own, self._context(circumstances))
 
-    def why_not(self, sticky: bool, level: str) -> str:
-        return self._machine.why_not(self._own, self._context(sticky), level)
+    def why_not(self, circumstances: Circumstances, level: str) -> str:
+        return self._machine.why_not(self._own, self._context(circumstances), level)
 
     @property
     def kinds(self) -> frozenset[int]:

@@ -1,0 +1,233 @@
+"""When faults strike and whom: the plan of one run's faults.
+
+``FaultPlan.wake(now_ns, cluster)`` says what a runtime has to do now, ``next_wake_ns`` when to ask
+again, ``heal`` ends everything. Both are pure but for the plan's own streams of chance, so the
+same seed strikes at the same times in every runtime; whom ``leader`` names depends on who leads.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestrator.core.distributions import Sampler, build
+from orchestrator.core.fault_conditions import Action, Conditions
+from orchestrator.core.faults import (
+    ALL,
+    AUTHORITY,
+    COUNT,
+    FOLLOWER,
+    LEADER,
+    NODE,
+    ZONE,
+    Aim,
+    ClusterState,
+    Fault,
+    Target,
+    leads,
+    parse_target,
+)
+from orchestrator.core.randomness import block_stream, scalar_stream
+from orchestrator.core.registry import Slot
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
+
+PATIENCE_NS: Final = NS_PER_S
+"""How long a fault that is aimed at a leader or follower waits for one; then it takes any node."""
+RETRY_NS: Final = 10 * NS_PER_MS
+NEVER_NS: Final = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One strike: of which fault, when, whom, and until when (None while it is in force)."""
+
+    number: int
+    fault: int
+    name: str
+    target: str
+    at_ns: int
+    victims: tuple[int, ...]
+    until_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A strike that is planned; ``asked_ns``: when it was to strike at first."""
+
+    fault: int
+    asked_ns: int
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """A strike is over: its conditions, by number."""
+
+    strike: int
+    conditions: tuple[int, ...]
+
+
+class FaultPlan:
+    """All faults of one run, which strike until ``end_ns``.
+
+    ``remembers``: nodes have a log on disk; else who has crashed stays away, for it has forgotten
+    what it promised.
+    """
+
+    def __init__(
+        self, faults: Sequence[tuple[Aim, Slot]], seed: int, end_ns: int, *, remembers: bool
+    ) -> None:
+        self._aims = [aim for aim, _ in faults]
+        self._names = [slot.name for _, slot in faults]
+        self._faults: list[Fault] = [slot.implementation(slot.params) for _, slot in faults]
+        self._targets = [parse_target(aim.target) for aim in self._aims]
+        self._chances = [scalar_stream(seed, f"fault/{n}/strike") for n in range(len(faults))]
+        self._gaps = [_gap(aim, seed, n) for n, aim in enumerate(self._aims)]
+        self._end_ns = end_ns
+        self._remembers = remembers
+        self._conditions = Conditions()
+        self._order = itertools.count()
+        self._agenda: list[tuple[int, int, _Due | _Ends]] = []
+        self.strikes: list[Strike] = []
+        for fault, aim in enumerate(self._aims):
+            if aim.at is not None:
+                self._plan_strike(fault, aim.at)
+            else:
+                self._plan_next(fault, 0)
+
+    @property
+    def next_wake_ns(self) -> int:
+        """When something is to be done next; NEVER_NS where nothing is left."""
+        return self._agenda[0][0] if self._agenda else NEVER_NS
+
+    def wake(self, now_ns: int, cluster: ClusterState) -> list[Action]:
+        """What is to be done now."""
+        actions: list[Action] = []
+        while self._agenda and self._agenda[0][0] <= now_ns:
+            entry = heapq.heappop(self._agenda)[2]
+            if isinstance(entry, _Due):
+                actions += self._strike(entry, now_ns, cluster)
+            else:
+                actions += self._end(entry, now_ns)
+        return actions
+
+    def heal(self, now_ns: int) -> list[Action]:
+        """Everything is over, and nothing strikes any more."""
+        actions: list[Action] = []
+        self._agenda.clear()
+        for number in self._conditions.curable(self._remembers):
+            actions += self._conditions.lift(number)
+        for index, strike in enumerate(self.strikes):
+            if strike.until_ns is None:
+                self.strikes[index] = replace(strike, until_ns=now_ns)
+        return actions
+
+    def keeps_down(self, node: int) -> bool:
+        """Whether a fault says that the node is down."""
+        return self._conditions.down(node) is not None
+
+    # --- strikes --------------------------------------------------------------------------
+
+    def _plan_strike(self, fault: int, when_ns: int) -> None:
+        last_ns = self._aims[fault].until
+        if when_ns <= min(self._end_ns, NEVER_NS if last_ns is None else last_ns):
+            self._put(when_ns, _Due(fault, when_ns))
+
+    def _plan_next(self, fault: int, after_ns: int) -> None:
+        gap = self._gaps[fault]
+        if gap is not None:
+            # A law may draw 0, and a fault that strikes without end at one moment never lets go.
+            self._plan_strike(fault, after_ns + max(gap.draw_ns(), NS_PER_MS))
+
+    def _put(self, when_ns: int, entry: _Due | _Ends) -> None:
+        heapq.heappush(self._agenda, (when_ns, next(self._order), entry))
+
+    def _strike(self, due: _Due, now_ns: int, cluster: ClusterState) -> list[Action]:
+        fault, chance = self._faults[due.fault], self._chances[due.fault]
+        patient = now_ns - due.asked_ns < PATIENCE_NS
+        victims = self._victims(due.fault, cluster, patient)
+        if not victims and patient:
+            self._put(now_ns + RETRY_NS, due)
+            return []
+        self._plan_next(due.fault, due.asked_ns)
+        if not victims:
+            return []
+        blow = fault.blow(victims, cluster, chance)
+        actions: list[Action] = []
+        numbers = []
+        for condition in blow.conditions:
+            number, asked_for = self._conditions.impose(condition)
+            numbers.append(number)
+            actions += asked_for
+        strike = Strike(
+            len(self.strikes),
+            due.fault,
+            self._names[due.fault],
+            self._aims[due.fault].target,
+            now_ns,
+            victims,
+        )
+        self.strikes.append(strike)
+        if blow.lasts_ns is not None:
+            self._put(now_ns + blow.lasts_ns, _Ends(strike.number, tuple(numbers)))
+        return actions
+
+    def _end(self, ends: _Ends, now_ns: int) -> list[Action]:
+        strike = self.strikes[ends.strike]
+        self.strikes[ends.strike] = replace(strike, until_ns=now_ns)
+        return [action for number in ends.conditions for action in self._conditions.lift(number)]
+
+    def _victims(self, fault: int, cluster: ClusterState, patient: bool) -> tuple[int, ...]:
+        """Whom it strikes; nobody where those whom it is aimed at are not there."""
+        chance, target = self._chances[fault], self._targets[fault]
+        if self._faults[fault].strikes_clients:
+            return _clients(target, cluster, chance)
+        up = [node for node in cluster.nodes if self._conditions.down(node) is None]
+        return tuple(_nodes(target, cluster, up, chance, patient))
+
+
+def _gap(aim: Aim, seed: int, fault: int) -> Sampler | None:
+    if aim.every is None:
+        return None
+    return Sampler(build(aim.every), block_stream(seed, f"fault/{fault}/every"))
+
+
+def _nodes(
+    target: Target,
+    cluster: ClusterState,
+    up: Sequence[int],
+    chance: random.Random,
+    patient: bool,
+) -> Sequence[int]:
+    leading = [node for node in up if leads(cluster.roles.get(node, ""))]
+    following = [node for node in up if node not in leading] if leading else []
+    instead = [] if patient else up
+    if target.word == LEADER:
+        return (leading or instead)[:1]
+    if target.word == FOLLOWER:
+        return _some(following or instead, 1, chance)
+    if target.word == COUNT:
+        return _some(up, target.number, chance)
+    fixed = {
+        ALL: cluster.nodes,
+        AUTHORITY: [] if cluster.authority is None else [cluster.authority],
+        ZONE: [node for node in cluster.nodes if cluster.zones.get(node) == target.zone],
+        NODE: [target.number],
+    }
+    return fixed.get(target.word) or _some(up, 1, chance)
+
+
+def _clients(target: Target, cluster: ClusterState, chance: random.Random) -> tuple[int, ...]:
+    clients = range(cluster.clients)
+    if target.word == ALL:
+        return tuple(clients)
+    if target.word == NODE:
+        return (target.number,)
+    return tuple(_some(clients, target.number if target.word == COUNT else 1, chance))
+
+
+def _some(among: Sequence[int], count: int, chance: random.Random) -> list[int]:
+    return sorted(chance.sample(among, min(count, len(among))))

@@ -1,0 +1,297 @@
+"""Faults: what breaks, whom it strikes, and what it makes of nodes, links and clients.
+
+A fault is a pure plug-in. When it strikes it is handed its victims and says which *conditions*
+hold from then on and for how long (a :class:`Blow`); :mod:`orchestrator.core.fault_plan` decides
+when it strikes and whom, and turns conditions that come and go into the actions that a runtime
+carries out. Conditions add up: a node is down while any of its conditions says so, delays sum,
+losses are independent, the tightest bandwidth counts.
+
+Parties are integers: node ``n``, the authority (where the protocol has one) behind the last
+node, and client ``c`` as :func:`client_party`. A link is a pair (sender, receiver).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+from orchestrator.core.parameters import ParameterError, duration, slot, text
+from orchestrator.core.registry import Family, Slot
+from orchestrator.core.units import NS_PER_MS
+
+LEADER: Final = "leader"
+FOLLOWER: Final = "follower"
+ANY: Final = "any"
+ALL: Final = "all"
+AUTHORITY: Final = "authority"
+ZONE: Final = "zone"
+COUNT: Final = "count"
+NODE: Final = "node"
+_WORDS: Final = (LEADER, FOLLOWER, ANY, ALL, AUTHORITY)
+TARGETS: Final = f"{', '.join(_WORDS)}, a node's number, {ZONE}:NAME or {COUNT}:N"
+"""What a target may be, in words."""
+
+RESPAWN_NS: Final = 200 * NS_PER_MS
+"""A node whose process ended by itself is started again after that long."""
+_LEADING: Final = ("leader", "primary", "head")
+
+
+def leads(role: str) -> bool:
+    """Whether a node of this role leads, be it one of its shards."""
+    return any(word in _LEADING for word in role.split("/"))
+
+
+def client_party(client: int) -> int:
+    """The party that a client is."""
+    return -1 - client
+
+
+# --- whom and when ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a fault strikes: a word, or ``zone`` or ``count`` or a node with what it names."""
+
+    word: str
+    zone: str = ""
+    number: int = -1
+
+
+def parse_target(written: str) -> Target:
+    """Raises ValueError for what is no target."""
+    word, colon, rest = written.partition(":")
+    if not colon and word in _WORDS:
+        return Target(word)
+    if not colon and word.isdecimal():
+        return Target(NODE, number=int(word))
+    if word == ZONE and rest:
+        return Target(ZONE, zone=rest)
+    if word == COUNT and rest.isdecimal() and int(rest):
+        return Target(COUNT, number=int(rest))
+    raise ValueError(f"{written!r} is no target; use {TARGETS}")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Whom a fault strikes, and when; what every fault has beside its own parameters."""
+
+    target: str = text(ANY, help=TARGETS)
+    at: int | None = duration(None, help="first strike, from the start of the load")
+    every: Slot | None = slot(
+        Family.DISTRIBUTION, None, help="from strike to strike; a law makes it random"
+    )
+    until: int | None = duration(None, help="last strike; null: the end of the load")
+
+    def __post_init__(self) -> None:
+        try:
+            parse_target(self.target)
+        except ValueError as error:
+            raise ParameterError(str(error), key="target") from None
+        if self.at is None and self.every is None:
+            raise ParameterError("when? it needs at, or every, or both", key="at")
+
+
+# --- conditions -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Down:
+    """The node's process is gone. ``power``: its machine stopped, and what was not synced is
+    lost but for a torn piece. ``gone``: the machine and its disk are lost for good.
+    """
+
+    node: int
+    power: bool = False
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The node does nothing, and goes on later as if nothing had been."""
+
+    node: int
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What burdens a node.
+
+    ``slowness``: its CPU takes so many times as long. ``offset_ns`` and ``drift``: its clock
+    shows that much more, and runs faster by that share. ``storage_slowness`` and
+    ``storage_adds_ns``: as of every read, write and sync. ``full``: nothing can be written.
+    ``failing``: share of the syncs that fail. A node that cannot write ends itself.
+    """
+
+    slowness: float = 1.0
+    offset_ns: int = 0
+    drift: float = 0.0
+    storage_slowness: float = 1.0
+    storage_adds_ns: int = 0
+    full: bool = False
+    failing: float = 0.0
+
+    def __add__(self, other: NodeState) -> NodeState:
+        return NodeState(
+            self.slowness * other.slowness,
+            self.offset_ns + other.offset_ns,
+            self.drift + other.drift,
+            self.storage_slowness * other.storage_slowness,
+            self.storage_adds_ns + other.storage_adds_ns,
+            self.full or other.full,
+            1 - (1 - self.failing) * (1 - other.failing),
+        )
+
+
+WELL: Final = NodeState()
+
+
+@dataclass(frozen=True)
+class Burdened:
+    """The node goes on with a handicap."""
+
+    node: int
+    state: NodeState
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """What a link makes of messages, besides its usual law.
+
+    ``delays``: laws of time that is added. ``late``: pairs (share, law): that share of the
+    messages takes so much longer and lets others pass. ``bandwidth``: bytes per second.
+    """
+
+    cut: bool = False
+    delays: tuple[Slot, ...] = ()
+    loss: float = 0.0
+    duplicates: float = 0.0
+    late: tuple[tuple[float, Slot], ...] = ()
+    bandwidth: float | None = None
+
+    def __add__(self, other: LinkState) -> LinkState:
+        caps = [cap for cap in (self.bandwidth, other.bandwidth) if cap is not None]
+        return LinkState(
+            self.cut or other.cut,
+            self.delays + other.delays,
+            1 - (1 - self.loss) * (1 - other.loss),
+            1 - (1 - self.duplicates) * (1 - other.duplicates),
+            self.late + other.late,
+            min(caps, default=None),
+        )
+
+
+CLEAR: Final = LinkState()
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """What is sent on these links suffers."""
+
+    links: tuple[tuple[int, int], ...]
+    state: LinkState
+
+
+@dataclass(frozen=True)
+class ClientDown:
+    """The client is gone: what it has under way is lost to it, and its sessions end."""
+
+    client: int
+
+
+Condition = Down | Paused | Burdened | Disturbed | ClientDown
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What one strike does. ``lasts_ns``: None until all is healed."""
+
+    conditions: tuple[Condition, ...]
+    lasts_ns: int | None
+
+
+# --- faults -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """What a fault may know of the cluster when it strikes.
+
+    ``roles`` of the nodes that are up and answer; ``zones`` by party, empty in one place.
+    """
+
+    nodes: tuple[int, ...]
+    roles: Mapping[int, str]
+    clients: int = 0
+    authority: int | None = None
+    zones: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """All nodes, and the authority where there is one."""
+        return self.nodes if self.authority is None else (*self.nodes, self.authority)
+
+    @property
+    def client_parties(self) -> tuple[int, ...]:
+        return tuple(client_party(client) for client in range(self.clients))
+
+
+@dataclass(frozen=True)
+class Hazards:
+    """What faults expose a system to: what its claims may depend on.
+
+    ``crashes``: nodes crash; ``restarts``: they come back; ``power_losses``: without what was not
+    synced. ``drift``: how much faster or slower a clock may run than true time, as a share;
+    ``steps``: clocks are set forward or back.
+    """
+
+    crashes: bool = False
+    restarts: bool = False
+    power_losses: bool = False
+    drift: float = 0.0
+    steps: bool = False
+
+    @property
+    def clock_error(self) -> float:
+        """How much faster one clock may run than another, as a share; infinite where they are
+        set: no bound on durations holds then.
+        """
+        return math.inf if self.steps else self.drift / (1 - self.drift)
+
+    def __or__(self, other: Hazards) -> Hazards:
+        return Hazards(
+            self.crashes or other.crashes,
+            self.restarts or other.restarts,
+            self.power_losses or other.power_losses,
+            max(self.drift, other.drift),
+            self.steps or other.steps,
+        )
+
+
+class Fault(Protocol):
+    """A kind of fault with its parameters. Faults inherit from it."""
+
+    strikes_clients: ClassVar[bool] = False
+    """Whether its victims are clients, by number, and not nodes."""
+
+    emulated_only: ClassVar[bool] = True
+    """Whether it needs nodes that are emulated: real programs can only be killed and paused."""
+
+    def __init__(self, params: Any) -> None: ...
+
+    @abstractmethod
+    def blow(self, victims: Sequence[int], cluster: ClusterState, chance: random.Random) -> Blow:
+        """What it does when it strikes these."""
+
+    @property
+    def hazards(self) -> Hazards:
+        """What it exposes the system to."""
+        return Hazards()
+
+    def why_not(self, durability: str) -> str:
+        """Why it cannot strike nodes of this durability; empty if it can."""
+        return ""

@@ -1,0 +1,1 @@
+"""What breaks: one plug-in a file."""

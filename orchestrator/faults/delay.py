@@ -1,0 +1,31 @@
+"""Messages take longer: by the same for all, or by a law, which is jitter.
+
+Where links keep their order, a message that is held up holds up those behind it, as in TCP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.core.faults import LinkState
+from orchestrator.core.parameters import slot
+from orchestrator.core.registry import Family, Slot, register
+from orchestrator.faults._links import LinkFault, LinkParams
+
+
+@dataclass(frozen=True)
+class DelayParams(LinkParams):
+    by: Slot = slot(Family.DISTRIBUTION, {"name": "constant", "value": "50ms"}, help="one way")
+
+
+@register(Family.FAULT, "delay", params=DelayParams)
+class Delay(LinkFault):
+    """Adds time to every message from and to a node."""
+
+    def __init__(self, params: DelayParams) -> None:
+        super().__init__(params)
+        self._by = params.by
+
+    @property
+    def state(self) -> LinkState:
+        return LinkState(delays=(self._by,))

@@ -1,0 +1,74 @@
+"""A client in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.machine import REQUEST
+from orchestrator.runtimes._client import LoadDriver
+from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._parts import make_driver
+from orchestrator.runtimes._session import Session
+
+if TYPE_CHECKING:
+    from orchestrator.runtimes.simulated import SimulatedCluster
+
+HEADER_BYTES: Final = 60
+"""Of a request or response, beside key and value."""
+
+
+class SimulatedClient:
+    """A client's port into the simulated network."""
+
+    def __init__(self, cluster: SimulatedCluster, client: int) -> None:
+        parts = cluster.parts
+        self.client = client
+        self._cluster = cluster
+        self._clock = cluster.clock
+        sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
+        at_once = sender.plain and not parts.store.zones.apart and not parts.config.faults
+        self._request_ns = sender.constant_ns[REQUEST] if at_once else None
+        self.links = [
+            [
+                Link(sender, parts.client_distance_ns(client, node))
+                for _ in range(parts.config.client.connections)
+            ]
+            for node in range(parts.system.nodes)
+        ]
+        self.driver: LoadDriver = make_driver(parts, client, self)
+
+    def submit(self, session: Session, node: int) -> bool:
+        target, clock, op = self._cluster.nodes[node], self._clock, session.op
+        if target.shell.stopped:
+            return False
+        request = ((session, op.sequence), op)
+        if self._request_ns is not None:
+            clock.at(clock.current_ns + self._request_ns, target.request, request)
+        else:
+            size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"")
+            link = self.links[node][session.connection]
+            link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.request, request)
+        return True
+
+    def disconnected(self, node: int) -> None:
+        """A node crashed: what was under way there is lost."""
+        now_ns = self._clock.current_ns
+        for session in self.driver.sessions:
+            if session.busy and session.target == node:
+                self._clock.at(now_ns, self._lost, (session, session.sequence))
+
+    def _lost(self, operation: tuple[Session, int]) -> None:
+        self.driver.lost(*operation, self._clock.current_ns)
+        self.stop_if_finished()
+
+    def wake_at(self, when_ns: int) -> None:
+        self._clock.at(when_ns, self._poll, when_ns)
+
+    def _poll(self, _: int) -> None:
+        self.driver.poll(self._clock.current_ns)
+        self.stop_if_finished()
+
+    def stop_if_finished(self) -> None:
+        """Stop the clock after the last answer."""
+        if self.driver.outstanding == 0 and self._cluster.finished():
+            self._clock.stopping = True
