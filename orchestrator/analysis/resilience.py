@@ -31,7 +31,7 @@ from orchestrator.core.faults import leads
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
-from orchestrator.core.units import NS_PER_S
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
 
 RECOVERED_SHARE: Final = 0.95
 WINDOW_NS: Final = NS_PER_S // 10
@@ -39,6 +39,8 @@ WINDOW_OPERATIONS: Final = 20
 BURNT_SHARE: Final = 0.99
 """An interval in which fewer operations were good counts against the SLO's budget."""
 _DEVIATIONS: Final = 3.0
+_ADD_UP: Final = ("operations_lost", "slo_minutes_burnt")
+_SHARES: Final = ("availability", "goodput_availability", "good_within_ms")
 
 
 @dataclass(frozen=True)
@@ -255,15 +257,37 @@ def resilience(
     if not config.faults:
         return None
     course = course_of(record, config)
-    known = sorted(each["recovered_s"] for each in figures if each["recovered_s"] is not None)
+    good_within_ms = course.bound_ns / NS_PER_MS if math.isfinite(course.bound_ns) else None
+    costs = _costs(course, record.warmup_ns, record.end_ns)
+    return costs | _of_strikes(figures) | {"good_within_ms": good_within_ms}
+
+
+def pooled_resilience(
+    parts: Sequence[Mapping[str, Any] | None], figures: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Of several runs: sums of what adds up, means of shares, all strikes together."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    sums = {key: sum(part[key] for part in known) for key in _ADD_UP}
+    means = {key: _mean([part[key] for part in known]) for key in _SHARES}
+    return sums | means | _of_strikes(figures)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return math.fsum(there) / len(there) if there else None
+
+
+def _of_strikes(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    known = [each["recovered_s"] for each in figures if each["recovered_s"] is not None]
     lost = [each["lost_acknowledged_writes"] for each in figures]
-    return _costs(course, record.warmup_ns, record.end_ns) | {
+    return {
         "strikes": len(figures),
         "recovered": len(known),
         "recovered_s": {
             "p50": float(numpy.median(known)) if known else None,
-            "max": known[-1] if known else None,
+            "max": max(known, default=None),
         },
         "lost_acknowledged_writes": None if None in lost else sum(lost),
-        "good_within_ms": course.bound_ns / 1e6 if math.isfinite(course.bound_ns) else None,
     }

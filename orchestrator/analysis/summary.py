@@ -23,7 +23,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
-from orchestrator.analysis.resilience import fault_figures, resilience
+from orchestrator.analysis.resilience import fault_figures, pooled_resilience, resilience
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.config.schema import SIM, Config
 from orchestrator.core import levels
@@ -252,6 +252,9 @@ def pool(
         "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
         "faults": [fault for summary in summaries for fault in summary["faults"]],
     }
+    pooled["resilience"] = pooled_resilience(
+        [summary["resilience"] for summary in summaries], pooled["faults"]
+    )
     if len(summaries) > 1:
         rates = [summary["throughput_ops"] for summary in summaries]
         p99s = [summary["latency_ms"][ALL]["p99"] for summary in summaries]

@@ -111,8 +111,7 @@ class NodeShell:
         self._operation_cost = costs.operation
         self._message_cost = costs.message
         self._source_done_ns: dict[int, int] = {}
-        self._batch_max = batch.max
-        self._linger_ns = batch.linger
+        self._batch_max, self._linger_ns = batch.max, batch.linger
         self._batch: tuple[list[Any], list[Op]] = ([], [])
         self._storage = Station(model.storage.parallel)
         self._storage_read = costs.storage_read
@@ -123,9 +122,7 @@ class NodeShell:
         self._keeps_log = model.storage.durability != MEMORY
         self._instant_persist = costs.write_is_free and not self._keeps_log
         # The persist barrier: writes asked for, written, and durable, each by count.
-        self._asked = 0
-        self._written = 0
-        self._durable = 0
+        self._asked = self._written = self._durable = 0
         self._syncing = False
         self._write_done_ns = BEFORE_ALL_NS
         self._persist_tokens: deque[tuple[int, int]] = deque()
@@ -134,11 +131,9 @@ class NodeShell:
         # What waits for an access: token -> [accesses under way, (barrier, effect) ...].
         self._accessing: dict[int, list[Any]] = {}
         self._timers = Timers(local or scheduler, self._timer_fired)
-        self.operations = 0
-        self.messages = 0
+        self.operations = self.messages = 0
         self.marks: dict[str, int] = {}
-        self.cache_hits = 0
-        self.cache_misses = 0
+        self.cache_hits = self.cache_misses = 0
 
     @property
     def cpu_busy_ns(self) -> int:
