@@ -12,7 +12,7 @@ from orchestrator.runtimes._child import Child
 DEADLINE_S = 10.0
 
 
-def _answers(broken: bool) -> tuple[bool, Any]:
+def _answers(broken: bool) -> tuple[int, bool, Any]:
     """Of a process to which a role with progress 3 was given; one of its callbacks may raise."""
     ours, theirs = multiprocessing.Pipe()
     loop = asyncio.new_event_loop()
@@ -31,20 +31,20 @@ def _answers(broken: bool) -> tuple[bool, Any]:
 
     if broken:
         loop.call_soon(lambda: 1 // 0)
-    ours.send(("progress", ()))
+    ours.send((7, "progress", ()))
     loop.run_until_complete(answered())
     loop.close()
-    answer: tuple[bool, Any] = ours.recv()
+    answer: tuple[int, bool, Any] = ours.recv()
     return answer
 
 
 def test_a_command_is_carried_out() -> None:
-    assert _answers(broken=False) == (True, (3, False))
+    assert _answers(broken=False) == (7, True, (3, False))
 
 
 def test_what_has_broken_is_not_measured_as_if_nothing_had_happened() -> None:
-    fine, error = _answers(broken=True)
-    assert not fine
+    number, fine, error = _answers(broken=True)
+    assert number == 7 and not fine
     assert isinstance(error, EnvironmentFailure)
     assert str(error).startswith("ZeroDivisionError")
     assert error.hint is not None and "test_child.py" in error.hint

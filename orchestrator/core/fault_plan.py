@@ -129,6 +129,10 @@ class FaultPlan:
         """Whether a fault says that the node is down."""
         return self._conditions.down(node) is not None
 
+    def silent(self, node: int) -> bool:
+        """Whether a fault keeps the node from answering anything."""
+        return self.keeps_down(node) or self._conditions.paused(node)
+
     # --- strikes --------------------------------------------------------------------------
 
     def _plan_strike(self, fault: int, when_ns: int) -> None:

@@ -1,20 +1,28 @@
 """What a forked process does: it becomes a node, a client or a server program, on command.
 
-Commands come over a control socket as ``(name, arguments)`` and are answered ``(True, result)``
-or ``(False, exception)``; the process ends when the socket closes.
+Commands come over a control socket as ``(number, name, arguments)`` and are answered with
+``(number, True, result)`` or ``(number, False, exception)`` when they are done, in whatever order
+that is; the process ends when the socket closes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
+import time
 import traceback
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
+from orchestrator.core.faults import LinkState, NodeState
 from orchestrator.core.record import EventRecord, NodeRecord
 from orchestrator.errors import ArchbenchError, EnvironmentFailure
+
+REUNION_S: Final = 0.1
+"""How long a node that comes back waits for its peers."""
 
 
 def preload() -> None:
@@ -56,21 +64,25 @@ class Child:
 
     def _readable(self) -> None:
         try:
-            name, arguments = self._control.recv()
+            number, name, arguments = self._control.recv()
         except (EOFError, OSError):
             os._exit(0)
-        self._loop.create_task(self._carry_out(name, arguments))
+        self._loop.create_task(self._carry_out(number, name, arguments))
 
-    async def _carry_out(self, name: str, arguments: tuple[Any, ...]) -> None:
+    async def _carry_out(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             if self._broken is not None:
                 raise self._broken
-            answer = (True, await getattr(self, f"do_{name}")(*arguments))
+            answer = (number, True, await getattr(self, f"do_{name}")(*arguments))
         except ArchbenchError as error:
-            answer = (False, error)
+            answer = (number, False, error)
         except Exception as error:
             text = traceback.format_exc(limit=-4)
-            answer = (False, EnvironmentFailure(f"{type(error).__name__}: {error}", hint=text))
+            answer = (
+                number,
+                False,
+                EnvironmentFailure(f"{type(error).__name__}: {error}", hint=text),
+            )
         self._control.send(answer)
 
     # --- commands -------------------------------------------------------------------------
@@ -105,9 +117,13 @@ class Child:
         preload(parts, primary)
 
     async def do_connect(self, addresses: list[tuple[str, int]]) -> None:
-        """Node: open the links to its peers and wait until they stand."""
+        """Node: open the links to its peers and wait until they stand.
+
+        A node that comes back does not wait long: some of its peers may be down.
+        """
         self._role.connect(addresses)
-        while not self._role.connected:
+        deadline_s = time.monotonic() + REUNION_S if self._role.restarted else math.inf
+        while not self._role.connected and time.monotonic() < deadline_s:
             await asyncio.sleep(0.002)
 
     async def do_start(self, origin_ns: int) -> None:
@@ -119,6 +135,32 @@ class Child:
         done = self._loop.create_future()
         self._role.when_finished(lambda: done.set_result(None))
         await done
+
+    async def do_read_back(self) -> bool:
+        """Client: read what was written, and not read back yet; whether there is any."""
+        reading: bool = self._role.read_back()
+        return reading
+
+    async def do_crash_client(self) -> None:
+        """Client: lose everything that is under way."""
+        self._role.crash()
+
+    async def do_revive_client(self) -> None:
+        """Client: begin anew."""
+        self._role.revive()
+
+    async def do_disturb(self, links: Mapping[int, LinkState]) -> None:
+        """Node or client: its links to these are in these states, the others are clear."""
+        self._role.disturb(links)
+
+    async def do_burden(self, state: NodeState) -> None:
+        """Node: it is in this state."""
+        self._role.burden(state)
+
+    async def do_role(self) -> str:
+        """Node: the role that it plays now."""
+        role: str = self._role.role
+        return role
 
     async def do_progress(self) -> tuple[int, bool]:
         """Client: operations done, and whether that was all."""

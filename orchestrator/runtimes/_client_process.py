@@ -6,20 +6,21 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import hiredis
 import numpy
 
+from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
 from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
 from orchestrator.core.record import ClientRecord
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
-from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts, make_driver
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
@@ -66,7 +67,7 @@ class _Connection(asyncio.Protocol):
         self._client = client
         self.node = node
         self.number = number
-        self._link = link
+        self.link = link
         self._reader = hiredis.Reader(replyError=_error)
         self._transport: asyncio.WriteTransport | None = None
         self._out: list[bytes] = []
@@ -83,13 +84,12 @@ class _Connection(asyncio.Protocol):
     def submit(self, session: Session) -> None:
         """Send the session's operation, after the emulated delay of the link."""
         data = self.encode(session)
-        if self._link is None:
+        link = self.link
+        if link is None or link.instant:
             self.write(data)
-            return
-        clock = self._client.clock
-        due_ns = self._link.arrival_ns(clock.now_ns(), REQUEST, len(data))
-        if due_ns != LOST:
-            clock.at(due_ns, self.write, data)
+        else:
+            clock = self._client.clock
+            link.carry(clock.at, clock.now_ns(), REQUEST, len(data), self.write, data)
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""
@@ -206,6 +206,8 @@ class ClientProcess:
         self._finished: Callable[[], None] | None = None
         self._started = False
         self._closing = False
+        self._crashed = False
+        self._disturbed: Mapping[int, LinkState] = {}
         # At the start and at the end of the measured window.
         self._cpu_ns = [0, 0]
         self._wall_ns = [0, 0]
@@ -229,8 +231,8 @@ class ClientProcess:
         if self._sender is not None:
             parts, client = self._spec.parts, self._spec.client
             link = Link(self._sender, parts.client_distance_ns(client, node))
-            if link.instant:
-                link = None
+            if node in self._disturbed:
+                link.disturb(self._disturbed[node])
         await self._loop.create_connection(
             lambda: self._connection_type(self, node, number, link), *self._addresses[node]
         )
@@ -242,7 +244,7 @@ class ClientProcess:
         """What was under way on it may have happened; try to come back."""
         node, number = connection.node, connection.number
         self._connections[node][number] = None
-        if self._closing:
+        if self._closing or self._crashed:
             return
         now_ns = self.clock.now_ns()
         for session in list(self.sessions):
@@ -259,6 +261,35 @@ class ClientProcess:
             except OSError:
                 continue
             return
+
+    # --- faults ---------------------------------------------------------------------------
+
+    def disturb(self, links: Mapping[int, LinkState]) -> None:
+        """From now on its links to these nodes are in these states, all others clear."""
+        self._disturbed = links
+        for node, connections in enumerate(self._connections):
+            for connection in connections:
+                if connection is not None and connection.link is not None:
+                    connection.link.disturb(links.get(node, CLEAR))
+
+    def crash(self) -> None:
+        """The application dies: its connections break, what is under way is lost to it."""
+        self._crashed = True
+        self.driver.crash(self.clock.now_ns())
+        for connections in self._connections:
+            for connection in connections:
+                if connection is not None:
+                    connection.close()
+
+    def revive(self) -> None:
+        """Another takes its place, on new connections."""
+        self._crashed = False
+        for node, connections in enumerate(self._connections):
+            for number, connection in enumerate(connections):
+                if connection is None:
+                    self._tasks.append(self._loop.create_task(self._reopen(node, number)))
+        self.driver.revive(self.clock.now_ns())
+        self.tick()
 
     # --- Port -----------------------------------------------------------------------------
 
@@ -305,6 +336,10 @@ class ClientProcess:
         self._cpu_ns[which] = time.process_time_ns()
         self._wall_ns[which] = self.clock.now_ns()
         self._host_ticks[which] = host_ticks()
+
+    def read_back(self) -> bool:
+        """Read what was written and not read back yet; False where there is nothing."""
+        return self.driver.read_back(self.clock.now_ns())
 
     def when_finished(self, callback: Callable[[], None]) -> None:
         """Call back once everything has come back or timed out."""

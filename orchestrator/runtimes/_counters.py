@@ -8,7 +8,6 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.machine import Machine
 from orchestrator.core.record import NodeRecord
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts
@@ -36,7 +35,7 @@ def node_record(
     parts: Parts,
     node: int,
     host: str,
-    machine: Machine,
+    role: str,
     samples: NDArray[numpy.int64],
     process_cpu_ns: int,
     contents_digest: str,
@@ -51,7 +50,7 @@ def node_record(
     return NodeRecord(
         node=node,
         host=host,
-        role=machine.role,
+        role=role,
         cores=model.cores,
         storage_parallel=model.storage.parallel,
         process_cpu_ns=process_cpu_ns,

@@ -8,20 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from orchestrator.core.history import History
 from orchestrator.core.record import LOST, NO_COPY, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.errors import ArchbenchError, EnvironmentFailure
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
+from orchestrator.runtimes._conductor import Conductor
+from orchestrator.runtimes._member import CALL_S, Member, get
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
-from orchestrator.systems.replicated_store import MEMORY
+from orchestrator.runtimes._read_back import PASSES
+from orchestrator.runtimes._supervisor import Rebirth
 
 CONNECT_S: Final = 20.0
-CALL_S: Final = 20.0
 PRELOAD_S: Final = 300.0
 """For a system that is not emulated, whose data is really written."""
 STOP_S: Final = 10.0
@@ -32,40 +34,10 @@ STALL_S: Final = 30.0
 START_MARGIN_NS: Final = 60 * NS_PER_MS
 START_MARGIN_PER_ACTOR_NS: Final = 6 * NS_PER_MS
 SETTLE_S: Final = 2.0
-
-
-def get(references: Any, timeout_s: float, what: str) -> Any:
-    """ray.get with a deadline, and errors in our own words."""
-    import ray
-
-    try:
-        return ray.get(references, timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError as error:
-        raise EnvironmentFailure(f"{what}: no answer in {timeout_s:.0f} s") from error
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, EnvironmentFailure):
-            message = f"{what}: {cause.message}"
-            raise EnvironmentFailure(message, path=cause.path, hint=cause.hint) from error
-        if isinstance(cause, ArchbenchError):
-            raise cause from error
-        raise EnvironmentFailure(f"{what}: {type(cause).__name__}: {cause}") from error
-    except ray.exceptions.RayError as error:
-        raise EnvironmentFailure(f"{what}: {str(error).splitlines()[0]}") from error
-
-
-@dataclass(frozen=True)
-class Member:
-    """One actor of the pool, the address of its host, and its clock against the driver's."""
-
-    actor: Any
-    host: str
-    offset_ns: int
-    uncertainty_ns: int
-
-    def call(self, name: str, *arguments: Any, timeout_s: float = CALL_S) -> Any:
-        """Let its child carry out a command; returns Ray's reference."""
-        return self.actor.call.remote(name, *arguments, timeout_s=timeout_s)
+HEAL_S: Final = 10.0
+"""For the replicas to converge after faults, at most."""
+READ_BACK_S: Final = 60.0
+"""For the final reads, beyond the clients' timeout."""
 
 
 class Deployment:
@@ -79,6 +51,7 @@ class Deployment:
         self.node_pids: list[int] = []
         self.client_pids: list[int] = []
         self._origin_ns = 0
+        self._conductor: Conductor | None = None
         # The first that went wrong with each lost part, by its name.
         self._lost: dict[str, str] = {}
 
@@ -151,26 +124,40 @@ class Deployment:
             CALL_S,
             "starting the load",
         )
-        if self._durable:
+        if self._parts.returning:
             for spec, member in zip(self._specs, self._nodes, strict=True):
-                again = (replace(spec, restarted=True),)
                 origin_ns = self._origin_ns + member.offset_ns
-                member.actor.watch.remote(again, origin_ns, self._peer_addresses)
+                again = replace(spec, restarted=True)
+                member.actor.watch.remote(Rebirth(again, origin_ns, self._peer_addresses))
+        if self._parts.config.faults:
+            self._conductor = Conductor(self._parts, self._nodes, self._clients, self._origin_ns)
         return self._origin_ns
 
-    @property
-    def _durable(self) -> bool:
-        parts = self._parts
-        return parts.system.emulated and parts.store.node.storage.durability != MEMORY
-
     def wait(self) -> None:
-        """Until every client is done; a client that is lost or late is noted as lost."""
-        config = self._parts.config
+        """Until every client is done, and all is healed and read back where there were faults.
+
+        A client that is lost or late is noted as lost.
+        """
         if self._parts.end_ns is None:
             self._wait_for_progress()
+        else:
+            left_ns = self._origin_ns + self._parts.end_ns - time.monotonic_ns()
+            self._finish(left_ns / NS_PER_S)
+        if self._conductor is None:
             return
-        left_ns = self._origin_ns + self._parts.end_ns - time.monotonic_ns()
-        limit_s = (left_ns + config.client.timeout) / NS_PER_S + DRAIN_S
+        self._conductor.heal()
+        for number, problem in enumerate(self._conductor.problems):
+            self._lost[f"fault {number}"] = problem
+        self._settle(HEAL_S)
+        for _ in range(PASSES):
+            reading = [m.call("read_back") for m in self._clients]
+            if not any(self._collect_each(self._clients, reading, "client")):
+                return
+            self._finish(READ_BACK_S)
+
+    def _finish(self, load_s: float) -> None:
+        """Until all that clients have begun, and will begin for so long, has come back."""
+        limit_s = load_s + self._parts.config.client.timeout / NS_PER_S + DRAIN_S
         finishing = [m.call("finish", timeout_s=limit_s) for m in self._clients]
         for client, reference in enumerate(finishing):
             try:
@@ -220,7 +207,7 @@ class Deployment:
         if end_ns is None:
             end_ns = max(report.latest_return_ns for report in present)
         if settle:
-            self._settle()
+            self._settle(SETTLE_S)
         counting = counting or self._count(end_ns, settle)
         pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
             self._nodes, counting, "node"
@@ -228,6 +215,8 @@ class Deployment:
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
         events = [event for pair in pairs if pair is not None for event in pair[1]]
+        if self._conductor is not None:
+            events += self._conductor.events
         for event in events:
             if event.kind == LOST:
                 name = f"node {event.node}"
@@ -252,26 +241,45 @@ class Deployment:
             clock_uncertainty_ns=max(member.uncertainty_ns for member in members),
             lost_parts=tuple(self._lost.values()),
             host_busy=max(report.host_busy for report in present),
+            faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             hosts=tuple(sorted({member.host for member in members})),
         )
 
     def _count(self, end_ns: int, fingerprint: bool) -> list[Any]:
         """Let the nodes make their records; returns Ray's references."""
         warmup_ns = self._parts.config.warmup
-        return [m.call("node_record", warmup_ns, end_ns, fingerprint) for m in self._nodes]
+        counting = []
+        for node, member in enumerate(self._nodes):
+            if self._stays_away(node):
+                # It left a journal behind.
+                asked = member.actor.last_words.remote(self._specs[node], warmup_ns, end_ns)
+            else:
+                asked = member.call("node_record", warmup_ns, end_ns, fingerprint)
+            counting.append(asked)
+        return counting
 
-    def _settle(self) -> None:
+    def _stays_away(self, node: int) -> bool:
+        return self._conductor is not None and self._conductor.down(node)
+
+    def _settle(self, limit_s: float) -> None:
         """Give the replicas time to converge after the last answer."""
-        deadline_s = time.monotonic() + SETTLE_S
+        deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:
-            nodes = self._nodes[: self._parts.system.nodes]
-            digests = get([m.call("digest") for m in nodes], CALL_S, "reading digests")
+            nodes = range(self._parts.system.nodes)
+            asked = [self._nodes[n].call("digest") for n in nodes if not self._stays_away(n)]
+            try:
+                digests = get(asked, CALL_S, "reading digests")
+            except EnvironmentFailure:
+                # Whoever is lost will be missed when it is asked for what it counted.
+                return
             if len({*digests} - {NO_COPY}) <= 1:
                 return
             time.sleep(0.05)
 
     def end(self) -> None:
         """End all processes of the run."""
+        if self._conductor is not None:
+            self._conductor.stop()
         dropping = [m.actor.drop.remote() for m in self._nodes + self._clients]
         with suppress(EnvironmentFailure):
             get(dropping, STOP_S, "ending processes")

@@ -7,17 +7,74 @@ the old one, which takes its place once it is on the disk.
 
 from __future__ import annotations
 
+import mmap
 import os
+import random
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+LOG, BESIDE, MARKS = ".log", ".new", ".synced"
+"""Endings of a log, of the file that is about to take its place, of what says how far they are."""
+TORN_BYTES: Final = 64
+
 _HEADER = struct.Struct("<II")
+_MARK = struct.Struct("<QQ")
 # Appending, so that nothing can ever be written over a record that is not recovered yet.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class SyncMarks:
+    """How much of a log is synced, for whoever emulates the crash of its machine.
+
+    Kept in a mapped file, which survives the process: a pair (inode, bytes) for the log and one
+    for the file that is about to take its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(file, 2 * _MARK.size)
+        self._map = mmap.mmap(file, 2 * _MARK.size)
+        os.close(file)
+        self._files = [_MARK.unpack_from(self._map, at)[0] for at in (0, _MARK.size)]
+
+    def note(self, file: int, synced_bytes: int) -> None:
+        """So much of the open file is on the disk."""
+        inode = os.fstat(file).st_ino
+        if inode not in self._files:
+            self._files = [*self._files[1:], inode]
+            # The other one moves up, so both are there at any time.
+            self._map[: _MARK.size] = self._map[_MARK.size :]
+        at = self._files.index(inode) * _MARK.size
+        _MARK.pack_into(self._map, at, inode, synced_bytes)
+
+    def close(self) -> None:
+        self._map.close()
+
+    @staticmethod
+    def read(path: Path) -> dict[int, int]:
+        """Synced bytes by inode."""
+        data = path.read_bytes() if path.exists() else b""
+        return {inode: synced for inode, synced in _MARK.iter_unpack(data) if inode}
+
+
+def cut_unsynced(folder: Path, chance: random.Random) -> None:
+    """Leave of the logs in a folder what the crash of a machine does: all that was synced, and
+    behind it a random piece of what was only written, whose end is torn.
+    """
+    for path in sorted((*folder.glob(f"*{LOG}"), *folder.glob(f"*{BESIDE}"))):
+        found = path.stat()
+        marks = SyncMarks.read(path.with_suffix(MARKS))
+        synced = min(marks.get(found.st_ino, 0), found.st_size)
+        kept = chance.randint(synced, found.st_size)
+        with path.open("r+b") as file:
+            file.truncate(kept)
+            torn = min(kept - synced, chance.randint(0, TORN_BYTES))
+            file.seek(kept - torn)
+            file.write(chance.randbytes(torn))
 
 
 class RecordLog:
@@ -31,6 +88,8 @@ class RecordLog:
         self._superseded: list[int] = []
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(record_type)
         self._file = os.open(path, _FLAGS, 0o600)
+        self._size_bytes = os.fstat(self._file).st_size
+        self._marks = SyncMarks(path.with_suffix(MARKS))
         self._buffer: list[bytes] = []
         self.dirty = False
 
@@ -49,6 +108,9 @@ class RecordLog:
             records.append(self._decoder.decode(payload))
             at += _HEADER.size + length
         os.ftruncate(self._file, at)
+        os.fdatasync(self._file)
+        self._size_bytes = at
+        self._marks.note(self._file, at)
         return records
 
     def append(self, record: Any, replaces: bool = False) -> None:
@@ -65,6 +127,7 @@ class RecordLog:
             data = memoryview(b"".join(self._buffer))
             self._buffer.clear()
             self.dirty = True
+            self._size_bytes += len(data)
             while data:
                 data = data[os.write(self._file, data) :]
 
@@ -73,16 +136,18 @@ class RecordLog:
         self._buffer.clear()
         # Another thread may still be syncing it.
         self._superseded.append(self._file)
-        self._beside = self._path.with_suffix(".new")
+        self._beside = self._path.with_suffix(BESIDE)
         self._file = os.open(self._beside, _FLAGS | os.O_TRUNC, 0o600)
+        self._size_bytes = 0
 
     def sync(self) -> None:
         """Wait until what was written is on the disk; may run in another thread."""
-        file, beside = self._file, self._beside
+        file, beside, size_bytes = self._file, self._beside, self._size_bytes
         if self.dirty:
             # First, since what is written from now on may come too late for this sync.
             self.dirty = False
             os.fdatasync(file)
+            self._marks.note(file, size_bytes)
         if beside is not None:
             self.settle(beside)
 
@@ -102,6 +167,7 @@ class RecordLog:
         for file in self._superseded:
             os.close(file)
         os.close(self._file)
+        self._marks.close()
 
 
 class GroupedLog:

@@ -112,6 +112,8 @@ class Link:
 
     def disturb(self, state: LinkState) -> None:
         """From now on it is in this state."""
+        if state == self.state:
+            return
         self.state = state
         self._disturbed = state != CLEAR
         # What was held up must not be overtaken by what comes after the disturbance.

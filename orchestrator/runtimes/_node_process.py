@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import msgspec
-import numpy
 
+from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState, client_party
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
+from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._disk import GroupedLog
-from orchestrator.runtimes._network import LOST, Link, Sender
+from orchestrator.runtimes._journal import Journal
+from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -33,6 +37,11 @@ from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
 from orchestrator.runtimes._session import SESSION_BITS
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
+
+STORAGE_FAILED: Final = 74
+"""Exit status of a node that could not write."""
+
+JOURNAL: Final = "journal"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -69,7 +78,13 @@ class NodeProcess:
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")
         self._responses = Sender(store.network, seed, f"node/{node}/responses")
-        self._answers_at_once = self._responses.instant and not store.zones.apart
+        at_once = self._responses.instant and not store.zones.apart
+        self._answers_at_once = at_once and not parts.config.faults
+        # Links to clients, by the party that each is, and what they suffer from.
+        self._client_links: dict[int, list[Link]] = {}
+        self._disturbed: Mapping[int, LinkState] = {}
+        self._state = WELL
+        self._chance = scalar_stream(seed, f"node/{node}/fault")
         self._peers: dict[int, _peers.Outgoing] = {}
         self._decode = _peers.machine_decoder(self.machine.Message)
         self._encoded: tuple[Any, bytes] = (None, b"")
@@ -78,8 +93,7 @@ class NodeProcess:
         if store.node.storage.durability != MEMORY:
             path = Path(spec.folder) / f"node{node}.log"
             self._log = GroupedLog(path, self.machine.Record)
-        self._events: list[EventRecord] = []
-        self._samples: list[tuple[int, ...]] = []
+        self._journal = Journal(Path(spec.folder) / JOURNAL if parts.may_crash else None)
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
@@ -119,6 +133,8 @@ class NodeProcess:
         for peer, address in enumerate(addresses):
             if peer != self._spec.node:
                 link = Link(self._sender, self._spec.parts.node_distance_ns(self._spec.node, peer))
+                if peer in self._disturbed:
+                    link.disturb(self._disturbed[peer])
                 self._peers[peer] = _peers.Outgoing(
                     self, self._loop, self.clock, link, self._spec.node, address
                 )
@@ -134,13 +150,21 @@ class NodeProcess:
             self.received(*frame)
         self.wake()
         first = max(0, -(-self.clock.now_ns() // INTERVAL_NS))
-        self._first_sample = first
         self.clock.at(first * INTERVAL_NS, self._sample, first)
 
     @property
     def connected(self) -> bool:
         """Whether the links to all peers stand."""
         return all(peer.connected for peer in self._peers.values())
+
+    @property
+    def restarted(self) -> bool:
+        """Whether it has been here before."""
+        return self._spec.restarted
+
+    @property
+    def role(self) -> str:
+        return self.machine.role
 
     def close(self) -> None:
         """Close ports, links and the log."""
@@ -150,6 +174,7 @@ class NodeProcess:
             peer.close()
         if self._log is not None:
             self._log.close()
+        self._journal.close()
 
     # --- requests in ----------------------------------------------------------------------
 
@@ -205,36 +230,45 @@ class NodeProcess:
         if self._answers_at_once:
             handle[0].answer(handle, reply)
         else:
-            self._later(handle, handle[0].answer, reply)
+            self._respond(handle, handle[0].answer, reply)
 
     def redirect(self, redirect: Redirect) -> None:
         handle = redirect.handle
         if self._answers_at_once:
             handle[0].redirect(handle, redirect)
         else:
-            self._later(handle, handle[0].redirect, redirect)
+            self._respond(handle, handle[0].redirect, redirect)
 
-    def _later(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
+    def _respond(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
         """Answer after the emulated delay of the way back."""
-        connection = handle[0].connection
-        link = connection.link
-        if link is None:
-            link = connection.link = Link(self._responses, self._client_distance_ns(handle))
+        link = handle[0].connection.link or self._link_to_client(handle)
+        if link.instant:
+            answer(handle, effect)
+            return
         value = getattr(effect, "value", None)
         size_bytes = len(value) if type(value) is bytes else 0
-        due_ns = link.arrival_ns(self.clock.now_ns(), RESPONSE, size_bytes)
-        if due_ns != LOST:
-            self.clock.at(due_ns, functools.partial(answer, handle), effect)
+        clock, deliver = self.clock, functools.partial(answer, handle)
+        link.carry(clock.at, clock.now_ns(), RESPONSE, size_bytes, deliver, effect)
 
-    def _client_distance_ns(self, handle: Any) -> int:
+    def _link_to_client(self, handle: Any) -> Link:
         """Of the client that asked; plain clients stand beside the node that they ask."""
-        if type(handle[0]) is not Connection:
-            return 0
-        client = (handle[1] >> SESSION_BITS) - 1
-        return self._spec.parts.client_distance_ns(client, self._spec.node)
+        distance_ns = 0
+        own = type(handle[0]) is Connection
+        if own:
+            client = (handle[1] >> SESSION_BITS) - 1
+            distance_ns = self._spec.parts.client_distance_ns(client, self._spec.node)
+        link = handle[0].connection.link = Link(self._responses, distance_ns)
+        if own:
+            party = client_party(client)
+            self._client_links.setdefault(party, []).append(link)
+            if party in self._disturbed:
+                link.disturb(self._disturbed[party])
+        return link
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         assert self._log is not None
+        if self._state.full:
+            self._end_itself("no room is left to write")
         self._log.append(record, replaces, group)
         if not self._syncs:
             self._log.write()
@@ -244,16 +278,47 @@ class NodeProcess:
         log = self._log
         assert log is not None
         log.write()
+        began_ns = self.clock.now_ns()
         waiting = self._loop.run_in_executor(None, log.sync)
 
         def synced(future: asyncio.Future[None]) -> None:
             future.result()
-            done()
+            state = self._state
+            if state.full or (state.failing and self._chance.random() < state.failing):
+                self._end_itself("a sync failed")
+            now_ns = self.clock.now_ns()
+            longer_ns = round((now_ns - began_ns) * (state.storage_slowness - 1))
+            longer_ns += state.storage_adds_ns
+            if longer_ns:
+                self.clock.at(now_ns + longer_ns, lambda _: done(), None)
+            else:
+                done()
 
         waiting.add_done_callback(synced)
 
     def became(self, role: str) -> None:
-        self._events.append(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))
+        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))
+
+    # --- faults ---------------------------------------------------------------------------
+
+    def burden(self, state: NodeState) -> None:
+        """From now on it is in this state."""
+        self._state = state
+        self.shell.burden(state)
+
+    def disturb(self, links: Mapping[int, LinkState]) -> None:
+        """From now on its links to these parties are in these states, all others clear."""
+        self._disturbed = links
+        for peer, outgoing in self._peers.items():
+            outgoing.link.disturb(links.get(peer, CLEAR))
+        for party, each in self._client_links.items():
+            for link in each:
+                link.disturb(links.get(party, CLEAR))
+
+    def _end_itself(self, why: str) -> NoReturn:
+        """The storage failed: nobody may rely on this process any more."""
+        print(f"node {self._spec.node} ends itself: {why}", file=sys.stderr, flush=True)
+        os._exit(STORAGE_FAILED)
 
     # --- peers ----------------------------------------------------------------------------
 
@@ -293,7 +358,7 @@ class NodeProcess:
     # --- what it counted ------------------------------------------------------------------
 
     def _sample(self, number: int) -> None:
-        self._samples.append((*counted(self.shell), time.process_time_ns()))
+        self._journal.sample(number, (*counted(self.shell), time.process_time_ns()))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:
@@ -304,23 +369,20 @@ class NodeProcess:
         self, warmup_ns: int, end_ns: int, fingerprint: bool
     ) -> tuple[NodeRecord, list[EventRecord]]:
         """Counters over the run, which ended at ``end_ns``; its contents' digest where asked."""
-        intervals = max(1, -(-end_ns // INTERVAL_NS))
-        # The last column is the CPU time of this process.
-        samples = numpy.zeros((intervals + 1, len(COUNTERS) + 1), dtype=numpy.int64)
-        taken = numpy.array(self._samples, dtype=numpy.int64).reshape(-1, len(COUNTERS) + 1)
-        first = min(self._first_sample, intervals + 1)
-        taken = taken[: intervals + 1 - first]
-        samples[first : first + len(taken)] = taken
-        if len(taken):
-            samples[first + len(taken) :] = taken[-1]
-        window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
-        node = node_record(
-            self._spec.parts,
-            self._spec.node,
-            self._spec.host,
-            self.machine,
-            samples[:, :-1],
-            int(window[1] - window[0]),
-            self.digest() if fingerprint else "",
+        digest = self.digest() if fingerprint else ""
+        return journal_record(
+            self._spec, self._journal, self.machine.role, warmup_ns, end_ns, digest
         )
-        return node, self._events
+
+
+def journal_record(
+    spec: NodeSpec, journal: Journal, role: str, warmup_ns: int, end_ns: int, digest: str
+) -> tuple[NodeRecord, list[EventRecord]]:
+    """The record of a node from what its processes have noted."""
+    intervals = max(1, -(-end_ns // INTERVAL_NS))
+    # The last column is the CPU time of the process.
+    samples = journal.table(intervals, len(COUNTERS) + 1)
+    window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
+    cpu_ns = int(window[1] - window[0])
+    node = node_record(spec.parts, spec.node, spec.host, role, samples[:, :-1], cpu_ns, digest)
+    return node, journal.events

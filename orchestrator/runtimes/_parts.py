@@ -70,6 +70,18 @@ class Parts:
         return self.store.node.storage.durability if self.system.emulated else FSYNC
 
     @property
+    def returning(self) -> bool:
+        """Whether a node that ended is started again: it has a log, or it is a real server."""
+        if not self.system.emulated:
+            return bool(self.config.faults)
+        return self.durability != MEMORY
+
+    @property
+    def may_crash(self) -> bool:
+        """Whether a node may end and come back, or be missed, before the run is over."""
+        return bool(self.config.faults) or self.durability != MEMORY
+
+    @property
     def circumstances(self) -> Circumstances:
         """What the system's claims depend on besides itself."""
         hazards = Hazards()

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from orchestrator.runtimes._clock import RealClock
-from orchestrator.runtimes._network import LOST, Link
+from orchestrator.runtimes._network import Link
 
 MACHINE, HELLO, PROXY, PROXIED = 0, 1, 2, 3
 FRAME_MAX_BYTES: Final = 64 << 20
@@ -65,8 +65,7 @@ class Outgoing(asyncio.Protocol):
         self._service = service
         self._loop = loop
         self._clock = clock
-        self._instant = link.instant
-        self._link = link
+        self.link = link
         self._node = node
         self._address = address
         self._transport: asyncio.WriteTransport | None = None
@@ -101,12 +100,11 @@ class Outgoing(asyncio.Protocol):
 
     def send(self, data: bytes, kind: str) -> None:
         """Send a frame, after the emulated delay of the link."""
-        if self._instant:
+        link, clock = self.link, self._clock
+        if link.instant:
             self._write(data)
-            return
-        due_ns = self._link.arrival_ns(self._clock.now_ns(), kind, len(data))
-        if due_ns != LOST:
-            self._clock.at(due_ns, self._write, data)
+        else:
+            link.carry(clock.at, clock.now_ns(), kind, len(data), self._write, data)
 
     def _write(self, data: bytes) -> None:
         if not self._pending:

@@ -1,12 +1,14 @@
 """The actor's side of a process: it starts the zygote, forks children and watches them.
 
-One supervisor holds one child at a time. Nothing here imports Ray, so that it can be tested by
-itself; ``ray_cluster`` makes it an actor.
+One supervisor holds one child at a time. Several threads may use it at a time, so that a fault
+can strike a child that is busy with a command. Nothing here imports Ray, so that it can be tested
+by itself; ``ray_cluster`` makes it an actor.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import select
 import shutil
 import signal
@@ -16,16 +18,37 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.core.faults import RESPAWN_NS
+from orchestrator.core.record import NO_COPY
+from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
+from orchestrator.runtimes._control import Control
+from orchestrator.runtimes._disk import cut_unsynced
+from orchestrator.runtimes._journal import Journal
 from orchestrator.runtimes._zygote import PID
 
 ZYGOTE_START_S: Final = 30.0
 FORK_S: Final = 10.0
+DOWN: Final = "down"
+"""Role of a node that does not come back."""
+RESPAWNS: Final = 5
+"""How often a node that cannot start again (its port is taken, say) is tried in a row."""
+
+
+@dataclass(frozen=True)
+class Rebirth:
+    """What it takes to start a node again: its spec, time 0, and where its peers listen."""
+
+    spec: Any
+    origin_ns: int
+    addresses: Sequence[tuple[str, int]]
 
 
 class Supervisor:
@@ -46,17 +69,24 @@ class Supervisor:
         theirs.close()
         self._socket = ours
         self._ready = False
-        self._control: Connection | None = None
+        self._control: Control | None = None
         self._lifeline = -1
         self._pid = 0
-        self._lock = threading.Lock()
+        # How many children there have been: whoever watches one knows whether it is still that.
+        self._births = 0
+        self._lock = threading.RLock()
+        self._rebirth: Rebirth | None = None
+        # A fault keeps it down, or it is gone for good.
+        self._down = False
+        self._afflictions: dict[str, tuple[Any, ...]] = {}
         self.folder = tempfile.mkdtemp(prefix="archbench-")
 
     def ready(self) -> dict[str, str]:
         """Wait for the zygote; says which host this is."""
-        if not self._ready:
-            self._receive_pid(ZYGOTE_START_S)
-            self._ready = True
+        with self._lock:
+            if not self._ready:
+                self._receive_pid(ZYGOTE_START_S)
+                self._ready = True
         return {"boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip()}
 
     def _receive_pid(self, timeout_s: float) -> int:
@@ -73,89 +103,174 @@ class Supervisor:
         """This host's monotonic clock."""
         return time.monotonic_ns()
 
+    # --- the child ------------------------------------------------------------------------
+
     def fork(self) -> int:
         """A fresh child in place of the one before; returns its process id."""
         self.ready()
         with self._lock:
-            self._drop_child()
+            self._end_child()
             ours, theirs = socket.socketpair()
             reading, writing = os.pipe()
             socket.send_fds(self._socket, [b"f"], [theirs.fileno(), writing])
             theirs.close()
             os.close(writing)
             self._pid = self._receive_pid(FORK_S)
-            self._control = Connection(ours.detach())
+            self._control = Control(Connection(ours.detach()))
             self._lifeline = reading
+            self._births += 1
             return self._pid
 
     def fresh(self) -> tuple[str, int]:
-        """A fresh child; returns the folder that is its own, and its process id."""
-        pid = self.fork()
-        return self.folder, pid
+        """A fresh child of a new run; returns the folder that is its own, and its process id."""
+        with self._lock:
+            self._rebirth, self._down = None, False
+            self._afflictions.clear()
+            return self.folder, self.fork()
 
     def call(self, name: str, *arguments: Any, timeout_s: float) -> Any:
         """Let the child carry out a command; raises what it raised, or after the deadline."""
         control = self._control
         if control is None:
             raise EnvironmentFailure(f"no process to {name}")
-        try:
-            control.send((name, arguments))
-            if not control.poll(timeout_s):
-                raise EnvironmentFailure(f"a process did not answer to {name} in {timeout_s:.0f} s")
-            fine, result = control.recv()
-        except (EOFError, OSError) as error:
-            raise EnvironmentFailure(f"the process died during {name}") from error
-        if not fine:
-            raise result
-        return result
+        return control.call(name, arguments, timeout_s)
 
-    def watch(self, arguments: tuple[Any, ...], origin_ns: int, addresses: list[Any]) -> None:
-        """Restart the child as a node whenever it dies, until the next fork or drop."""
-        lifeline = self._lifeline
-        threading.Thread(
-            target=self._keep_alive, args=(lifeline, arguments, origin_ns, addresses), daemon=True
-        ).start()
-
-    def _keep_alive(
-        self, lifeline: int, arguments: tuple[Any, ...], origin_ns: int, addresses: list[Any]
-    ) -> None:
-        pid = self._pid
+    def _alive(self) -> bool:
+        """Whether the child lives: it holds its end of the lifeline open."""
+        if self._lifeline < 0:
+            return False
         poller = select.poll()
-        poller.register(lifeline, select.POLLIN | select.POLLHUP)
-        poller.poll()
-        if self._lifeline != lifeline or self._pid != pid:
-            return
-        with suppress(EnvironmentFailure):
-            self.fork()
-            self.call("node", *arguments, timeout_s=FORK_S)
-            self.call("connect", addresses, timeout_s=FORK_S)
-            self.call("start", origin_ns, timeout_s=FORK_S)
-            self.watch(arguments, origin_ns, addresses)
+        poller.register(self._lifeline, select.POLLIN | select.POLLHUP)
+        return not poller.poll(0)
 
-    def _drop_child(self) -> None:
+    def _kill(self) -> None:
+        """Kill the child, which is not ours but the zygote's: only while its lifeline is held."""
+        if not self._alive():
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(self._lifeline, select.POLLIN | select.POLLHUP)
+        poller.poll(FORK_S * 1000)
+
+    def _end_child(self) -> None:
         if self._control is None:
             return
-        lifeline, self._lifeline = self._lifeline, -1
-        self._control.close()
+        self._kill()
         self._control = None
-        # The child is not ours but the zygote's: only what still holds its lifeline is killed.
-        poller = select.poll()
-        poller.register(lifeline, select.POLLIN | select.POLLHUP)
-        if not poller.poll(0):
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            poller.poll(FORK_S * 1000)
+        lifeline, self._lifeline = self._lifeline, -1
         os.close(lifeline)
         self._pid = 0
 
-    def drop(self) -> None:
-        """End the child, if there is one, and clear its folder."""
+    # --- a node that comes back -----------------------------------------------------------
+
+    def watch(self, rebirth: Rebirth) -> None:
+        """Start the child again as this node whenever it dies, until the next run or drop."""
         with self._lock:
-            self._drop_child()
+            self._rebirth = rebirth
+            watched = (self._births, os.dup(self._lifeline))
+            threading.Thread(target=self._keep_alive, args=watched, daemon=True).start()
+
+    def _keep_alive(self, birth: int, lifeline: int) -> None:
+        poller = select.poll()
+        poller.register(lifeline, select.POLLIN | select.POLLHUP)
+        poller.poll()
+        os.close(lifeline)
+        time.sleep(RESPAWN_NS / NS_PER_S)
+        # What cannot be born again is missed when it is asked for what it counted.
+        with self._lock, suppress(EnvironmentFailure):
+            if self._births == birth and not self._down:
+                self._bear_again()
+
+    def _bear_again(self) -> None:
+        """The node comes back with what it finds in its folder."""
+        rebirth = self._rebirth
+        if rebirth is None:
+            return
+        for attempt in range(1, RESPAWNS + 1):
+            try:
+                self.fork()
+                self.call("node", rebirth.spec, timeout_s=FORK_S)
+                for name, arguments in self._afflictions.items():
+                    self.call(name, *arguments, timeout_s=FORK_S)
+                self.call("connect", list(rebirth.addresses), timeout_s=FORK_S)
+                self.call("start", rebirth.origin_ns, timeout_s=FORK_S)
+            except EnvironmentFailure:
+                if attempt == RESPAWNS:
+                    raise
+                time.sleep(RESPAWN_NS / NS_PER_S)
+            else:
+                break
+        self.watch(rebirth)
+
+    # --- faults ---------------------------------------------------------------------------
+
+    def crash(self, power: bool, gone: bool, chance: str) -> None:
+        """Kill the child, which stays away until :meth:`restart`.
+
+        ``power``: its machine stops, and its log is cut by chance behind what was synced.
+        ``gone``: its folder is lost.
+        """
+        with self._lock:
+            self._down = True
+            self._kill()
+            if power:
+                cut_unsynced(Path(self.folder), random.Random(chance))
+            if gone:
+                self._clear_folder()
+
+    def restart(self) -> None:
+        """The child that was crashed comes back."""
+        with self._lock:
+            self._down = False
+            if not self._alive():
+                self._bear_again()
+
+    def pause(self) -> None:
+        """The child does nothing until :meth:`resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._alive():
+                os.kill(self._pid, number)
+
+    def afflict(self, name: str, *arguments: Any) -> None:
+        """A command that changes what the child suffers from; it is told again if it restarts.
+
+        Nobody waits for the answer: a child that is paused hears of it later.
+        """
+        with self._lock:
+            self._afflictions[name] = arguments
+            if self._control is not None:
+                self._control.ask(name, arguments)
+
+    def last_words(self, spec: Any, warmup_ns: int, end_ns: int) -> Any:
+        """The record of a node that stays away, from what its processes have noted."""
+        from orchestrator.runtimes._node_process import JOURNAL, journal_record
+
+        journal = Journal(Path(self.folder) / JOURNAL)
+        journal.close()
+        return journal_record(spec, journal, DOWN, warmup_ns, end_ns, NO_COPY)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def _clear_folder(self) -> None:
         # An actor that is being closed may find its folder gone.
         with suppress(FileNotFoundError):
             for entry in Path(self.folder).iterdir():
                 entry.unlink()
+
+    def drop(self) -> None:
+        """End the child, if there is one, and clear its folder."""
+        with self._lock:
+            self._rebirth = None
+            self._end_child()
+            self._clear_folder()
 
     def close(self) -> None:
         """End the child and the zygote; remove the folder."""

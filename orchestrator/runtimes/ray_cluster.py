@@ -22,12 +22,15 @@ from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import _reaper
-from orchestrator.runtimes._deployment import CALL_S, STOP_S, Deployment, Member, get
+from orchestrator.runtimes._deployment import STOP_S, Deployment
+from orchestrator.runtimes._member import CALL_S, Member, get
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._supervisor import Supervisor
 
 ACTOR_START_S: Final = 60.0
 CLOCK_PROBES: Final = 8
+CONCURRENCY: Final = 8
+"""Calls that an actor serves at a time: a fault strikes while a client finishes its load."""
 ACTOR_CPUS: Final = 0.01
 """Actors only supervise; what runs where is decided by the placement group's spreading."""
 
@@ -128,9 +131,10 @@ class RayRuntime:
         actor_class: Any = ray.remote(num_cpus=ACTOR_CPUS, max_restarts=0)(_Actor)
         actors = [
             actor_class.options(
+                max_concurrency=CONCURRENCY,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=group, placement_group_bundle_index=index
-                )
+                ),
             ).remote()
             for index in range(missing)
         ]

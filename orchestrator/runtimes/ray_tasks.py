@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from orchestrator.errors import EnvironmentFailure
-from orchestrator.runtimes._deployment import get
+from orchestrator.runtimes._member import get
 from orchestrator.runtimes.ray_cluster import connect, disconnect
 
 PART_S: Final = 600.0

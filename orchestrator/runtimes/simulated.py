@@ -297,7 +297,7 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     machine = node.shell.machine
     samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
     parts = node.cluster.parts
-    return node_record(parts, node.node, "sim", machine, samples, 0, contents_digest(machine))
+    return node_record(parts, node.node, "sim", machine.role, samples, 0, contents_digest(machine))
 
 
 def _cluster_of(parts: Parts) -> SimulatedCluster:
