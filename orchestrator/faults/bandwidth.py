@@ -1,4 +1,6 @@
-"""Links carry fewer bytes a second: messages queue behind each other."""
+"""Links carry fewer bytes a second: messages queue behind each other for up to half a second, and
+what comes upon a longer queue is lost.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import ClaimContext, Effect, Machine, MachineContext, Send
 from orchestrator.core.parameters import duration, number
+from orchestrator.protocols._clock_bound import STALE, UNSURE, outrun, why
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._order import Acknowledge
 from orchestrator.protocols._read_needs import OFFERED
@@ -85,15 +86,22 @@ class Link(Copy):
 
     @staticmethod
     def claims(params: Any, context: ClaimContext) -> frozenset[str]:
-        return frozenset() if forgets(context) else frozenset({LINEARIZABLE})
+        if forgets(context):
+            return frozenset()
+        return UNSURE if outrun(params.clock_drift, context) else frozenset({LINEARIZABLE})
 
     @staticmethod
     def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:
-        return frozenset() if forgets(context) else OFFERED
+        if forgets(context):
+            return frozenset()
+        return OFFERED - STALE if outrun(params.clock_drift, context) else OFFERED
 
     @staticmethod
     def why_not(params: Any, context: ClaimContext, level: str) -> str:
-        return FORGETS if forgets(context) else ""
+        if forgets(context):
+            return FORGETS
+        bound = params.clock_drift
+        return why(bound, context) if outrun(bound, context) else ""
 
 
 FORGETS = (

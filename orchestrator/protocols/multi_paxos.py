@@ -27,6 +27,7 @@ read at any node, costs no message.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import ParameterError, choice, duration, number
 from orchestrator.core.registry import Family, register
+from orchestrator.protocols._clock_bound import UNSURE, outrun, why
 from orchestrator.protocols._multi_paxos_election import HEARTBEAT, LEADER
 from orchestrator.protocols._multi_paxos_learner import WEAK, Learner
 from orchestrator.protocols._multi_paxos_log import (
@@ -89,6 +91,11 @@ class Params:
     def __post_init__(self) -> None:
         if self.heartbeat <= 0 or self.heartbeat * 2 > self.election_timeout:
             raise ParameterError("heartbeat must be above 0 and at most half of election_timeout")
+
+    @property
+    def clock_bound(self) -> float:
+        """How much faster one clock may run than another: a lease is 9/10 of a time-out."""
+        return 1 / 9 if self.reads == LEASE else math.inf
 
 
 @register(
@@ -371,19 +378,20 @@ class MultiPaxos(Learner, Machine):
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:
-        forgets = context.restarts and context.durability != "fsync"
-        return frozenset() if forgets else frozenset({LINEARIZABLE})
+        if context.restarts and context.durability != "fsync":
+            return frozenset()
+        return UNSURE if outrun(params.clock_bound, context) else frozenset({LINEARIZABLE})
 
     @staticmethod
     def read_levels(params: Params, context: ClaimContext) -> frozenset[str]:
-        if not MultiPaxos.claims(params, context):
-            return frozenset()
-        return frozenset({LINEARIZABLE, SEQUENTIAL, EVENTUAL})
+        claimed = MultiPaxos.claims(params, context)
+        return frozenset({SEQUENTIAL, EVENTUAL}) | claimed if claimed else claimed
 
     @staticmethod
     def why_not(params: Params, context: ClaimContext, level: str) -> str:
         if MultiPaxos.claims(params, context):
-            return ""
+            bound = params.clock_bound
+            return why(bound, context) if outrun(bound, context) else ""
         majority = context.replicas // 2 + 1
         return (
             f"under durability {context.durability!r} a node that restarts has forgotten what it"

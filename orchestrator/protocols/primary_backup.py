@@ -32,6 +32,7 @@ are read; a read costs no message. A node and the authority exchange 2 messages 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -57,6 +58,7 @@ from orchestrator.core.machine import (
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
 from orchestrator.core.state import Snapshot
+from orchestrator.protocols._clock_bound import STALE, UNSURE, outrun, why
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._order import Acknowledge, Replicate, Transfer, Vow
 from orchestrator.protocols._read_needs import ANY, OFFERED, ORDERED, STRONG, need_of
@@ -88,6 +90,11 @@ class Params(ViewParams):
     keep: int = number(
         4096, low=1, help="committed writes kept for nodes that fell behind", probes=(4, 32)
     )
+
+    @property
+    def clock_bound(self) -> float:
+        """How much faster one clock may run than another; without failover there is no lease."""
+        return self.clock_drift if self.failover else math.inf
 
     @property
     def unasked(self) -> str:
@@ -224,7 +231,7 @@ class PrimaryBackup(Copy):
         if params.failover and params.mode == ASYNC:
             return frozenset({EVENTUAL})
         if params.read_from == "primary":
-            return frozenset({LINEARIZABLE})
+            return UNSURE if outrun(params.clock_bound, context) else frozenset({LINEARIZABLE})
         if params.session_wait:
             return frozenset({SEQUENTIAL})
         held = {EVENTUAL}
@@ -240,7 +247,7 @@ class PrimaryBackup(Copy):
             return frozenset()
         if params.failover and params.mode == ASYNC and context.replicas > 1:
             return frozenset({EVENTUAL})
-        return OFFERED
+        return OFFERED - STALE if outrun(params.clock_bound, context) else OFFERED
 
     @staticmethod
     def why_not(params: Params, context: ClaimContext, level: str) -> str:
@@ -258,7 +265,8 @@ class PrimaryBackup(Copy):
             )
         if params.read_from == "any":
             return "read_from: any serves reads at backups, which may lack the newest write"
-        return ""
+        bound = params.clock_bound
+        return why(bound, context) if outrun(bound, context) else ""
 
 
 def _forgetting(context: ClaimContext) -> bool:

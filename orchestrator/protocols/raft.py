@@ -28,17 +28,16 @@ a record; a read under a lease and a weak read cost no message.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Final
 
-from orchestrator.core import levels
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
     READING,
     Admin,
-    ClaimContext,
     ClusterView,
     Effect,
     Entry,
@@ -58,6 +57,7 @@ from orchestrator.core.parameters import ParameterError, choice, duration, numbe
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._pipeline import IN_FLIGHT_HELP
 from orchestrator.protocols._raft_admin import ADD, REMOVE, TRANSFER, Administered
+from orchestrator.protocols._raft_claims import RaftClaims
 from orchestrator.protocols._raft_election import (
     CANDIDATE,
     HEARTBEAT,
@@ -102,6 +102,11 @@ class Params:
             raise ParameterError("heartbeat must be above 0 and at most half of election_timeout")
 
     @property
+    def clock_bound(self) -> float:
+        """How much faster one clock may run than another."""
+        return self.clock_drift if self.reads == LEASE else math.inf
+
+    @property
     def lease_ns(self) -> int:
         """How long after a leader has spoken nobody else is elected, by its own clock."""
         return int(self.election_timeout / (1 + self.clock_drift)) if self.reads == LEASE else 0
@@ -116,7 +121,7 @@ class Params:
         " memory); with reads: lease as long as clock_drift bounds how clocks drift apart"
     },
 )
-class Raft(Administered, Machine):
+class Raft(RaftClaims, Administered, Machine):
     """Replicated log with an elected leader; reads through the log, by index or by lease."""
 
     Message: ClassVar[Any] = (
@@ -367,31 +372,5 @@ class Raft(Administered, Machine):
         return (view.reader,) if op.level in STRONG else view.nodes
 
     @staticmethod
-    def claims(params: Params, context: ClaimContext) -> frozenset[str]:
-        return frozenset() if _forgets(context) else frozenset({LINEARIZABLE})
-
-    @staticmethod
-    def read_levels(params: Params, context: ClaimContext) -> frozenset[str]:
-        if _forgets(context):
-            return frozenset()
-        return levels.implied(LINEARIZABLE) - {levels.NONE}
-
-    @staticmethod
-    def why_not(params: Params, context: ClaimContext, level: str) -> str:
-        if not _forgets(context):
-            return ""
-        majority = context.replicas // 2 + 1
-        return (
-            "a crash takes a node's vote and log (durability: memory) and the node comes back: a"
-            f" majority of {majority} of {context.replicas} may contain one that forgot, so a term"
-            " may have two leaders, and an acknowledged write may be lost"
-        )
-
-    @staticmethod
     def validate(params: Params, replicas: int, nodes: int) -> str | None:
         return None if nodes >= replicas else f"{nodes} nodes cannot hold {replicas} replicas"
-
-
-def _forgets(context: ClaimContext) -> bool:
-    """Whether nodes come back without what they had promised."""
-    return context.durability == "memory" and context.restarts

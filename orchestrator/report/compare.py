@@ -10,8 +10,10 @@ from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
     NONE,
     MetricName,
+    counted,
     in_use,
     metric_name,
+    number,
     plain,
     quantity,
     span,
@@ -176,6 +178,32 @@ def consistency(summary: Summary | None) -> str:
     strongest = lookup(summary, "consistency.strongest")
     levels = ", ".join(map(str, strongest)) if isinstance(strongest, (list, tuple)) else ""
     return plain(f"{verdict}: {levels}" if levels else verdict)
+
+
+def recovery(summary: Summary | None) -> str:
+    """``4 faults, all recovered from, median 0.62 s, longest 0.71 s``; NONE without faults."""
+    strikes = metric(summary, "resilience.strikes")
+    if not strikes:
+        return NONE
+    recovered = metric(summary, "resilience.recovered") or 0
+    text = counted(int(strikes), "fault")
+    if not recovered:
+        return f"{text}, not recovered from"
+    if strikes > 1:
+        text += ", all" if recovered == strikes else f", {number(recovered)} of them"
+    text += " recovered from" if strikes > 1 else ", recovered from"
+    median, longest = (metric(summary, f"resilience.recovered_s.{name}") for name in ("p50", "max"))
+    if median is None or longest is None:
+        return text
+    if recovered == 1:
+        return f"{text} in {quantity(median, 's')}"
+    return f"{text}, median {quantity(median, 's')}, longest {quantity(longest, 's')}"
+
+
+def lost_writes(summary: Summary | None) -> str:
+    """``0 acknowledged writes lost``; NONE where nobody knows."""
+    lost = metric(summary, "resilience.lost_acknowledged_writes")
+    return NONE if lost is None else f"{counted(int(lost), 'acknowledged write')} lost"
 
 
 def slo_word(summary: Summary | None) -> str:

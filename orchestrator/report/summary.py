@@ -13,6 +13,8 @@ from orchestrator.report.compare import (
     bottleneck,
     compare,
     consistency,
+    lost_writes,
+    recovery,
     role_of_bottleneck,
     slo_word,
 )
@@ -276,6 +278,9 @@ def run_words(view: RunView) -> Words:
         checked = metric(summary, "consistency.operations_checked")
         over = f" over {counted(int(checked), 'operation')}" if checked is not None else ""
         sentences.append(f"Consistency{over} is {consistency(summary).replace('_', ' ')}.")
+    if recovery(summary) != NONE:
+        text, lost = recovery(summary), lost_writes(summary)
+        sentences.append(f"{text[0].upper()}{text[1:]}{'' if lost == NONE else f'; {lost}'}.")
     if simulated(summary):
         sentences.append("All figures are of a simulation in virtual time.")
     return Words(headline, sentences, _run_tiles(summary))
@@ -300,4 +305,7 @@ def _run_tiles(summary: Summary) -> list[Tile]:
     ratio = metric(summary, "cache.hit_ratio")
     if ratio is not None:
         tiles.append(Tile("Cache hit ratio", percent(ratio)))
+    recovered_s = metric(summary, "resilience.recovered_s.p50")
+    if recovered_s is not None:
+        tiles.append(Tile("Recovery", quantity(recovered_s, "s"), "median over all faults"))
     return [*tiles, *_common_tiles(summary)]

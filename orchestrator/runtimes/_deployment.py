@@ -214,13 +214,7 @@ class Deployment:
         )
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
-        events = [event for pair in pairs if pair is not None for event in pair[1]]
-        if self._conductor is not None:
-            events += self._conductor.events
-        for event in events:
-            if event.kind == LOST:
-                name = f"node {event.node}"
-                self._lost.setdefault(name, f"{name}: {event.detail}")
+        events = self._events([event for pair in pairs if pair is not None for event in pair[1]])
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
         names = parts.workload.key_names
@@ -233,7 +227,7 @@ class Deployment:
             history=history,
             nodes=nodes,
             clients=clients,
-            events=tuple(sorted(events, key=lambda event: event.at_ns)),
+            events=events,
             warmup_ns=parts.config.warmup,
             end_ns=end_ns,
             offered_ops=parts.arrival.rate_per_s,
@@ -244,6 +238,15 @@ class Deployment:
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             hosts=tuple(sorted({member.host for member in members})),
         )
+
+    def _events(self, noted: list[EventRecord]) -> tuple[EventRecord, ...]:
+        """What nodes and the conductor noted, in order; a server that ended itself is lost."""
+        for event in noted:
+            if event.kind == LOST:
+                name = f"node {event.node}"
+                self._lost.setdefault(name, f"{name}: {event.detail}")
+        faults = [] if self._conductor is None else self._conductor.events
+        return tuple(sorted([*noted, *faults], key=lambda event: event.at_ns))
 
     def _count(self, end_ns: int, fingerprint: bool) -> list[Any]:
         """Let the nodes make their records; returns Ray's references."""

@@ -22,6 +22,8 @@ from orchestrator.systems.replicated_store import Network
 
 LOST = -(2**63)
 BEFORE_ALL_NS = -(2**62)
+QUEUE_NS = NS_PER_S // 2
+"""What waits before a link whose bandwidth a fault has capped; more than that is lost."""
 
 
 class Sender:
@@ -93,9 +95,14 @@ class Link:
 
     def arrival_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
         """When it arrives; LOST when it never does."""
-        sender = self._sender
         if self._plain:
-            return now_ns + sender.constant_ns[kind] + self._distance_ns
+            return now_ns + self._sender.constant_ns[kind] + self._distance_ns
+        due_ns = self._transit_ns(now_ns, kind, size_bytes)
+        return due_ns if due_ns == LOST else self._in_order_ns(due_ns)
+
+    def _transit_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
+        """When it would arrive whatever came before it."""
+        sender = self._sender
         sent_ns = now_ns
         if sender.bandwidth is not None:
             sent_ns = max(now_ns, self._free_ns) + round(size_bytes / sender.bandwidth * NS_PER_S)
@@ -104,10 +111,11 @@ class Link:
         if sender.loss and sender.chance.random() < sender.loss:
             return LOST
         due_ns = sent_ns + sender.delays[kind].draw_ns() + sender.jitter.draw_ns()
-        due_ns += self._distance_ns
-        if sender.fifo:
-            due_ns = max(due_ns, self._last_ns)
-            self._last_ns = due_ns
+        return due_ns + self._distance_ns
+
+    def _in_order_ns(self, due_ns: int) -> int:
+        if self._sender.fifo:
+            due_ns = self._last_ns = max(due_ns, self._last_ns)
         return due_ns
 
     def disturb(self, state: LinkState) -> None:
@@ -129,30 +137,32 @@ class Link:
         argument: Any,
     ) -> None:
         """Let a message that is sent now arrive: never, once or, with a fault, twice."""
-        due_ns = self.arrival_ns(now_ns, kind, size_bytes)
         if not self._disturbed:
+            due_ns = self.arrival_ns(now_ns, kind, size_bytes)
             if due_ns != LOST:
                 at(due_ns, deliver, argument)
             return
-        for arrival_ns in self._arrivals_ns(now_ns, due_ns, size_bytes):
+        for arrival_ns in self._arrivals_ns(now_ns, kind, size_bytes):
             at(arrival_ns, deliver, argument)
 
-    def _arrivals_ns(self, now_ns: int, due_ns: int, size_bytes: int) -> list[int]:
-        """When a message arrives that would have been due then without the fault."""
+    def _arrivals_ns(self, now_ns: int, kind: str, size_bytes: int) -> list[int]:
+        """When a message arrives on a disturbed link: never, once or twice."""
         state, sender = self.state, self._sender
         chance = sender.misfortune
+        due_ns = self._transit_ns(now_ns, kind, size_bytes)
         if due_ns == LOST or state.cut or (state.loss and chance.random() < state.loss):
             return []
         for law in state.delays:
             due_ns += sender.added_ns(law)
         if state.bandwidth is not None:
             started_ns = max(now_ns, self._cap_free_ns)
+            if started_ns > now_ns + QUEUE_NS:
+                return []
             self._cap_free_ns = started_ns + round(size_bytes / state.bandwidth * NS_PER_S)
             due_ns += self._cap_free_ns - now_ns
         for share, law in state.late:
             if chance.random() < share:
                 # It loses its place: what comes behind passes it.
                 return [due_ns + sender.added_ns(law)]
-        if sender.fifo:
-            due_ns = self._last_ns = max(due_ns, self._last_ns)
-        return [due_ns] * (2 if state.duplicates and chance.random() < state.duplicates else 1)
+        copies = 2 if state.duplicates and chance.random() < state.duplicates else 1
+        return [self._in_order_ns(due_ns)] * copies

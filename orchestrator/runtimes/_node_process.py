@@ -6,7 +6,6 @@ import asyncio
 import functools
 import itertools
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -317,7 +316,7 @@ class NodeProcess:
 
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
-        print(f"node {self._spec.node} ends itself: {why}", file=sys.stderr, flush=True)
+        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, "storage", why))
         os._exit(STORAGE_FAILED)
 
     # --- peers ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from orchestrator.report.figures import _canvas as canvas
 from orchestrator.report.figures import _marks as marks
 from orchestrator.report.figures._canvas import Picture
-from orchestrator.report.model import EventView, RunView, column, metric
+from orchestrator.report.model import EventView, RunView, column, finite, lookup, metric
 from orchestrator.report.wording import counted, number, percent, plain
 
 Floats = NDArray[numpy.float64]
@@ -82,10 +82,26 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
             fontsize=8.0,
             color="#6f6a62",
         )
+    _draw_faults((upper, lower), view, end)
     canvas.number_axis(lower, "x")
     lower.set_xlabel(marks.time_label(view.summary))
     _draw_events(upper, lower, view.events, first, end)
     _label_ends(upper, lower, view)
+
+
+def _draw_faults(panels: Sequence[Axes], view: RunView, end: float) -> None:
+    """Each fault shaded while it held, and more lightly until goodput was back."""
+    faults = lookup(view.summary, "faults")
+    for fault in faults if isinstance(faults, (list, tuple)) else ():
+        at, until, took = (finite(fault.get(key)) for key in ("at_s", "until_s", "recovered_s"))
+        if at is None:
+            continue
+        held = end if until is None else min(until, end)
+        back = end if took is None else min(at + took, end)
+        for axes in panels:
+            axes.axvspan(at, held, color=canvas.BAD, alpha=0.10, zorder=1, linewidth=0)
+            if back > held:
+                axes.axvspan(held, back, color=canvas.BAD, alpha=0.05, zorder=1, linewidth=0)
 
 
 def _draw_throughput(axes: Axes, view: RunView, start: Floats) -> None:

@@ -1,0 +1,196 @@
+"""Every fault in the simulator: it strikes, has its effect, and all is well in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+
+from orchestrator.analysis.durability import lost_rows
+from orchestrator.analysis.summary import digest, summarise
+from orchestrator.config.load import load_mapping
+from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
+from orchestrator.core.machine import OK
+from orchestrator.core.record import RunRecord
+from orchestrator.core.registry import Family, plugins
+from orchestrator.core.units import NS_PER_S
+from orchestrator.core.verdict import VALID, Evidence
+from orchestrator.errors import ConfigError
+from orchestrator.plan import plan
+from orchestrator.run import execute, judge
+from orchestrator.runtimes._parts import Parts
+
+# What shows that a fault has an effect, where its defaults show little.
+STRONG: dict[str, dict[str, Any]] = {
+    "bandwidth": {"cap": "2KiB/s"},
+    "chaos": {"mix": [{"name": "crash"}, {"name": "pause", "weight": 2, "lasts": "500ms"}]},
+    "clock": {"offset": "10s", "drift": 0.2},
+    "delay": {"clients": True},
+    "duplication": {"share": 1.0},
+    "failing_storage": {"share": 1.0},
+    "jitter": {"clients": True},
+    "loss": {"share": 0.5, "clients": True},
+    "slow": {"factor": 50},
+}
+HARMLESS = ("clock", "duplication", "reordering", "jitter")
+"""Raft bears these without a late answer, or nearly."""
+SYSTEM = {
+    "protocol": {"name": "raft", "election_timeout": "200ms", "heartbeat": "30ms"},
+    "replicas": 3,
+    "node": {
+        "cpu": {"read": "50us", "write": "50us", "message": "10us"},
+        "storage": {"durability": "fsync", "sync": {"name": "exponential", "mean": "1ms"}},
+    },
+    "network": {"delay": {"name": "exponential", "mean": "500us"}},
+}
+
+
+def made(*faults: dict[str, Any], **changes: Any) -> Parts:
+    """A simulated run under faults."""
+    config = {
+        "experiment": "faults",
+        "runtime": "sim",
+        "system": SYSTEM,
+        "workload": {"name": "ycsb", "mix": "a", "keys": 200, "value_size": "8B"},
+        "arrival": {"name": "poisson", "rate": "300/s"},
+        "clients": 2,
+        "client": {"timeout": "500ms"},
+        "warmup": "1s",
+        "duration": "6s",
+        "faults": list(faults),
+    }
+    return plan(load_mapping(config | changes))
+
+
+def summary_of(parts: Parts, record: RunRecord) -> dict[str, Any]:
+    verdict = judge(parts, record)
+    return summarise(record, parts.config, verdict, run_id="", config_hash="", results="")
+
+
+@pytest.mark.parametrize("name", [name for name in plugins(Family.FAULT) if name != "crash_client"])
+def test_a_fault_of_the_leader_has_an_effect_and_breaks_no_claim(name: str) -> None:
+    parts = made({"name": name, "target": "leader", "at": "3s"} | STRONG.get(name, {}))
+    record = execute(parts)
+    verdict = judge(parts, record)
+    assert verdict.verdict == VALID, [each.explanation for each in verdict.verdicts]
+    assert [(each.name, each.at_ns) for each in record.faults] == [(name, 3 * NS_PER_S)]
+    assert record.faults[0].until_ns is not None
+    summary = summary_of(parts, record)
+    assert summary["faults"][0]["lost_acknowledged_writes"] == 0
+    if name not in HARMLESS:
+        assert summary["faults"][0]["goodput_availability"] < 0.999
+    well = (record.history.intended_ns > 6 * NS_PER_S) & (record.history.phase == PHASE_RUN)
+    assert (record.history.outcome[well] == OK).mean() > (0.9 if name != "chaos" else 0.5)
+
+
+def test_the_same_seed_strikes_alike() -> None:
+    fault = {"name": "power_loss", "target": "any", "every": {"name": "exponential", "mean": "1s"}}
+    first, second = (execute(made(fault)) for _ in range(2))
+    assert first.faults == second.faults and len(first.faults) > 2
+    assert digest(first) == digest(second)
+    other = execute(made(fault, seed=2))
+    assert [each.at_ns for each in other.faults] != [each.at_ns for each in first.faults]
+
+
+def test_everything_written_is_read_back_after_the_load() -> None:
+    record = execute(made({"name": "crash", "target": "leader", "at": "3s"}))
+    history = record.history
+    final = history.phase == PHASE_FINAL
+    written = numpy.unique(history.key[(history.kind == 1) & ~final])
+    assert sorted(set(history.key[final & (history.outcome == OK)])) == sorted(written)
+    assert history.invoked_ns[final].min() > record.end_ns
+    assert lost_rows(history, Evidence()) == []
+
+
+def test_a_log_that_is_not_synced_loses_what_it_acknowledged() -> None:
+    storage = SYSTEM["node"]["storage"] | {"durability": "async"}  # type: ignore[index]
+    system = SYSTEM | {
+        "protocol": {"name": "unreplicated"},
+        "replicas": 1,
+        "node": SYSTEM["node"] | {"storage": storage},  # type: ignore[operator]
+    }
+    fault = {"name": "power_loss", "target": "0", "at": "3s"}
+    parts = made(fault, system=system, workload={"name": "ycsb", "mix": "a", "keys": 10_000})
+    found = summary_of(parts, execute(parts))
+    assert found["faults"][0]["lost_acknowledged_writes"] > 50
+    parts = made(fault | {"name": "crash"}, system=system)
+    assert summary_of(parts, execute(parts))["faults"][0]["lost_acknowledged_writes"] == 0
+
+
+def test_a_client_that_dies_begins_anew() -> None:
+    parts = made({"name": "crash_client", "target": "1", "at": "3s", "restart_after": "1s"})
+    record = execute(parts)
+    assert judge(parts, record).verdict == VALID
+    history = record.history
+    mine = history.client == 1
+    dead = (history.intended_ns > 3 * NS_PER_S) & (history.intended_ns < 4 * NS_PER_S)
+    assert not (mine & dead).any() and (~mine & dead).any()
+    before = set(history.session[mine & (history.intended_ns < 3 * NS_PER_S)])
+    after = set(history.session[mine & (history.intended_ns > 4 * NS_PER_S)])
+    assert after and not before & after
+
+
+def test_a_machine_that_is_lost_stays_away() -> None:
+    record = execute(made({"name": "lose_machine", "target": "2", "at": "3s"}))
+    kinds = [event.kind for event in record.events if event.node == 2]
+    assert "crash" in kinds and "restart" not in kinds
+    assert (record.history.outcome == OK).mean() > 0.95
+
+
+@pytest.mark.parametrize("arrival", [{"name": "closed", "sessions": 4}, {"name": "poisson"}])
+def test_recovery_is_told_under_open_and_closed_load(arrival: dict[str, Any]) -> None:
+    if arrival["name"] == "poisson":
+        arrival = arrival | {"rate": "500/s"}
+    fault = {"name": "power_loss", "target": "leader", "at": "3s"}
+    parts = made(fault, arrival=arrival, slo={"p99": "50ms"})
+    found = summary_of(parts, execute(parts))["faults"][0]
+    # What was intended shortly before there was a leader again is in time, too.
+    assert 0.2 <= found["detected_s"] <= found["recovered_s"] + 0.05 < 1.0
+    assert found["leader_changes"] == 1
+
+
+# --- what cannot be ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes", "path", "words"),
+    [
+        ({"name": "crash", "at": "9s"}, {}, "faults[0].at", "over by then"),
+        ({"name": "crash", "at": "1s", "target": "7"}, {}, "faults[0].target", "0 to 2"),
+        ({"name": "crash", "at": "1s", "target": "zone:x"}, {}, "faults[0].target", "zones are"),
+        ({"name": "crash", "at": "1s", "target": "boss"}, {}, "faults[0].target", "no target"),
+        ({"name": "crash", "at": "1s", "target": "authority"}, {}, "faults[0].target", "authority"),
+        ({"name": "crash"}, {}, "faults[0].at", "when?"),
+        ({"name": "crsh", "at": "1s"}, {}, "faults[0].name", "crash"),
+        ({"name": "chaos", "at": "1s"}, {}, "faults[0].mix", "weight"),
+        (
+            {"name": "chaos", "at": "1s", "mix": [{"name": "crash_client"}]},
+            {},
+            "faults[0].mix[0].name",
+            "mixed in",
+        ),
+        (
+            {"name": "crash", "at": "1s"},
+            {"system": SYSTEM | {"node": {}}},
+            "faults[0]",
+            "restart_after: null",
+        ),
+    ],
+)
+def test_a_fault_that_cannot_strike_is_refused(
+    fault: dict[str, Any], changes: dict[str, Any], path: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as found:
+        made(fault, **changes)
+    assert found.value.path == path
+    assert words in f"{found.value} {found.value.hint}"
+
+
+def test_a_claim_that_the_faults_break_is_refused() -> None:
+    lease = SYSTEM | {"protocol": {"name": "raft", "reads": "lease"}, "consistency": "linearizable"}
+    made({"name": "clock", "at": "1s", "drift": 0.005}, system=lease)
+    for broken in ({"drift": 0.3}, {"offset": "1s"}):
+        with pytest.raises(ConfigError, match="claims") as found:
+            made({"name": "clock", "at": "1s"} | broken, system=lease)
+        assert found.value.path == "system.consistency"
