@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.doctor import Check
     from orchestrator.run import RunResult
     from orchestrator.runtimes._parts import Parts
-    from orchestrator.sweep import Point, SweepResult
 
 _LATENCY_COLUMNS: Final = ("count", "mean", "p50", "p90", "p99", "p999", "max")
 
@@ -230,54 +229,6 @@ def _latency_table(latencies: Mapping[str, Mapping[str, Any]]) -> Any:
     ]
     header = ["latency (ms)", *(name.replace("p999", "p99.9") for name in _LATENCY_COLUMNS)]
     return table(header, rows, right=1)
-
-
-# --- a sweep ----------------------------------------------------------------------------
-
-
-def point_line(number: int, of: int, point: Point) -> str:
-    """What became of one variant, on one line."""
-    from orchestrator.report.wording import quantity
-
-    values = " ".join(f"{path}={cell(value)}" for path, value in point.values.items())
-    if point.summary is None:
-        return f"[{number}/{of}] {values}: {point.state}: {point.reason}"
-    rate = quantity(point.summary["throughput_ops"], "ops/s")
-    p99 = quantity(point.summary["latency_ms"]["all"]["p99"], "ms")
-    return f"[{number}/{of}] {values}: {point.state}, {rate}, p99 {p99}"
-
-
-def show_sweep(out: Console, result: SweepResult) -> None:
-    """A row a variant, then those that cannot run and why."""
-    from orchestrator.report.compare import bottleneck
-    from orchestrator.report.wording import number, short_names
-
-    names = short_names(list(result.axes))
-    rows = []
-    for point in result.points:
-        if point.summary is None:
-            continue
-        found = point.summary
-        met = {True: "yes", False: "no", None: "–"}[found["slo"]["met"]]
-        rows.append(
-            [
-                *(cell(point.values[path]) for path in result.axes),
-                number(found["throughput_ops"]),
-                number(found["latency_ms"]["all"]["p50"]),
-                number(found["latency_ms"]["all"]["p99"]),
-                bottleneck(found),
-                met,
-                "yes" if found["valid"] else "no",
-                point.state,
-            ]
-        )
-    header = [*names.values(), "ops/s", "p50 ms", "p99 ms", "bottleneck", "SLO", "valid", ""]
-    out.print(table(header, rows))
-    for point in result.points:
-        if point.reason is not None:
-            values = " ".join(f"{path}={cell(value)}" for path, value in point.values.items())
-            out.print(f"infeasible: {values}: {point.reason}", markup=False)
-    out.print(f"stored in {result.results}", markup=False)
 
 
 # --- the rest ---------------------------------------------------------------------------

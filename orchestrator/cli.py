@@ -98,23 +98,29 @@ def sweep(
     address: Address = None,
 ) -> Answer:
     """Run the grid of all comma lists among the overrides; what is done already is reused."""
+    from orchestrator import _sweep_terminal
     from orchestrator.config.load import ConfigSource
     from orchestrator.run import Runner
-    from orchestrator.sweep import split_axes
+    from orchestrator.sweep import split_axes, with_own_axes
     from orchestrator.sweep import sweep as run_sweep
 
     plain, axes = split_axes(_with_options(overrides, runtime, seed))
+    source, axes = with_own_axes(ConfigSource.read(config, *plain), plain, axes)
     if not axes:
-        raise InputError("there is no axis to sweep", hint="give a list: system.replicas=1,3,5")
-    source = ConfigSource.read(config, *plain)
+        raise InputError(
+            "there is no axis to sweep",
+            hint="give a list, system.replicas=1,3,5, or lists by path under sweep: in the config",
+        )
     with Runner(results, address) as runner:
         done = run_sweep(
             source,
             axes,
             runner,
-            told=lambda number, of, point: _terminal.say(_terminal.point_line(number, of, point)),
+            told=lambda number, of, point: _terminal.say(
+                _sweep_terminal.point_line(number, of, point)
+            ),
         )
-    return Answer(done.as_json(), lambda out: _terminal.show_sweep(out, done))
+    return Answer(done.as_json(), lambda out: _sweep_terminal.show_sweep(out, done))
 
 
 @app.command()

@@ -108,6 +108,22 @@ def split_axes(texts: Sequence[str]) -> tuple[list[str], dict[str, list[Any]]]:
     return list(plain.values()), axes
 
 
+def with_own_axes(
+    source: ConfigSource, plain: Sequence[str], axes: Mapping[str, list[Any]]
+) -> tuple[ConfigSource, dict[str, list[Any]]]:
+    """(source without axes, all axes): those of its ``sweep`` section before those given.
+
+    What is given for a path, a list or one value, stands in place of what the section says.
+    """
+    own = source.build().sweep
+    given = {*axes, *(parse_override(text)[0] for text in plain)}
+    kept = {path: list(values) for path, values in own.items() if path not in given}
+    for path, values in kept.items():
+        if not values:
+            raise ConfigError("an axis without a value", path=f"sweep.{path}")
+    return source.with_values({"sweep": {}}), kept | dict(axes)
+
+
 def split_values(text: str) -> Iterator[str]:
     """The parts of ``text`` between commas that stand outside brackets and quotes."""
     closing: list[str] = []

@@ -151,6 +151,7 @@ class Config:
     record: Record = field(default_factory=Record)
     slo: Slo = field(default_factory=Slo)
     tune: Tune = field(default_factory=Tune)
+    sweep: dict[str, tuple[Any, ...]] = mapping("axes of a sweep: lists of values by path")
 
     def __post_init__(self) -> None:
         if _EXPERIMENT.fullmatch(self.experiment) is None:

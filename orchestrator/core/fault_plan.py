@@ -137,7 +137,7 @@ class FaultPlan:
 
     def _plan_strike(self, fault: int, when_ns: int) -> None:
         last_ns = self._aims[fault].until
-        if when_ns <= min(self._end_ns, NEVER_NS if last_ns is None else last_ns):
+        if when_ns < self._end_ns and (last_ns is None or when_ns <= last_ns):
             self._put(when_ns, _Due(fault, when_ns))
 
     def _plan_next(self, fault: int, after_ns: int) -> None:

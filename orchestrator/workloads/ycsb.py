@@ -15,7 +15,9 @@ e    scan .95, insert .05                        zipfian
 f    read .50, read-modify-write .50             zipfian
 ===  ==========================================  =================
 
-With ``update: increment`` or ``add`` the updates and inserts drive counters and sets.
+With ``inserts`` above 0 that share of the operations, on top of the mix, writes keys that nobody
+writes again: what becomes of each of them can be told in the end. With ``update: increment`` or
+``add`` the updates and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
 r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide). A
 record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
@@ -98,6 +100,9 @@ class YcsbParams:
         None, options=(ZIPFIAN, UNIFORM, LATEST), help="null: the one published for the mix"
     )
     theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian and latest")
+    inserts: float = number(
+        0.0, low=0.0, high=1.0, help="share of the operations that write a new key instead"
+    )
     value_size: int = size("100B", help="bytes of each value")
     scan_length_max: int = number(100, low=1, high=1_000_000, help="lengths are uniform from 1")
     update: str = choice(
@@ -151,6 +156,8 @@ class YcsbStream(ChunkedStream):
     def __init__(self, params: YcsbParams, seed: int, client: int, clients: int) -> None:
         mix = MIXES[params.mix]
         shares = [mix.read, mix.update, mix.insert, mix.scan, mix.read_modify_write]
+        shares = [share * (1 - params.inserts) for share in shares]
+        shares[_INSERT] += params.inserts
         self._bounds = numpy.cumsum(shares)[:-1]
         distribution = params.distribution or mix.distribution
         self._latest = distribution == LATEST

@@ -1,0 +1,129 @@
+"""What a sweep shows on the terminal: its points, and how faults and variants got on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator._terminal import cell, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.sweep import Point, SweepResult
+
+
+def labels(values: Sequence[Any]) -> dict[str, str]:
+    """A short name for each value of an axis, by its text: that of its plug-ins where that tells
+    them apart.
+    """
+    texts = [cell(value) for value in values]
+    short = [_name(value) for value in values]
+    told = [
+        name if name and short.count(name) == 1 else text
+        for name, text in zip(short, texts, strict=True)
+    ]
+    return dict(zip(texts, told, strict=True))
+
+
+def _name(value: Any) -> str:
+    """``raft``; ``partition halves leader``; empty where the value has no name."""
+    if isinstance(value, Mapping) and value.get("name"):
+        told = [value["name"], value.get("shape"), value.get("target")]
+        return " ".join(str(word) for word in told if word is not None)
+    if isinstance(value, (list, tuple)) and value:
+        names = [_name(each) for each in value]
+        return " + ".join(names) if all(names) else ""
+    return ""
+
+
+def point_line(number: int, of: int, point: Point) -> str:
+    """What became of one variant, on one line."""
+    from orchestrator.report.wording import quantity
+
+    named = {path: _name(value) or cell(value) for path, value in point.values.items()}
+    values = " ".join(f"{path}={text}" for path, text in named.items())
+    if point.summary is None:
+        return f"[{number}/{of}] {values}: {point.state}: {point.reason}"
+    rate = quantity(point.summary["throughput_ops"], "ops/s")
+    p99 = quantity(point.summary["latency_ms"]["all"]["p99"], "ms")
+    return f"[{number}/{of}] {values}: {point.state}, {rate}, p99 {p99}"
+
+
+def show_sweep(out: Console, result: SweepResult) -> None:
+    """A row a variant, then those that cannot run and why; how faults and variants got on."""
+    from orchestrator.report.wording import short_names
+
+    names = short_names(list(result.axes))
+    told = {path: labels(values) for path, values in result.axes.items()}
+    faulty = any(point.summary and point.summary["resilience"] for point in result.points)
+    rows = []
+    for point in result.points:
+        if point.summary is not None:
+            axes = [told[path][cell(point.values[path])] for path in result.axes]
+            rows.append([*axes, *_figures(point.summary, faulty=faulty), point.state])
+    resilience = ["recovery s", "lost"] if faulty else []
+    header = [*names.values(), "ops/s", "p50 ms", "p99 ms", "bottleneck", *resilience]
+    out.print(table([*header, "SLO", "valid", ""], rows))
+    for point in result.points:
+        if point.reason is not None:
+            named = [f"{path}={told[path][cell(point.values[path])]}" for path in result.axes]
+            out.print(f"infeasible: {' '.join(named)}: {point.reason}", markup=False)
+    if faulty and len(result.axes) == 2 and "faults" in result.axes:
+        _show_matrix(out, result, told)
+    out.print(f"stored in {result.results}", markup=False)
+
+
+def _figures(found: Mapping[str, Any], *, faulty: bool) -> list[str]:
+    from orchestrator.report.compare import bottleneck
+    from orchestrator.report.wording import number
+
+    met = {True: "yes", False: "no", None: "–"}[found["slo"]["met"]]
+    return [
+        number(found["throughput_ops"]),
+        number(found["latency_ms"]["all"]["p50"]),
+        number(found["latency_ms"]["all"]["p99"]),
+        bottleneck(found),
+        *(_resilience(found["resilience"]) if faulty else ()),
+        met,
+        "yes" if found["valid"] else "no",
+    ]
+
+
+def _resilience(found: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The longest recovery, and the acknowledged writes that are gone."""
+    from orchestrator.report.wording import number
+
+    if found is None:
+        return "–", "–"
+    never = found["recovered"] < found["strikes"]
+    longest = "never" if never else number(found["recovered_s"]["max"])
+    return longest, cell(found["lost_acknowledged_writes"])
+
+
+def _show_matrix(out: Console, result: SweepResult, told: Mapping[str, Mapping[str, str]]) -> None:
+    """Faults by variants: the longest recovery in seconds, and what was lost or broken."""
+    other = next(path for path in result.axes if path != "faults")
+    cells: dict[tuple[str, str], str] = {}
+    for point in result.points:
+        fault, variant = (told[path][cell(point.values[path])] for path in ("faults", other))
+        cells[fault, variant] = _outcome(point)
+    columns = list(told[other].values())
+    rows = [
+        [fault, *(cells.get((fault, column), "") for column in columns)]
+        for fault in told["faults"].values()
+    ]
+    out.print("longest recovery in seconds; what was lost or broken", markup=False)
+    out.print(table(["fault", *columns], rows, right=1))
+
+
+def _outcome(point: Point) -> str:
+    if point.summary is None:
+        return "–"
+    recovery, lost = _resilience(point.summary["resilience"])
+    text = recovery
+    if lost not in ("0", "–"):
+        text += f", {lost} lost"
+    if point.summary["consistency"]["verdict"] == "invalid":
+        text += ", claim broken"
+    return text
