@@ -140,6 +140,8 @@ class LoadDriver:
         while deadlines and deadlines[0][0] <= now_ns:
             _, session, sequence = deadlines.popleft()
             if session.busy and session.sequence == sequence:
+                # Whoever does not answer is not asked next: it may be paused, or cut off.
+                self._router.avoid(session, session.target, now_ns)
                 self._give_up(session, now_ns)
         while retries and retries[0][0] <= now_ns:
             session = heapq.heappop(retries)[2]

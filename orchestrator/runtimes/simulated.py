@@ -20,7 +20,14 @@ from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import (
+    INTERVAL_NS,
+    NO_COPY,
+    ClientRecord,
+    EventRecord,
+    NodeRecord,
+    RunRecord,
+)
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
@@ -297,7 +304,8 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     machine = node.shell.machine
     samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
     parts = node.cluster.parts
-    return node_record(parts, node.node, "sim", machine.role, samples, 0, contents_digest(machine))
+    digest = NO_COPY if node.shell.stopped else contents_digest(machine)
+    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest)
 
 
 def _cluster_of(parts: Parts) -> SimulatedCluster:
