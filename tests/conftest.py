@@ -4,6 +4,7 @@ warm pool of real actors.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from orchestrator.runtimes.ray_cluster import RayRuntime
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -30,7 +32,11 @@ def runtime() -> Iterator[RayRuntime]:
     """One warm pool for all runs of a module."""
     from orchestrator.runtimes import ray_cluster
 
-    made = ray_cluster.RayRuntime()
-    yield made
-    made.close()
-    ray_cluster.disconnect()
+    with pytest.MonkeyPatch.context() as patched:
+        # The actors find the machines that tests make.
+        path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        patched.setenv("PYTHONPATH", path)
+        made = ray_cluster.RayRuntime()
+        yield made
+        made.close()
+        ray_cluster.disconnect()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.record import EventRecord
+
+JOURNAL: Final = "journal"
+"""Its name in the folder of a node."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -22,7 +22,7 @@ from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._disk import GroupedLog
-from orchestrator.runtimes._journal import Journal
+from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import (
     Parts,
@@ -40,7 +40,6 @@ from orchestrator.systems.replicated_store import FSYNC, MEMORY
 STORAGE_FAILED: Final = 74
 """Exit status of a node that could not write."""
 
-JOURNAL: Final = "journal"
 
 _encode = msgspec.msgpack.Encoder().encode
 

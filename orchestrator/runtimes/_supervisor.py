@@ -31,7 +31,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
-from orchestrator.runtimes._journal import Journal
+from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._zygote import PID
 
 ZYGOTE_START_S: Final = 30.0
@@ -217,7 +217,8 @@ class Supervisor:
             if power:
                 cut_unsynced(Path(self.folder), random.Random(chance))
             if gone:
-                self._clear_folder()
+                # The journal is no part of the machine but of what measures it.
+                self._clear_folder(keep=JOURNAL)
 
     def restart(self) -> None:
         """The child that was crashed comes back."""
@@ -251,7 +252,7 @@ class Supervisor:
 
     def last_words(self, spec: Any, warmup_ns: int, end_ns: int) -> Any:
         """The record of a node that stays away, from what its processes have noted."""
-        from orchestrator.runtimes._node_process import JOURNAL, journal_record
+        from orchestrator.runtimes._node_process import journal_record
 
         journal = Journal(Path(self.folder) / JOURNAL)
         journal.close()
@@ -259,11 +260,12 @@ class Supervisor:
 
     # --- the end --------------------------------------------------------------------------
 
-    def _clear_folder(self) -> None:
+    def _clear_folder(self, keep: str = "") -> None:
         # An actor that is being closed may find its folder gone.
         with suppress(FileNotFoundError):
             for entry in Path(self.folder).iterdir():
-                entry.unlink()
+                if entry.name != keep:
+                    entry.unlink()
 
     def drop(self) -> None:
         """End the child, if there is one, and clear its folder."""

@@ -1,0 +1,126 @@
+"""Faults on real processes, sockets and disks: the same plug-ins, the same figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from sim_faults import Chosen
+
+from orchestrator.analysis.durability import lost_rows
+from orchestrator.analysis.resilience import fault_figures
+from orchestrator.config.load import load_mapping
+from orchestrator.core.history import PHASE_FINAL
+from orchestrator.core.levels import LINEARIZABLE
+from orchestrator.core.machine import OK, WRITE, ClaimContext
+from orchestrator.core.record import NO_COPY, RunRecord
+from orchestrator.core.verdict import INVALID, VALID, Evidence
+from orchestrator.plan import plan
+from orchestrator.protocols.raft import Params, Raft
+from orchestrator.run import judge
+from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes.ray_cluster import RayRuntime
+
+pytestmark = pytest.mark.serial
+
+
+def made(*faults: dict[str, Any], duration: str, **storage: Any) -> Parts:
+    """Raft under faults, half of the operations on keys that nobody writes again."""
+    return plan(
+        load_mapping(
+            {
+                "experiment": "faults",
+                "system": {
+                    "protocol": {"name": "raft", "election_timeout": "200ms", "heartbeat": "30ms"},
+                    "replicas": 3,
+                    "node": {"costs": "measured", "storage": {"durability": "fsync"} | storage},
+                },
+                "workload": {"name": "ycsb", "mix": "a", "inserts": 0.5, "value_size": "16B"},
+                "arrival": {"name": "poisson", "rate": "200/s"},
+                "clients": 2,
+                "client": {"timeout": "500ms"},
+                "warmup": "500ms",
+                "duration": duration,
+                "faults": list(faults),
+            }
+        )
+    )
+
+
+def read_back(record: RunRecord) -> bool:
+    """Whether every key that was written has been read in the end."""
+    history = record.history
+    final = (history.phase == PHASE_FINAL) & (history.outcome == OK)
+    acknowledged = (history.kind == WRITE) & (history.outcome == OK)
+    return set(history.key[acknowledged]) <= set(history.key[final])
+
+
+def test_faults_of_every_sort_strike_real_processes_and_nothing_is_lost(
+    runtime: RayRuntime,
+) -> None:
+    parts = made(
+        {"name": "power_loss", "target": "leader", "at": "1s", "restart_after": "500ms"},
+        {"name": "pause", "target": "leader", "at": "2500ms", "lasts": "600ms"},
+        {"name": "partition", "target": "leader", "clients": True, "at": "4s", "lasts": "600ms"},
+        {"name": "failing_storage", "target": "leader", "share": 1.0, "at": "5500ms"},
+        {"name": "crash_client", "target": "1", "at": "6s", "restart_after": "500ms"},
+        {"name": "loss", "target": "all", "share": 0.1, "at": "6500ms", "lasts": "500ms"},
+        {"name": "clock", "target": "follower", "drift": 0.3, "at": "6600ms", "lasts": "500ms"},
+        duration="7500ms",
+    )
+    record = runtime.run(parts, settle=True)
+    assert not record.lost_parts
+    assert [strike.name for strike in record.faults] == [
+        slot.name for _, slot in parts.config.faults
+    ]
+    kinds = [event.kind for event in record.events]
+    assert {"crash", "restart", "pause", "resume", "storage", "role"} <= set(kinds)
+    verdict = judge(parts, record)
+    assert verdict.verdict == VALID, [each.explanation for each in verdict.verdicts]
+    assert read_back(record)
+    lost = lost_rows(record.history, Evidence())
+    assert lost == []
+    figures = fault_figures(record, parts.config, lost)
+    assert [each["leader_changes"] > 0 for each in figures[:3]] == [True] * 3
+    assert all(0.1 < each["detected_s"] < 3.0 for each in figures[:3])
+    assert len({node.contents_digest for node in record.nodes}) == 1
+
+
+class SkipsItsSyncs(Raft):
+    """Says what it may say only of a log that is synced."""
+
+    @staticmethod
+    def claims(params: Params, context: ClaimContext) -> frozenset[str]:
+        return frozenset({LINEARIZABLE})
+
+
+def test_a_log_that_is_never_synced_is_caught_when_all_machines_stop(runtime: RayRuntime) -> None:
+    fault = {"name": "power_loss", "target": "all", "at": "1500ms", "restart_after": "300ms"}
+    parts = made(fault, duration="3s")
+    record = runtime.run(parts, settle=True)
+    assert judge(parts, record).verdict == VALID
+    assert read_back(record) and lost_rows(record.history, Evidence()) == []
+
+    parts = made(fault, duration="3s", durability="async")
+    slot = parts.store.protocol
+    twin = Chosen(slot.family, slot.name, slot.params, SkipsItsSyncs)
+    store = dataclasses.replace(parts.store, protocol=twin)
+    system = dataclasses.replace(parts.config.system, params=store)
+    parts = Parts.of(dataclasses.replace(parts.config, system=system))
+    record = runtime.run(parts, settle=True)
+    lost = lost_rows(record.history, Evidence())
+    assert lost is not None and len(lost) > 20
+    verdict = judge(parts, record)
+    assert verdict.verdict == INVALID
+    assert verdict.verdicts[0].witness
+
+
+def test_a_machine_that_is_lost_leaves_its_record_behind(runtime: RayRuntime) -> None:
+    parts = made({"name": "lose_machine", "target": "2", "at": "1500ms"}, duration="2s")
+    record = runtime.run(parts, settle=True)
+    assert not record.lost_parts
+    gone = record.nodes[2]
+    assert (gone.role, gone.contents_digest) == ("down", NO_COPY)
+    assert gone.messages[:10].sum() > 0 == gone.messages[18:].sum()
+    assert judge(parts, record).verdict == VALID
