@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -9,14 +10,14 @@ import pytest
 
 from orchestrator.analysis.durability import lost_rows
 from orchestrator.analysis.summary import digest, summarise
-from orchestrator.config.load import load_mapping
+from orchestrator.config.load import load, load_mapping
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
 from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.verdict import VALID, Evidence
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import plan
 from orchestrator.run import execute, judge
 from orchestrator.runtimes._parts import Parts
@@ -171,6 +172,12 @@ def test_recovery_is_told_under_open_and_closed_load(arrival: dict[str, Any]) ->
             "mixed in",
         ),
         (
+            {"name": "slow", "at": "1s"},
+            {"system": SYSTEM | {"node": {"costs": "measured"}}, "runtime": "ray"},
+            "faults[0]",
+            "modelled",
+        ),
+        (
             {"name": "crash", "at": "1s"},
             {"system": SYSTEM | {"node": {}}},
             "faults[0]",
@@ -194,3 +201,28 @@ def test_a_claim_that_the_faults_break_is_refused() -> None:
         with pytest.raises(ConfigError, match="claims") as found:
             made({"name": "clock", "at": "1s"} | broken, system=lease)
         assert found.value.path == "system.consistency"
+
+
+# --- the configs ------------------------------------------------------------------------
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_can_be_planned(path: Path) -> None:
+    try:
+        plan(load(path))
+    except InputError as error:
+        # A trace that the user is to bring.
+        assert path.stem == "trace", error
+
+
+def test_killing_leaders_machines_loses_nothing() -> None:
+    parts = plan(load(CONFIGS / "faults" / "kill_leader.yaml", "runtime=sim", "duration=20s"))
+    record = execute(parts)
+    found = summary_of(parts, record)
+    assert found["valid"] and found["consistency"]["verdict"] == VALID
+    assert [each["at_s"] for each in found["faults"]] == [4.0, 9.0, 14.0, 19.0]
+    assert all(0.2 < each["recovered_s"] < 1.0 for each in found["faults"])
+    assert found["resilience"]["lost_acknowledged_writes"] == 0
+    assert found["resilience"]["recovered"] == found["resilience"]["strikes"] == 4

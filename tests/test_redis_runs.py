@@ -16,12 +16,16 @@ from typing import Any
 import pytest
 from real_redis import parts, wheel
 
+from orchestrator.analysis.durability import lost_rows
 from orchestrator.analysis.resources import bottleneck, cost_per_hour, costs, utilisations
 from orchestrator.analysis.summary import summarise
 from orchestrator.analysis.validity import host_limited
-from orchestrator.config.load import load
+from orchestrator.config.load import load, load_mapping
+from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
 from orchestrator.core.record import LOST, RunRecord
+from orchestrator.core.units import NS_PER_S
+from orchestrator.core.verdict import Evidence
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.run import judge
@@ -257,3 +261,35 @@ def test_a_full_server_refuses_or_evicts(runtime: ray_cluster.RayRuntime) -> Non
     assert 0.1 < summary["cache"]["hit_ratio"] < 1.0
     assert summary["consistency"]["claimed"] == "none"
     assert (record.history.outcome == OK).all()
+
+
+def test_faults_strike_real_servers(runtime: ray_cluster.RayRuntime) -> None:
+    """A server that stops and one that dies: what it had in memory is lost, and told."""
+    made = plan(
+        load_mapping(
+            {
+                "experiment": "redis",
+                "system": {"name": "redis", "replicas": 2},
+                "workload": {"name": "ycsb", "mix": "a", "keys": 200},
+                "arrival": {"name": "poisson", "rate": "200/s"},
+                "client": {"timeout": "500ms"},
+                "warmup": "0s",
+                "duration": "4s",
+                "faults": [
+                    {"name": "pause", "target": "0", "at": "1s", "lasts": "500ms"},
+                    {"name": "crash", "target": "0", "at": "2500ms", "restart_after": "300ms"},
+                ],
+            }
+        )
+    )
+    record = runtime.run(made)
+    assert not record.lost_parts
+    history = record.history
+    second = history.intended_ns // NS_PER_S
+    paused = (history.intended_ns > 1.1 * NS_PER_S) & (history.intended_ns < 1.4 * NS_PER_S)
+    late_ns = history.returned_ns[paused] - history.intended_ns[paused]
+    assert late_ns.min() > 50_000_000
+    assert (history.outcome[(second == 3) & (history.phase != PHASE_FINAL)] == OK).mean() > 0.3
+    lost = lost_rows(history, Evidence())
+    assert lost is not None and len(lost) > 20
+    assert made.system.claims(made.circumstances) == frozenset()

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from small_runs import BASE
 
+from orchestrator._sweep_terminal import labels, show_sweep
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.run import Runner, RunResult
 from orchestrator.runtimes._parts import Parts
-from orchestrator.sweep import Point, SweepResult, split_axes, split_values, sweep, variants
+from orchestrator.sweep import (
+    Point,
+    SweepResult,
+    split_axes,
+    split_values,
+    sweep,
+    variants,
+    with_own_axes,
+)
 
 SOURCE = ConfigSource.of(BASE)
 REPLICAS = {"system.replicas": [1, 3]}
@@ -180,3 +191,49 @@ def test_a_variant_that_is_there_twice_runs_once(tmp_path: Path) -> None:
     assert [point.state for point in done.points] == ["run", "reused"]
     first, second = (point.summary for point in done.points)
     assert first == second
+
+
+# --- axes of the config itself ----------------------------------------------------------
+
+
+def test_the_config_brings_axes_and_the_command_line_has_the_last_word() -> None:
+    source = ConfigSource.of(BASE | {"sweep": {"seed": [1, 2], "system.replicas": [1, 3]}})
+    plain, axes = split_axes(["system.replicas=3", "clients=1,2"])
+    bare, found = with_own_axes(source.with_overrides(*plain), plain, axes)
+    assert found == {"seed": [1, 2], "clients": [1, 2]}
+    # A variant is the run that it would be by itself.
+    alone = ConfigSource.of(BASE).with_overrides("system.replicas=3", "seed=2", "clients=1")
+    assert bare.with_values({"seed": 2, "clients": 1}).build() == alone.build()
+
+
+def test_an_axis_without_values_is_refused() -> None:
+    with pytest.raises(ConfigError, match="without a value") as found:
+        with_own_axes(ConfigSource.of(BASE | {"sweep": {"seed": []}}), [], {})
+    assert found.value.path == "sweep.seed"
+
+
+def test_values_are_named_by_their_plugins_as_long_as_that_tells_them_apart() -> None:
+    crash = {"name": "crash", "target": "leader", "at": "1s"}
+    told = labels([[crash], [crash | {"target": "any"}], [], 5])
+    assert list(told.values()) == ["crash leader", "crash any", "[]", "5"]
+    alike = labels([[crash], [crash | {"at": "2s"}]])
+    assert all('"at"' in name for name in alike.values())
+
+
+def test_faults_by_variants_make_a_matrix(tmp_path: Path) -> None:
+    durable = {"system.node.storage.durability": "fsync", "duration": "2s"}
+    overrides = [f"{path}={value}" for path, value in durable.items()]
+    faults = [
+        [{"name": "crash", "target": "0", "at": "500ms", "restart_after": "500ms"}],
+        [{"name": "duplication", "at": "500ms", "lasts": "500ms"}],
+    ]
+    done, runs = swept(tmp_path, {"faults": faults, "seed": [1, 2]}, *overrides)
+    assert runs == 4
+    shown = io.StringIO()
+    out = Console(width=200, file=shown)
+    show_sweep(out, done)
+    lines = [line.split() for line in shown.getvalue().splitlines()]
+    assert ["fault", "1", "2"] in lines
+    matrix = {line[0]: line[-2:] for line in lines[lines.index(["fault", "1", "2"]) + 2 :]}
+    assert matrix["duplication"] == ["0", "0"]
+    assert all(float(text) > 0.1 for text in matrix["crash"])

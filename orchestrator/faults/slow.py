@@ -31,3 +31,8 @@ class Slow(Fault):
         state = NodeState(slowness=self._params.factor)
         burdened = tuple(Burdened(node, state) for node in victims)
         return Blow(burdened, self._params.length_ns(chance))
+
+    def why_not(self, durability: str, costs: str) -> str:
+        if costs == "modelled":
+            return ""
+        return "only modelled costs can be made slower: use system.node.costs: modelled"

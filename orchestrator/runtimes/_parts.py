@@ -70,6 +70,11 @@ class Parts:
         return self.store.node.storage.durability if self.system.emulated else FSYNC
 
     @property
+    def costs(self) -> str:
+        """Whether a node's work is charged by a model, or takes what it takes."""
+        return self.store.node.costs if self.system.emulated else MEASURED
+
+    @property
     def returning(self) -> bool:
         """Whether a node that ended is started again: it has a log, or it is a real server."""
         if not self.system.emulated:

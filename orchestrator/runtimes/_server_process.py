@@ -128,6 +128,15 @@ class ServerProcess:
         return self._commands
 
     @property
+    def restarted(self) -> bool:
+        """Whether it has been here before."""
+        return self._spec.restarted
+
+    @property
+    def role(self) -> str:
+        return "primary" if self._is_primary else "replica"
+
+    @property
     def connected(self) -> bool:
         """A replica: whether it holds the primary's data; the primary: whether all replicas do."""
         try:
@@ -221,7 +230,7 @@ class ServerProcess:
         node = NodeRecord(
             node=self._spec.node,
             host=self._spec.host,
-            role="primary" if self._is_primary else "replica",
+            role=self.role,
             cores=1,
             storage_parallel=None,
             operations=reads + writes if self._is_primary else reads,

@@ -148,7 +148,7 @@ class Supervisor:
         if not self._alive():
             return
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.killpg(self._pid, signal.SIGKILL)
         poller = select.poll()
         poller.register(self._lifeline, select.POLLIN | select.POLLHUP)
         poller.poll(FORK_S * 1000)
@@ -238,7 +238,7 @@ class Supervisor:
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
             if self._alive():
-                os.kill(self._pid, number)
+                os.killpg(self._pid, number)
 
     def afflict(self, name: str, *arguments: Any) -> None:
         """A command that changes what the child suffers from; it is told again if it restarts.

@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 from orchestrator.runtimes._lifetime import die_with_parent
 
@@ -46,6 +47,9 @@ def main() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _child.main(files[0], files[1])
             os._exit(0)
+        # One group with what it will start itself, so that a fault strikes all of it.
+        with suppress(ProcessLookupError):
+            os.setpgid(child, child)
         for file in files:
             os.close(file)
         control.sendall(PID.pack(child))
