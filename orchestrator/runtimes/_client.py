@@ -140,8 +140,7 @@ class LoadDriver:
         while deadlines and deadlines[0][0] <= now_ns:
             _, session, sequence = deadlines.popleft()
             if session.busy and session.sequence == sequence:
-                # Whoever does not answer is not asked next: it may be paused, or cut off.
-                self._router.avoid(session, session.target, now_ns)
+                self._shun(session, now_ns)
                 self._give_up(session, now_ns)
         while retries and retries[0][0] <= now_ns:
             session = heapq.heappop(retries)[2]
@@ -149,10 +148,7 @@ class LoadDriver:
                 self._send(session, now_ns)
         wake_ns = NO_WAKE
         if not self._crashed:
-            if self._closed:
-                self._poll_closed(now_ns)
-            else:
-                self._poll_open(now_ns)
+            (self._poll_closed if self._closed else self._poll_open)(now_ns)
             wake_ns = self._next_start_ns()
         # Answered operations at the head need no wake-up; the rest time out in order.
         while deadlines and not (
@@ -202,8 +198,12 @@ class LoadDriver:
         """All sessions, free ones (open load), and waiting ones by due time (closed load)."""
         self.sessions: list[Session] = []
         self._free: deque[Session] = deque()
+        self._await(count, 0)
+
+    def _await(self, count: int, due_ns: int) -> None:
+        """That many new sessions, and no others, begin at that time."""
         opened = [self._open_session() for _ in range(count)]
-        self._waiting = [(0, session.identity, session) for session in opened]
+        self._waiting = [(due_ns, session.identity, session) for session in opened]
 
     def _open_session(self) -> Session:
         session = Session(self._client, len(self.sessions) + 1, self._connections)
@@ -322,6 +322,12 @@ class LoadDriver:
             self._router.avoid(session, session.target, now_ns)
             self._give_up(session, now_ns)
 
+    def _shun(self, session: Session, now_ns: int) -> None:
+        """A node that has answered nobody since is not asked next: it may be paused, or cut off."""
+        node = session.target
+        if node >= 0 and max(self._last_return_ns[node]) < session.invoked_ns:
+            self._router.avoid(session, node, now_ns)
+
     def _give_up(self, session: Session, now_ns: int) -> None:
         self.outstanding -= 1
         session.busy = False
@@ -358,13 +364,10 @@ class LoadDriver:
                 self._give_up(session, now_ns)
 
     def revive(self, now_ns: int) -> None:
-        """Another takes its place, with sessions of its own. What would have begun in between
-        never did: there was nobody to want it.
-        """
+        """Another takes its place; nobody was there to want what was due in between."""
         self._crashed = False
         self._free.clear()
-        fresh = [self._open_session() for _ in range(len(self._waiting))]
-        self._waiting = [(now_ns, session.identity, session) for session in fresh]
+        self._await(len(self._waiting), now_ns)
         while not self._closed and self._left and self._starts[-self._left] < now_ns:
             next(self._operations)
             self._left -= 1
@@ -384,13 +387,10 @@ class LoadDriver:
         self._lags_ns = []
         self._stream, self._timetable = KeyReads(keys), BackToBack(READERS)
         self._closed = True
-        opened = [self._open_session() for _ in range(READERS)]
-        self._waiting = [(now_ns, session.identity, session) for session in opened]
+        self._await(READERS, now_ns)
         self._fetch()
         self._wake_by(now_ns)
         return True
-
-    # --- what came of it ------------------------------------------------------------------
 
     def history(self) -> History:
         """All rows in order of invocation."""
