@@ -13,6 +13,7 @@ from orchestrator.core.parameters import (
     ParameterError,
     choice,
     duration,
+    flag,
     mapping,
     number,
     slot,
@@ -46,6 +47,9 @@ class Client:
     connections: int = number(16, low=1, high=4096, help="of each client to each node")
     sticky: bool = False
     nearest: bool = False
+    shun_silent: bool = flag(
+        True, help="after a time-out ask others than a node that has answered nobody since"
+    )
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
     def __post_init__(self) -> None:

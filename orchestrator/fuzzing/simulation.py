@@ -90,7 +90,8 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
             "runtime": "sim",
             "seed": scenario.seed,
             "system": scenario.system,
-            "client": scenario.client,
+            # A scenario that does not say so is from before clients could.
+            "client": {"shun_silent": False} | scenario.client,
             "clients": scenario.clients,
             "warmup": "0s",
             "duration": "1s",

@@ -325,7 +325,8 @@ class LoadDriver:
     def _shun(self, session: Session, now_ns: int) -> None:
         """A node that has answered nobody since is not asked next: it may be paused, or cut off."""
         node = session.target
-        if node >= 0 and max(self._last_return_ns[node]) < session.invoked_ns:
+        silent = node >= 0 and max(self._last_return_ns[node]) < session.invoked_ns
+        if silent and self._router.shuns_silent:
             self._router.avoid(session, node, now_ns)
 
     def _give_up(self, session: Session, now_ns: int) -> None:

@@ -241,6 +241,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             distances_ns,
             config.client.sticky,
             system.group_of,
+            shuns_silent=config.client.shun_silent,
         ),
         len(nodes),
         port,

@@ -45,7 +45,8 @@ class Router:
     """One client's choice of nodes.
 
     ``distances_ns``: one way to each node where only the nearest ones are asked, else empty.
-    ``sticky``: a session keeps its node as long as it is a candidate.
+    ``sticky``: a session keeps its node as long as it is a candidate. ``shuns_silent``: whether a
+    time-out tells against a node that has answered nobody since.
     """
 
     def __init__(
@@ -56,8 +57,11 @@ class Router:
         distances_ns: Sequence[int],
         sticky: bool,
         group_of: Callable[[Op], int] | None = None,
+        *,
+        shuns_silent: bool = False,
     ) -> None:
         self.balancer = balancer
+        self.shuns_silent = shuns_silent
         self._candidates = candidates
         self._first_view = ClusterView(tuple(nodes))
         self._views: dict[int, ClusterView] = {0: self._first_view}

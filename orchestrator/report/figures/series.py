@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from orchestrator.core.faults import leads
 from orchestrator.report.figures import _canvas as canvas
 from orchestrator.report.figures import _marks as marks
 from orchestrator.report.figures._canvas import Picture
@@ -18,6 +22,8 @@ from orchestrator.report.wording import counted, number, percent, plain
 Floats = NDArray[numpy.float64]
 
 _EVENT_LABELS_MAX = 8
+_LETTER_SHARE = 0.011
+"""How much of the width a letter of a label takes, nearly."""
 
 
 def series(view: RunView | None, *, of: str = "this run") -> Picture:
@@ -82,26 +88,49 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
             fontsize=8.0,
             color="#6f6a62",
         )
-    _draw_faults((upper, lower), view, end)
+    faults = _faults(view, end)
+    _draw_faults((upper, lower), faults)
     canvas.number_axis(lower, "x")
     lower.set_xlabel(marks.time_label(view.summary))
-    _draw_events(upper, lower, view.events, first, end)
+    if faults:
+        # They are told already; who came to lead is not.
+        roles = [event for event in view.events if event.kind == "role" and leads(event.detail)]
+        _draw_lines((upper, lower), roles, first, end)
+        _label(upper, [(fault.at_s, fault.name) for fault in faults], first, end)
+    else:
+        _draw_events(upper, lower, view.events, first, end)
     _label_ends(upper, lower, view)
 
 
-def _draw_faults(panels: Sequence[Axes], view: RunView, end: float) -> None:
-    """Each fault shaded while it held, and more lightly until goodput was back."""
+@dataclass(frozen=True)
+class _Fault:
+    """A strike: when, until when it held, and when goodput was back."""
+
+    name: str
+    at_s: float
+    held_s: float
+    back_s: float
+
+
+def _faults(view: RunView, end: float) -> list[_Fault]:
+    found = []
     faults = lookup(view.summary, "faults")
     for fault in faults if isinstance(faults, (list, tuple)) else ():
         at, until, took = (finite(fault.get(key)) for key in ("at_s", "until_s", "recovered_s"))
-        if at is None:
-            continue
-        held = end if until is None else min(until, end)
-        back = end if took is None else min(at + took, end)
-        for axes in panels:
-            axes.axvspan(at, held, color=canvas.BAD, alpha=0.10, zorder=1, linewidth=0)
-            if back > held:
-                axes.axvspan(held, back, color=canvas.BAD, alpha=0.05, zorder=1, linewidth=0)
+        if at is not None:
+            held = end if until is None else min(until, end)
+            back = end if took is None else min(at + took, end)
+            found.append(_Fault(plain(fault.get("name"), 18), at, held, back))
+    return found
+
+
+def _draw_faults(panels: Sequence[Axes], faults: Sequence[_Fault]) -> None:
+    """Each fault shaded while it held, and more lightly until goodput was back."""
+    for fault, axes in product(faults, panels):
+        shade: dict[str, Any] = {"color": canvas.BAD, "zorder": 1, "linewidth": 0}
+        axes.axvspan(fault.at_s, fault.held_s, alpha=0.10, **shade)
+        if fault.back_s > fault.held_s:
+            axes.axvspan(fault.held_s, fault.back_s, alpha=0.05, **shade)
 
 
 def _draw_throughput(axes: Axes, view: RunView, start: Floats) -> None:
@@ -173,28 +202,39 @@ def _draw_events(
     upper: Axes, lower: Axes, events: Sequence[EventView], start: float, end: float
 ) -> None:
     """Lines at the events; texts only while they have room, neighbours share one."""
-    inside = sorted(
-        (event for event in events if start <= event.at_s <= end), key=lambda event: event.at_s
-    )
+    inside = _draw_lines((upper, lower), events, start, end)
     groups: list[list[EventView]] = []
     for event in inside:
-        for axes in (upper, lower):
-            axes.axvline(event.at_s, color=canvas.BAD, linewidth=0.9, alpha=0.7, zorder=3)
         if groups and event.at_s - groups[-1][0].at_s < 0.06 * (end - start):
             groups[-1].append(event)
         else:
             groups.append([event])
-    if len(groups) > _EVENT_LABELS_MAX:
-        return
+    texts = []
     for group in groups:
-        first = group[0]
-        text = f"{first.kind} {first.node}".strip()
-        if len(group) > 1:
-            text += f" +{len(group) - 1}"
-        left = (first.at_s - start) / (end - start) > 0.8
-        upper.annotate(
+        more = f" +{len(group) - 1}" if len(group) > 1 else ""
+        texts.append((group[0].at_s, f"{group[0].kind} {group[0].node}".strip() + more))
+    _label(upper, texts, start, end)
+
+
+def _draw_lines(
+    panels: Sequence[Axes], events: Sequence[EventView], start: float, end: float
+) -> list[EventView]:
+    """A line at each event; returns those that are shown, in order."""
+    inside = [event for event in events if start <= event.at_s <= end]
+    for event, axes in product(inside, panels):
+        axes.axvline(event.at_s, color=canvas.BAD, linewidth=0.9, alpha=0.7, zorder=3)
+    return sorted(inside, key=lambda event: event.at_s)
+
+
+def _label(axes: Axes, texts: Sequence[tuple[float, str]], start: float, end: float) -> None:
+    """Texts at times, as long as there are few enough to be read."""
+    if len(texts) > _EVENT_LABELS_MAX:
+        return
+    for at_s, text in texts:
+        left = (at_s - start) / (end - start) + _LETTER_SHARE * len(text) > 1
+        axes.annotate(
             plain(text, 18),
-            xy=(first.at_s, 0.06),
+            xy=(at_s, 0.06),
             xycoords=("data", "axes fraction"),
             xytext=(-3 if left else 3, 0),
             textcoords="offset points",
