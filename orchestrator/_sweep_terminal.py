@@ -62,7 +62,7 @@ def show_sweep(out: Console, result: SweepResult) -> None:
         if point.summary is not None:
             axes = [told[path][cell(point.values[path])] for path in result.axes]
             rows.append([*axes, *_figures(point.summary, faulty=faulty), point.state])
-    resilience = ["recovery s", "lost"] if faulty else []
+    resilience = ["recovery s", "longest s", "lost"] if faulty else []
     header = [*names.values(), "ops/s", "p50 ms", "p99 ms", "bottleneck", *resilience]
     out.print(table([*header, "SLO", "valid", ""], rows))
     for point in result.points:
@@ -90,15 +90,16 @@ def _figures(found: Mapping[str, Any], *, faulty: bool) -> list[str]:
     ]
 
 
-def _resilience(found: Mapping[str, Any] | None) -> tuple[str, str]:
-    """The longest recovery, and the acknowledged writes that are gone."""
+def _resilience(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """The median and the longest recovery, and the acknowledged writes that are gone."""
     from orchestrator.report.wording import number
 
     if found is None:
-        return "–", "–"
+        return "–", "–", "–"
     never = found["recovered"] < found["strikes"]
     longest = "never" if never else number(found["recovered_s"]["max"])
-    return longest, cell(found["lost_acknowledged_writes"])
+    lost = cell(found["lost_acknowledged_writes"])
+    return number(found["recovered_s"]["p50"]), longest, lost
 
 
 def _show_matrix(out: Console, result: SweepResult, told: Mapping[str, Mapping[str, str]]) -> None:
@@ -120,8 +121,7 @@ def _show_matrix(out: Console, result: SweepResult, told: Mapping[str, Mapping[s
 def _outcome(point: Point) -> str:
     if point.summary is None:
         return "–"
-    recovery, lost = _resilience(point.summary["resilience"])
-    text = recovery
+    _, text, lost = _resilience(point.summary["resilience"])
     if lost not in ("0", "–"):
         text += f", {lost} lost"
     if point.summary["consistency"]["verdict"] == "invalid":
