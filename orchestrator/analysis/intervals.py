@@ -73,3 +73,9 @@ def p99_interval_ns(latency_ns: NDArray[numpy.int64], p99_ns: float) -> Interval
     rows = latency_ns[: length * batches].reshape(batches, length)
     position = -(-length * 99 // 100) - 1
     return student_interval(numpy.partition(rows, position, axis=1)[:, position].tolist(), p99_ns)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is there; None where nothing is."""
+    there = [value for value in values if value is not None]
+    return math.fsum(there) / len(there) if there else None

@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.slo import good, longest_bound_ns
 from orchestrator.config.schema import Config
@@ -270,13 +271,8 @@ def pooled_resilience(
     if not known:
         return None
     sums = {key: sum(part[key] for part in known) for key in _ADD_UP}
-    means = {key: _mean([part[key] for part in known]) for key in _SHARES}
+    means = {key: mean([part[key] for part in known]) for key in _SHARES}
     return sums | means | _of_strikes(figures)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else None
 
 
 def _of_strikes(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis import durability, intervals, resources, slo, validity
+from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
     LatencyHistogram,
@@ -127,7 +128,7 @@ def _figures(
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
     shares = [resources.utilisations(record, resources.costs(config)) for record in records]
     return {
-        "offered_ops": _mean([record.offered_ops for record in records]),
+        "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": completed / total_s if total_s > 0 else None,
         "goodput_ops": good / total_s if total_s > 0 else None,
         "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
@@ -138,19 +139,13 @@ def _figures(
         "balance": _mean_by_key([resources.balance(record) for record in records]),
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
-        "cost": _mean([resources.cost_per_hour(record, config) for record in records]),
+        "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "slo": slo.judge(config.slo, latencies, outcomes),
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is there; None where nothing is."""
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else None
-
-
 def _mean_by_key(parts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    return {key: _mean([part[key] for part in parts]) for key in parts[0]}
+    return {key: mean([part[key] for part in parts]) for key in parts[0]}
 
 
 def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:

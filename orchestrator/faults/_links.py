@@ -6,6 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.core.faults import Blow, ClusterState, Disturbed, Fault, LinkState
 from orchestrator.core.parameters import flag
@@ -35,13 +36,14 @@ class LinkFault(Fault):
     """What is sent to and from the victims suffers."""
 
     def __init__(self, params: LinkParams) -> None:
-        self._lasting = params
+        self._params = params
 
-    @property
+    @staticmethod
     @abstractmethod
-    def state(self) -> LinkState:
+    def state_of(params: Any) -> LinkState:
         """What the links make of messages."""
 
     def blow(self, victims: Sequence[int], cluster: ClusterState, chance: random.Random) -> Blow:
-        links = links_of(victims, cluster, self._lasting.clients)
-        return Blow((Disturbed(links, self.state),), self._lasting.length_ns(chance))
+        params = self._params
+        links = links_of(victims, cluster, params.clients)
+        return Blow((Disturbed(links, self.state_of(params)),), params.length_ns(chance))

@@ -21,10 +21,6 @@ class BandwidthParams(LinkParams):
 class Bandwidth(LinkFault):
     """Caps the bandwidth of each link from and to a node."""
 
-    def __init__(self, params: BandwidthParams) -> None:
-        super().__init__(params)
-        self._cap = params.cap
-
-    @property
-    def state(self) -> LinkState:
-        return LinkState(bandwidth=self._cap)
+    @staticmethod
+    def state_of(params: BandwidthParams) -> LinkState:
+        return LinkState(bandwidth=params.cap)

@@ -22,10 +22,6 @@ class DelayParams(LinkParams):
 class Delay(LinkFault):
     """Adds time to every message from and to a node."""
 
-    def __init__(self, params: DelayParams) -> None:
-        super().__init__(params)
-        self._by = params.by
-
-    @property
-    def state(self) -> LinkState:
-        return LinkState(delays=(self._by,))
+    @staticmethod
+    def state_of(params: DelayParams) -> LinkState:
+        return LinkState(delays=(params.by,))

@@ -21,10 +21,6 @@ class DuplicationParams(LinkParams):
 class Duplication(LinkFault):
     """Delivers a share of the messages from and to a node twice."""
 
-    def __init__(self, params: DuplicationParams) -> None:
-        super().__init__(params)
-        self._share = params.share
-
-    @property
-    def state(self) -> LinkState:
-        return LinkState(duplicates=self._share)
+    @staticmethod
+    def state_of(params: DuplicationParams) -> LinkState:
+        return LinkState(duplicates=params.share)

@@ -24,13 +24,9 @@ class FailingStorageParams(Lasting):
 class FailingStorage(StorageFault):
     """Lets a share of a node's syncs fail."""
 
-    def __init__(self, params: FailingStorageParams) -> None:
-        super().__init__(params)
-        self._share = params.share
-
-    @property
-    def state(self) -> NodeState:
-        return NodeState(failing=self._share)
+    @staticmethod
+    def state_of(params: FailingStorageParams) -> NodeState:
+        return NodeState(failing=params.share)
 
     @property
     def hazards(self) -> Hazards:

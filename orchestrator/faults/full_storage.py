@@ -14,8 +14,8 @@ from orchestrator.faults._storage import StorageFault
 class FullStorage(StorageFault):
     """Leaves a node no room to write."""
 
-    @property
-    def state(self) -> NodeState:
+    @staticmethod
+    def state_of(params: Lasting) -> NodeState:
         return NodeState(full=True)
 
     @property

@@ -23,10 +23,6 @@ class LossParams(LinkParams):
 class Loss(LinkFault):
     """Loses a share of the messages from and to a node."""
 
-    def __init__(self, params: LossParams) -> None:
-        super().__init__(params)
-        self._share = params.share
-
-    @property
-    def state(self) -> LinkState:
-        return LinkState(loss=self._share)
+    @staticmethod
+    def state_of(params: LossParams) -> LinkState:
+        return LinkState(loss=params.share)

@@ -22,10 +22,6 @@ class ReorderingParams(LinkParams):
 class Reordering(LinkFault):
     """Lets a share of the messages from and to a node be overtaken."""
 
-    def __init__(self, params: ReorderingParams) -> None:
-        super().__init__(params)
-        self._late = ((params.share, params.by),)
-
-    @property
-    def state(self) -> LinkState:
-        return LinkState(late=self._late)
+    @staticmethod
+    def state_of(params: ReorderingParams) -> LinkState:
+        return LinkState(late=((params.share, params.by),))

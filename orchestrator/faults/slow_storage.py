@@ -21,11 +21,6 @@ class SlowStorageParams(Lasting):
 class SlowStorage(StorageFault):
     """Slows the storage of a node down."""
 
-    def __init__(self, params: SlowStorageParams) -> None:
-        super().__init__(params)
-        self._params = params
-
-    @property
-    def state(self) -> NodeState:
-        params = self._params
+    @staticmethod
+    def state_of(params: SlowStorageParams) -> NodeState:
         return NodeState(storage_slowness=params.factor, storage_adds_ns=params.adds)

@@ -92,7 +92,7 @@ class LoadDriver:
         self.outstanding = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
-        self._lags_ns = self.lag_ns
+        self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._crashed = False
         self._final_ns = NO_WAKE
         self._rows = Rows()

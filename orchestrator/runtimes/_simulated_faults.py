@@ -25,6 +25,7 @@ from orchestrator.runtimes._parts import Parts, cluster_state, fault_plan
 from orchestrator.runtimes._pausable import PausableClock
 from orchestrator.runtimes._read_back import PASSES
 from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 
 class PausableNode(SimulatedNode):
@@ -119,9 +120,8 @@ class FrailCluster(SimulatedCluster):
 
     def __init__(self, parts: Parts) -> None:
         self.plan = fault_plan(parts)
-        durability = parts.store.node.storage.durability
-        self.keeps_log = durability != "memory"
-        self.syncs = durability == "fsync"
+        self.keeps_log = parts.durability != MEMORY
+        self.syncs = parts.durability == FSYNC
         self.frail: list[FrailNode] = []
         super().__init__(parts)
 

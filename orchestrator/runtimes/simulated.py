@@ -80,7 +80,7 @@ class SimulatedNode:
             ]
             for client in range(parts.config.clients)
         ]
-        self._sized = store.network.bandwidth is not None or bool(parts.config.faults)
+        self._sized = store.network.bandwidth is not None
         self._sync_law = Sampler(
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
         )
@@ -112,15 +112,16 @@ class SimulatedNode:
         cluster, clock = self.cluster, self._clock
         if cluster.cut(self.node, target):
             return
-        size_bytes = len(_encode(message)) if self._sized else 0
-        deliver, argument = cluster.machines[target].arrive, (self.node, message)
         link = self.links[target]
+        sized = self._sized or link.state.bandwidth is not None
+        size_bytes = len(_encode(message)) if sized else 0
+        deliver, argument = cluster.machines[target].arrive, (self.node, message)
         link.carry(clock.at, clock.current_ns, message.link, size_bytes, deliver, argument)
 
     def reply(self, reply: Reply) -> None:
         size_bytes = HEADER_BYTES
         value = reply.value
-        if self._sized and value is not None:
+        if self._response_ns is None and value is not None:
             size_bytes += (
                 sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
             )
