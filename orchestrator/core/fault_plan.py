@@ -46,7 +46,6 @@ class Strike:
     """One strike: of which fault, when, whom, and until when (None while it is in force)."""
 
     number: int
-    fault: int
     name: str
     target: str
     at_ns: int
@@ -55,10 +54,37 @@ class Strike:
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """One fault of the configuration, with its chances; ``gap``: from strike to strike."""
+
+    aim: Aim
+    name: str
+    fault: Fault
+    target: Target
+    chance: random.Random
+    gap: Sampler | None
+
+    @staticmethod
+    def of(number: int, aim: Aim, chosen: Slot, seed: int) -> _Planned:
+        """Each fault has streams of its own."""
+        gap = None
+        if aim.every is not None:
+            gap = Sampler(build(aim.every), block_stream(seed, f"fault/{number}/every"))
+        return _Planned(
+            aim,
+            chosen.name,
+            chosen.implementation(chosen.params),
+            parse_target(aim.target),
+            scalar_stream(seed, f"fault/{number}/strike"),
+            gap,
+        )
+
+
+@dataclass(frozen=True)
 class _Due:
     """A strike that is planned; ``asked_ns``: when it was to strike at first."""
 
-    fault: int
+    planned: _Planned
     asked_ns: int
 
 
@@ -80,23 +106,20 @@ class FaultPlan:
     def __init__(
         self, faults: Sequence[tuple[Aim, Slot]], seed: int, end_ns: int, *, remembers: bool
     ) -> None:
-        self._aims = [aim for aim, _ in faults]
-        self._names = [slot.name for _, slot in faults]
-        self._faults: list[Fault] = [slot.implementation(slot.params) for _, slot in faults]
-        self._targets = [parse_target(aim.target) for aim in self._aims]
-        self._chances = [scalar_stream(seed, f"fault/{n}/strike") for n in range(len(faults))]
-        self._gaps = [_gap(aim, seed, n) for n, aim in enumerate(self._aims)]
+        self._planned = [
+            _Planned.of(n, aim, chosen, seed) for n, (aim, chosen) in enumerate(faults)
+        ]
         self._end_ns = end_ns
         self._remembers = remembers
         self._conditions = Conditions()
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, _Due | _Ends]] = []
         self.strikes: list[Strike] = []
-        for fault, aim in enumerate(self._aims):
-            if aim.at is not None:
-                self._plan_strike(fault, aim.at)
+        for planned in self._planned:
+            if planned.aim.at is not None:
+                self._plan_strike(planned, planned.aim.at)
             else:
-                self._plan_next(fault, 0)
+                self._plan_next(planned, 0)
 
     @property
     def next_wake_ns(self) -> int:
@@ -135,45 +158,38 @@ class FaultPlan:
 
     # --- strikes --------------------------------------------------------------------------
 
-    def _plan_strike(self, fault: int, when_ns: int) -> None:
-        last_ns = self._aims[fault].until
+    def _plan_strike(self, planned: _Planned, when_ns: int) -> None:
+        last_ns = planned.aim.until
         if when_ns < self._end_ns and (last_ns is None or when_ns <= last_ns):
-            self._put(when_ns, _Due(fault, when_ns))
+            self._put(when_ns, _Due(planned, when_ns))
 
-    def _plan_next(self, fault: int, after_ns: int) -> None:
-        gap = self._gaps[fault]
+    def _plan_next(self, planned: _Planned, after_ns: int) -> None:
+        gap = planned.gap
         if gap is not None:
             # A law may draw 0, and a fault that strikes without end at one moment never lets go.
-            self._plan_strike(fault, after_ns + max(gap.draw_ns(), NS_PER_MS))
+            self._plan_strike(planned, after_ns + max(gap.draw_ns(), NS_PER_MS))
 
     def _put(self, when_ns: int, entry: _Due | _Ends) -> None:
         heapq.heappush(self._agenda, (when_ns, next(self._order), entry))
 
     def _strike(self, due: _Due, now_ns: int, cluster: ClusterState) -> list[Action]:
-        fault, chance = self._faults[due.fault], self._chances[due.fault]
+        planned = due.planned
         patient = now_ns - due.asked_ns < PATIENCE_NS
-        victims = self._victims(due.fault, cluster, patient)
+        victims = self._victims(planned, cluster, patient)
         if not victims and patient:
             self._put(now_ns + RETRY_NS, due)
             return []
-        self._plan_next(due.fault, due.asked_ns)
+        self._plan_next(planned, due.asked_ns)
         if not victims:
             return []
-        blow = fault.blow(victims, cluster, chance)
+        blow = planned.fault.blow(victims, cluster, planned.chance)
         actions: list[Action] = []
         numbers = []
         for condition in blow.conditions:
             number, asked_for = self._conditions.impose(condition)
             numbers.append(number)
             actions += asked_for
-        strike = Strike(
-            len(self.strikes),
-            due.fault,
-            self._names[due.fault],
-            self._aims[due.fault].target,
-            now_ns,
-            victims,
-        )
+        strike = Strike(len(self.strikes), planned.name, planned.aim.target, now_ns, victims)
         self.strikes.append(strike)
         if blow.lasts_ns is not None:
             self._put(now_ns + blow.lasts_ns, _Ends(strike.number, tuple(numbers)))
@@ -184,19 +200,13 @@ class FaultPlan:
         self.strikes[ends.strike] = replace(strike, until_ns=now_ns)
         return [action for number in ends.conditions for action in self._conditions.lift(number)]
 
-    def _victims(self, fault: int, cluster: ClusterState, patient: bool) -> tuple[int, ...]:
+    def _victims(self, planned: _Planned, cluster: ClusterState, patient: bool) -> tuple[int, ...]:
         """Whom it strikes; nobody where those whom it is aimed at are not there."""
-        chance, target = self._chances[fault], self._targets[fault]
-        if self._faults[fault].strikes_clients:
+        chance, target = planned.chance, planned.target
+        if planned.fault.strikes_clients:
             return _clients(target, cluster, chance)
         up = [node for node in cluster.nodes if self._conditions.down(node) is None]
         return tuple(_nodes(target, cluster, up, chance, patient))
-
-
-def _gap(aim: Aim, seed: int, fault: int) -> Sampler | None:
-    if aim.every is None:
-        return None
-    return Sampler(build(aim.every), block_stream(seed, f"fault/{fault}/every"))
 
 
 def _nodes(
