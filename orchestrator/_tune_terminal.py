@@ -91,6 +91,8 @@ def trial_line(news: News, planned: Plan) -> str:
     head = f"trial {outcome['number']}{' (default)' if outcome['is_default'] else ''}"
     if outcome["run_id"] is None and outcome["state"] == "infeasible":
         return f"{head}: {params}: refused before it ran{reason}"
+    if news.lost:
+        reason += f" (run again after it lost a part: {plain(news.lost[-1], 120)})"
     done = f"[{news.finished}/{news.trials}]"
     return f"{done} {head}: {params}: {figures}{verdict}{reason}; {_standing(news, planned)}"
 

@@ -119,6 +119,7 @@ def sweep(
             told=lambda number, of, point: _terminal.say(
                 _sweep_terminal.point_line(number, of, point)
             ),
+            lost=lambda reason: _terminal.say(f"run again: {reason}"),
         )
     return Answer(done.as_json(), lambda out: _sweep_terminal.show_sweep(out, done))
 

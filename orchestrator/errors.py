@@ -8,6 +8,7 @@
     │   ├── DataError              a line of a file (trace, history, scenario)
     │   └── InfeasibleError        a variant that its own limits forbid (system.memory)
     ├── EnvironmentFailure exit 3  Ray, a server, the disk or a deadline failed
+    │   └── PartLost               a process or a host of a run was lost: it may be run again
     └── RunInterrupted   exit 130  the user pressed Ctrl-C; finished work is kept
 
 Exit code 1 belongs to verdicts (a run that is invalid, an SLO that is missed), which are
@@ -73,6 +74,10 @@ class EnvironmentFailure(ArchbenchError):
     """Something around us failed: Ray, a server process, a disk, a deadline."""
 
     exit_code = 3
+
+
+class PartLost(EnvironmentFailure):
+    """A process or a host that took part in a run is gone or silent; others may do its work."""
 
 
 class RunInterrupted(ArchbenchError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,6 +30,7 @@ from orchestrator.core.record import NO_COPY, RunRecord
 from orchestrator.core.strongest import strongest_passed
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, Evidence
+from orchestrator.errors import PartLost
 from orchestrator.plan import checked_levels, plan
 from orchestrator.runtimes._parts import Parts
 
@@ -145,6 +146,10 @@ def _latency_tables(record: RunRecord, config: Config) -> dict[str, dict[str, An
     return tables
 
 
+RUNS_MAX: Final = 3
+"""How often a run is tried that loses a part each time."""
+
+
 # --- runner -----------------------------------------------------------------------------
 
 
@@ -153,16 +158,20 @@ class Runner:
 
     ``address`` names a Ray cluster (default: RAY_ADDRESS, else an embedded Ray). Ray is
     joined, and actors are made, when the first run needs them; they stay warm until
-    :meth:`close`. Use it as a context manager.
+    :meth:`close`. Use it as a context manager. Of several on one cluster, each has its ``turn``.
     """
 
     def __init__(
-        self, results: str | os.PathLike[str] = DEFAULT_RESULTS, address: str | None = None
+        self,
+        results: str | os.PathLike[str] = DEFAULT_RESULTS,
+        address: str | None = None,
+        turn: int = 0,
     ):
         from orchestrator.store.parquet import Store
 
         self.store = Store(results)
         self._address = address
+        self._turn = turn
         self._runtime: RayRuntime | None = None
         self._provenance: dict[str, dict[str, Any]] = {}
 
@@ -195,7 +204,7 @@ class Runner:
             from orchestrator.runtimes import ray_cluster
 
             try:
-                self._runtime = ray_cluster.RayRuntime(self._address)
+                self._runtime = ray_cluster.RayRuntime(self._address, self._turn)
             except BaseException:
                 ray_cluster.disconnect()
                 raise
@@ -218,6 +227,28 @@ class Runner:
         record = execute(parts, runtime=runtime)
         lost_s = runtime.lost_between_runs_s if runtime is not None else None
         return self._stored(parts, record, provenance, lost_s)
+
+    def run_surely(
+        self, config: Config | Parts, lost: Callable[[str], None] | None = None
+    ) -> RunResult:
+        """As :meth:`run`; again, on what is left, where a process or a host of it was lost.
+
+        ``lost`` is told why, each time. The last of RUNS_MAX attempts counts, whatever it was.
+        """
+        for attempt in range(1, RUNS_MAX + 1):
+            try:
+                result = self.run(config)
+            except PartLost as error:
+                if attempt == RUNS_MAX:
+                    raise
+                reason = str(error)
+            else:
+                if attempt == RUNS_MAX or not result.record.lost_parts:
+                    break
+                reason = "; ".join(result.record.lost_parts)
+            if lost is not None:
+                lost(reason)
+        return result
 
     def run_repeated(self, config: Config | Parts, repeats: int) -> RunResult:
         """``repeats`` runs with seeds counted up from the config's, each stored, pooled."""

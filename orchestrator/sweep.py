@@ -183,12 +183,14 @@ def sweep(
     *,
     told: Callable[[int, int, Point], None] | None = None,
     started: Callable[[int, int, Variant], None] | None = None,
+    lost: Callable[[str], None] | None = None,
 ) -> SweepResult:
     """Run every feasible variant of the grid that has no valid run yet.
 
     ``started(number, of, variant)`` is called before a run, ``told(number, of, point)`` after
-    each variant. Raises what :func:`variants` and Runner.run raise; finished runs are kept,
-    and the same call goes on where it stopped.
+    each variant, ``lost(reason)`` when a run lost a part and is made again. Raises what
+    :func:`variants` and Runner.run raise; finished runs are kept, and the same call goes on
+    where it stopped.
     """
     grid = variants(source, axes)
     done = _valid_runs(runner)
@@ -198,7 +200,7 @@ def sweep(
         if point is None:
             if started is not None:
                 started(number, len(grid), variant)
-            point = _run(variant, runner)
+            point = _run(variant, runner, lost)
             if point.summary is not None and point.summary["valid"]:
                 done[point.summary["config_hash"]] = point.summary
         points.append(point)
@@ -225,6 +227,6 @@ def _known(variant: Variant, done: Mapping[str, dict[str, Any]]) -> Point | None
     return None if summary is None else Point(variant.values, REUSED, summary)
 
 
-def _run(variant: Variant, runner: Runner) -> Point:
+def _run(variant: Variant, runner: Runner, lost: Callable[[str], None] | None) -> Point:
     assert variant.config is not None
-    return Point(variant.values, RUN, runner.run(variant.config).summary)
+    return Point(variant.values, RUN, runner.run_surely(variant.config, lost).summary)

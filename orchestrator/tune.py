@@ -203,12 +203,12 @@ class _Slots:
         try:
             from orchestrator.runtimes import ray_cluster
 
-            size = largest(planned.space, planned.config)
-            self.runners[0].runtime().reserve(size)
+            size, clients = largest(planned.space, planned.config), planned.config.clients
+            self.runners[0].runtime().reserve(size - clients, clients)
             room = math.floor(ray_cluster.cluster_shape()["cpus"] / size)
-            for _ in range(1, min(max(1, room), planned.trials)):
-                self.runners.append(Runner(planned.results, self._address))
-                self.runners[-1].runtime().reserve(size)
+            for turn in range(1, min(max(1, room), planned.trials)):
+                self.runners.append(Runner(planned.results, self._address, turn=turn))
+                self.runners[-1].runtime().reserve(size - clients, clients)
         except BaseException:
             self.__exit__()
             raise

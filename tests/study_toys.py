@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,7 +76,8 @@ class MadeUp(Runner):
         throughput = 1000 * replicas * (1 + kib / 48) / (1 + (replicas / 5) ** 3)
         run_id = f"made-{os.getpid()}-{next(self.numbers)}"
         made = made_summary(throughput, 10.0 * replicas, run_id=run_id, runtime="sim")
-        return RunResult(self.judged(made), None, run_id, config)  # type: ignore[arg-type]
+        nothing: Any = SimpleNamespace(lost_parts=())
+        return RunResult(self.judged(made), nothing, run_id, config)
 
     def judged(self, summary: dict[str, Any]) -> dict[str, Any]:
         return summary

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final, assert_never
 
 from orchestrator.core.fault_conditions import (
@@ -27,7 +26,7 @@ from orchestrator.core.fault_conditions import (
 from orchestrator.core.record import EventRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
-from orchestrator.runtimes._member import Member, get
+from orchestrator.runtimes._member import Member, gather
 from orchestrator.runtimes._parts import Parts, cluster_state, fault_plan
 
 ROLE_S: Final = 0.5
@@ -87,46 +86,50 @@ class Conductor:
             for node, member in enumerate(self._nodes)
             if not self.plan.silent(node)
         }
-        roles = {}
-        for node, reference in asked.items():
-            with suppress(EnvironmentFailure):
-                roles[node] = get(reference, 2 * ROLE_S, f"asking node {node} for its role")
-        return roles
+        members = [self._nodes[node] for node in asked]
+        answers = gather(members, list(asked.values()), 2 * ROLE_S, "asking for a role")
+        return {
+            node: answer
+            for node, answer in zip(asked, answers, strict=True)
+            if not isinstance(answer, EnvironmentFailure)
+        }
 
     # --- actions --------------------------------------------------------------------------
 
     def _attempt(self, actions: Sequence[Action]) -> None:
-        try:
-            get([self._begin(action) for action in actions], ACTION_S, "carrying out a fault")
-        except EnvironmentFailure as error:
-            self.problems.append(str(error))
+        begun = [self._begin(action) for action in actions]
+        members, references = [member for member, _ in begun], [each for _, each in begun]
+        for answer in gather(members, references, ACTION_S, "carrying out a fault"):
+            if isinstance(answer, EnvironmentFailure):
+                self.problems.append(str(answer))
 
-    def _begin(self, action: Action) -> Any:
-        """Ray's reference to what is being done."""
+    def _begin(self, action: Action) -> tuple[Member, Any]:
+        """Who carries it out, and Ray's reference to that."""
         match action:
             case Crash(node, power, gone):
                 self._crashes += 1
                 self._note(node, "crash")
                 chance = f"{self._parts.config.seed}/node/{node}/crash/{self._crashes}"
-                return self._nodes[node].actor.crash.remote(power, gone, chance)
+                member = self._nodes[node]
+                return member, member.actor.crash.remote(power, gone, chance)
             case Restart(node):
                 self._note(node, "restart")
-                return self._nodes[node].actor.restart.remote()
+                return self._nodes[node], self._nodes[node].actor.restart.remote()
             case Pause(node):
                 self._note(node, "pause")
-                return self._nodes[node].actor.pause.remote()
+                return self._nodes[node], self._nodes[node].actor.pause.remote()
             case Resume(node):
                 self._note(node, "resume")
-                return self._nodes[node].actor.resume.remote()
+                return self._nodes[node], self._nodes[node].actor.resume.remote()
             case Burden(node, state):
-                return self._nodes[node].actor.afflict.remote("burden", state)
+                return self._nodes[node], self._nodes[node].actor.afflict.remote("burden", state)
             case Disturb(party, links):
                 member = self._nodes[party] if party >= 0 else self._clients[-1 - party]
-                return member.actor.afflict.remote("disturb", dict(links))
+                return member, member.actor.afflict.remote("disturb", dict(links))
             case CrashClient(client):
-                return self._clients[client].call("crash_client")
+                return self._clients[client], self._clients[client].call("crash_client")
             case ReviveClient(client):
-                return self._clients[client].call("revive_client")
+                return self._clients[client], self._clients[client].call("revive_client")
             case _:
                 assert_never(action)
 

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from multiprocessing.connection import Connection
 from typing import Any
 
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import PartLost
 
 
 class Control:
@@ -42,9 +42,7 @@ class Control:
         try:
             return self.ask(name, arguments).result(timeout_s)
         except FutureTimeout as error:
-            raise EnvironmentFailure(
-                f"a process did not answer to {name} in {timeout_s:.0f} s"
-            ) from error
+            raise PartLost(f"a process did not answer to {name} in {timeout_s:.0f} s") from error
 
     def _listen(self) -> None:
         while True:
@@ -66,4 +64,4 @@ class Control:
         # Whoever takes it out tells it: the listener and the asker may both find it there.
         name, future = self._waiting.pop(number, ("", None))
         if future is not None:
-            future.set_exception(EnvironmentFailure(f"the process died during {name}"))
+            future.set_exception(PartLost(f"the process died during {name}"))

@@ -6,18 +6,26 @@ Every remote wait has a deadline, and a part that is lost is noted instead of wa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from orchestrator.core.history import History
 from orchestrator.core.record import LOST, NO_COPY, ClientRecord, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import EnvironmentFailure, PartLost
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
 from orchestrator.runtimes._conductor import Conductor
-from orchestrator.runtimes._member import CALL_S, Member, get
+from orchestrator.runtimes._host_clock import (
+    ONE_CLOCK,
+    SAME_CLOCK,
+    ClockTrack,
+    Reading,
+    apart_ns,
+    clock_name,
+    read_clock,
+)
+from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._read_back import PASSES
@@ -52,6 +60,8 @@ class Deployment:
         self.client_pids: list[int] = []
         self._origin_ns = 0
         self._conductor: Conductor | None = None
+        # Other clocks than the driver's, by name: as they were before the run.
+        self._readings: dict[str, Reading] = {}
         # The first that went wrong with each lost part, by its name.
         self._lost: dict[str, str] = {}
 
@@ -62,7 +72,8 @@ class Deployment:
         parts = self._parts
         now_ns = time.monotonic_ns()
         members = self._nodes + self._clients
-        forked = get([m.actor.fresh.remote() for m in members], CALL_S, "forking processes")
+        forking = [m.actor.fresh.remote() for m in members]
+        forked = gather_all(members, forking, CALL_S, "forking processes")
         pids = [pid for _, pid in forked]
         self.node_pids, self.client_pids = pids[: len(self._nodes)], pids[len(self._nodes) :]
         self._specs = [
@@ -87,12 +98,26 @@ class Deployment:
             for c, member in enumerate(self._clients)
         ]
         self._all_nodes("connect", lambda node: (self._peer_addresses,), "connecting nodes")
-        get(connecting, CONNECT_S, "connecting clients")
+        gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
+        self._readings = self._read_clocks()
         if not parts.system.emulated:
             loading = self._clients[0].call(
                 "preload", parts, client_addresses[0], timeout_s=PRELOAD_S
             )
-            get(loading, PRELOAD_S + CALL_S, "loading the data")
+            gather_all(self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data")
+
+    def _read_clocks(self) -> dict[str, Reading]:
+        """The clocks of all hosts that have another one than this process."""
+        asked: dict[str, Member] = {}
+        for member in self._nodes + self._clients:
+            if not member.is_silent():
+                asked.setdefault(member.clock, member)
+        asked.pop(clock_name(), None)
+        return {name: read_clock(member.clock_ns) for name, member in asked.items()}
+
+    def _origin_on(self, member: Member) -> int:
+        """Time 0 by the clock of a host."""
+        return self._origin_ns + self._readings.get(member.clock, SAME_CLOCK).offset_ns
 
     @property
     def _peer_addresses(self) -> list[tuple[str, int]]:
@@ -109,8 +134,7 @@ class Deployment:
         references = [
             member.call(name, *arguments(node)) for node, member in enumerate(self._nodes)
         ]
-        results: list[Any] = get(references, CONNECT_S, what)
-        return results
+        return gather_all(self._nodes, references, CONNECT_S, what)
 
     # --- running --------------------------------------------------------------------------
 
@@ -119,16 +143,13 @@ class Deployment:
         members = self._nodes + self._clients
         margin_ns = START_MARGIN_NS + START_MARGIN_PER_ACTOR_NS * len(members)
         self._origin_ns = time.monotonic_ns() + margin_ns
-        get(
-            [m.call("start", self._origin_ns + m.offset_ns) for m in members],
-            CALL_S,
-            "starting the load",
-        )
+        starting = [m.call("start", self._origin_on(m)) for m in members]
+        gather_all(members, starting, CALL_S, "starting the load")
         if self._parts.returning:
             for spec, member in zip(self._specs, self._nodes, strict=True):
-                origin_ns = self._origin_ns + member.offset_ns
                 again = replace(spec, restarted=True)
-                member.actor.watch.remote(Rebirth(again, origin_ns, self._peer_addresses))
+                rebirth = Rebirth(again, self._origin_on(member), self._peer_addresses)
+                member.actor.watch.remote(rebirth)
         if self._parts.config.faults:
             self._conductor = Conductor(self._parts, self._nodes, self._clients, self._origin_ns)
         return self._origin_ns
@@ -159,37 +180,41 @@ class Deployment:
         """Until all that clients have begun, and will begin for so long, has come back."""
         limit_s = load_s + self._parts.config.client.timeout / NS_PER_S + DRAIN_S
         finishing = [m.call("finish", timeout_s=limit_s) for m in self._clients]
-        for client, reference in enumerate(finishing):
-            try:
-                get(reference, limit_s + CALL_S, f"client {client}")
-            except EnvironmentFailure as error:
-                self._lost.setdefault(f"client {client}", str(error))
+        self._collect_each(self._clients, finishing, "client", limit_s + CALL_S)
 
     def _wait_for_progress(self) -> None:
         """A load that ends by itself may take any time, as long as it goes on."""
         done: list[Any] = []
         moved_s = time.monotonic()
         while True:
-            progress = get([m.call("progress") for m in self._clients], CALL_S, "watching clients")
+            asked = [m.call("progress") for m in self._clients]
+            progress = gather_all(self._clients, asked, CALL_S, "watching clients")
             if all(finished for _, finished in progress):
                 return
             if progress != done:
                 done, moved_s = progress, time.monotonic()
             elif time.monotonic() - moved_s > STALL_S:
-                raise EnvironmentFailure(f"the load made no progress in {STALL_S:.0f} s")
+                raise PartLost(f"the load made no progress in {STALL_S:.0f} s")
             time.sleep(0.1)
 
     # --- collecting -----------------------------------------------------------------------
 
-    def _collect_each(self, members: Sequence[Member], references: list[Any], name: str) -> Any:
+    def _collect_each(
+        self,
+        members: Sequence[Member],
+        references: Sequence[Any],
+        name: str,
+        timeout_s: float = CALL_S,
+    ) -> list[Any]:
         """Results by index; None and a note where a part is lost."""
-        results = []
-        for index, reference in enumerate(references):
-            try:
-                results.append(get(reference, CALL_S, f"{name} {index}"))
-            except EnvironmentFailure as error:
-                results.append(None)
-                self._lost.setdefault(f"{name} {index}", str(error))
+        results: list[Any] = []
+        answers = gather(members, references, timeout_s, name)
+        for index, answer in enumerate(answers):
+            lost = isinstance(answer, EnvironmentFailure)
+            results.append(None if lost else answer)
+            if lost:
+                reason = str(answer).removeprefix(f"{name}: ")
+                self._lost.setdefault(f"{name} {index}", f"{name} {index}: {reason}")
         return results
 
     def collect(self, settle: bool, setup_ns: int) -> RunRecord:
@@ -203,7 +228,7 @@ class Deployment:
         reports: list[ClientReport | None] = self._collect_each(self._clients, collecting, "client")
         present = [report for report in reports if report is not None]
         if not present:
-            raise EnvironmentFailure(f"all clients were lost: {'; '.join(self._lost.values())}")
+            raise PartLost(f"all clients were lost: {'; '.join(self._lost.values())}")
         if end_ns is None:
             end_ns = max(report.latest_return_ns for report in present)
         if settle:
@@ -214,17 +239,19 @@ class Deployment:
         )
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
-        events = self._events([event for pair in pairs if pair is not None for event in pair[1]])
+        tracks = self._tracks()
+        events = self._events(
+            tracks[member.clock].event(event, self._origin_ns)
+            for member, pair in zip(self._nodes, pairs, strict=True)
+            if pair is not None
+            for event in pair[1]
+        )
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
-        names = parts.workload.key_names
-        history = History.concatenate(
-            [replace(report.history, key_names=names) for report in present]
-        )
         return RunRecord(
             runtime="ray",
             clock="real",
-            history=history,
+            history=self._history(reports, tracks),
             nodes=nodes,
             clients=clients,
             events=events,
@@ -232,15 +259,40 @@ class Deployment:
             end_ns=end_ns,
             offered_ops=parts.arrival.rate_per_s,
             setup_ns=setup_ns,
-            clock_uncertainty_ns=max(member.uncertainty_ns for member in members),
+            clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             lost_parts=tuple(self._lost.values()),
             host_busy=max(report.host_busy for report in present),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             hosts=tuple(sorted({member.host for member in members})),
         )
 
-    def _events(self, noted: list[EventRecord]) -> tuple[EventRecord, ...]:
+    def _history(
+        self, reports: Sequence[ClientReport | None], tracks: Mapping[str, ClockTrack]
+    ) -> History:
+        """What all clients saw, by the driver's clock."""
+        names = self._parts.workload.key_names
+        seen = [
+            tracks[member.clock].aligned(report.history, self._origin_ns)
+            for member, report in zip(self._clients, reports, strict=True)
+            if report is not None
+        ]
+        return History.concatenate([replace(each, key_names=names) for each in seen])
+
+    def _tracks(self) -> dict[str, ClockTrack]:
+        """How the clock of each host ran against the driver's, by name."""
+        tracks = {member.clock: ONE_CLOCK for member in self._nodes + self._clients}
+        try:
+            last = self._read_clocks() if self._readings else {}
+        except EnvironmentFailure as error:
+            last = {}
+            self._lost.setdefault("clocks", str(error))
+        for name, first in self._readings.items():
+            tracks[name] = ClockTrack(first, last.get(name, first))
+        return tracks
+
+    def _events(self, heard: Iterable[EventRecord]) -> tuple[EventRecord, ...]:
         """What nodes and the conductor noted, in order; a server that ended itself is lost."""
+        noted = list(heard)
         for event in noted:
             if event.kind == LOST:
                 name = f"node {event.node}"
@@ -269,9 +321,10 @@ class Deployment:
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:
             nodes = range(self._parts.system.nodes)
-            asked = [self._nodes[n].call("digest") for n in nodes if not self._stays_away(n)]
+            present = [self._nodes[n] for n in nodes if not self._stays_away(n)]
+            asked = [member.call("digest") for member in present]
             try:
-                digests = get(asked, CALL_S, "reading digests")
+                digests = gather_all(present, asked, CALL_S, "reading digests")
             except EnvironmentFailure:
                 # Whoever is lost will be missed when it is asked for what it counted.
                 return
@@ -283,6 +336,5 @@ class Deployment:
         """End all processes of the run."""
         if self._conductor is not None:
             self._conductor.stop()
-        dropping = [m.actor.drop.remote() for m in self._nodes + self._clients]
-        with suppress(EnvironmentFailure):
-            get(dropping, STOP_S, "ending processes")
+        members = self._nodes + self._clients
+        gather(members, [m.actor.drop.remote() for m in members], STOP_S, "ending processes")

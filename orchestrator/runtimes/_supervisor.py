@@ -31,6 +31,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
+from orchestrator.runtimes._host_clock import clock_name
 from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._zygote import PID
 
@@ -82,12 +83,12 @@ class Supervisor:
         self.folder = tempfile.mkdtemp(prefix="archbench-")
 
     def ready(self) -> dict[str, str]:
-        """Wait for the zygote; says which host this is."""
+        """Wait for the zygote; says which clock its host has."""
         with self._lock:
             if not self._ready:
                 self._receive_pid(ZYGOTE_START_S)
                 self._ready = True
-        return {"boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip()}
+        return {"clock": clock_name()}
 
     def _receive_pid(self, timeout_s: float) -> int:
         self._socket.settimeout(timeout_s)

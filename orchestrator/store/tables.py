@@ -281,6 +281,7 @@ TRIALS = Table(
         ("seconds", NUMBER, "s", "from its start to its end"),
         ("overhead_s", NUMBER, "s", "of these, not spent under load"),
         ("lost_between_trials_s", NUMBER, "s", "last return before to first intended start"),
+        ("lost_runs", WHOLE, "", "runs of it that lost a process or a host, and were made again"),
     ),
 )
 TABLES: Final = {

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -38,8 +38,8 @@ LOSSES_MAX: Final = 3
 class Slot(Protocol):
     """What runs one configuration at a time."""
 
-    def run(self, config: Config) -> RunResult:
-        """Run, check and store it."""
+    def run_surely(self, config: Config, lost: Callable[[str], None] | None) -> RunResult:
+        """Run, check and store it; again, after telling ``lost`` why, where it lost a part."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class News:
     """A trial that has just finished, and where the study stands.
 
     ``finished`` of ``trials`` count towards the budget. ``best`` is the best feasible outcome
-    so far. ``left_s`` estimates the time to the end.
+    so far. ``left_s`` estimates the time to the end. ``lost``: why runs of it were made again.
     """
 
     outcome: Outcome
@@ -56,6 +56,7 @@ class News:
     finished: int
     trials: int
     left_s: float | None
+    lost: Sequence[str] = ()
 
 
 Listener = Callable[[News], None]
@@ -69,6 +70,7 @@ class _Run:
     started_s: float
     started_utc: str
     run_s: float = 0.0
+    lost: list[str] = field(default_factory=list)
 
 
 class Driver:
@@ -209,7 +211,7 @@ class Driver:
             slot = free.get()
             began_s = time.monotonic()
             try:
-                return slot.run(config)
+                return slot.run_surely(config, run.lost.append)
             finally:
                 run.run_s = time.monotonic() - began_s
                 free.put(slot)
@@ -284,6 +286,7 @@ class Driver:
                 "params": dict(asked.values),
                 "is_default": asked.is_default,
                 "constraints": list(constraints.values()),
+                "lost_runs": len(run.lost),
                 "started_utc": run.started_utc,
                 "seconds": time.monotonic() - run.started_s,
             }
@@ -298,9 +301,11 @@ class Driver:
         elif outcome["run_id"] is not None:
             self._streak.clear()
         if self._listener is not None:
-            self._listener(self._news(outcome, summary))
+            self._listener(self._news(outcome, summary, run.lost))
 
-    def _news(self, outcome: Outcome, summary: Mapping[str, Any] | None) -> News:
+    def _news(
+        self, outcome: Outcome, summary: Mapping[str, Any] | None, lost: Sequence[str]
+    ) -> News:
         outcomes = self._study.outcomes()
         finished = sum(counts(each) for each in outcomes)
         left_s = None
@@ -308,7 +313,7 @@ class Driver:
             pace_s = (time.monotonic() - self._begun_s) / self._done_here
             left_s = pace_s * max(0, self._trials - finished)
         best = best_of(outcomes, self._objective.direction)
-        return News(outcome, summary, best, finished, self._trials, left_s)
+        return News(outcome, summary, best, finished, self._trials, left_s, lost)
 
     def _end_on_failures(self, error: BaseException | None) -> None:
         """A study whose every run breaks in the same way is broken itself."""

@@ -1,0 +1,216 @@
+"""The warm actors that runs are made of, over the hosts of a cluster.
+
+Before each run the pool looks at what it has: actors that died are replaced, hosts that have
+fallen silent are left out, and hosts that have joined are used. Whatever a run still holds by
+then is its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from orchestrator.errors import EnvironmentFailure, PartLost
+from orchestrator.runtimes._heartbeat import Heartbeat
+from orchestrator.runtimes._member import Member, gather, get
+from orchestrator.runtimes._placement import placed
+
+ACTOR_START_S: Final = 60.0
+ANOTHER_START_S: Final = 40.0
+"""Where other hosts can do its work, a host is not waited for that long."""
+ALIVE_S: Final = 10.0
+"""Within which an actor that is well says so."""
+DOUBT_S: Final = 60.0
+"""How long a host is left out on which nothing could be started."""
+CLOSE_S: Final = 10.0
+CONCURRENCY: Final = 8
+"""Calls that an actor serves at a time: a fault strikes while a client finishes its load."""
+ACTOR_CPUS: Final = 0.01
+"""Actors only supervise; what runs where is decided by the pool."""
+_NODE_ID: Final = "ray.io/node-id"
+
+
+def alive_hosts() -> list[dict[str, Any]]:
+    """Ray's description of every host of the cluster that is up, by address."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node for node in nodes if node["Alive"]]
+    return sorted(alive, key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
+
+
+def _addresses() -> dict[str, str]:
+    """Ray's name of a host -> the address that processes there bind to and are reached at.
+
+    That is the address by which the cluster knows the host; where the cluster is this machine
+    alone, nothing need be reachable from outside. The driver's own host comes last: nodes had
+    better be where nothing else works.
+    """
+    import ray
+
+    hosts = alive_hosts()
+    here = ray.get_runtime_context().get_node_id()
+    if len(hosts) == 1 and hosts[0]["NodeID"] == here:
+        return {here: "127.0.0.1"}
+    hosts.sort(key=lambda host: bool(host["NodeID"] == here))
+    return {host["NodeID"]: host["NodeManagerAddress"] for host in hosts}
+
+
+@dataclass
+class _Batch:
+    """Actors that were started on a host together, within a placement group of their own."""
+
+    host_id: str
+    group: Any
+    members: list[Member] = field(default_factory=list)
+
+
+class Pool:
+    """Actors by host. ``actor_class``: what they are.
+
+    ``turn``: of several pools in one cluster, each begins with another host.
+    """
+
+    def __init__(self, actor_class: type[Any], turn: int = 0) -> None:
+        self._actor_class = actor_class
+        self._turn = turn
+        self._batches: list[_Batch] = []
+        self._heartbeat = Heartbeat()
+        self._doubted_s: dict[str, float] = {}
+
+    def members(self, nodes: int, clients: int) -> tuple[list[Member], list[Member]]:
+        """An actor for each node and each client of a run; missing ones are started.
+
+        Raises EnvironmentFailure where no host is left on which actors can be started.
+        """
+        self._drop_lost()
+        while True:
+            addresses = self._usable()
+            first = self._turn % len(addresses)
+            hosts = [*addresses][first:] + [*addresses][:first]
+            of_nodes, of_clients = placed(hosts, nodes, clients)
+            missing = Counter(of_nodes + of_clients)
+            for batch in self._batches:
+                missing[batch.host_id] -= len(batch.members)
+            failed = self._start(+missing, addresses)
+            if not failed:
+                break
+            if set(failed) >= set(addresses):
+                raise next(iter(failed.values()))
+            now_s = time.monotonic()
+            self._doubted_s |= dict.fromkeys(failed, now_s)
+        free: dict[str, list[Member]] = {}
+        for batch in self._batches:
+            free.setdefault(batch.host_id, []).extend(batch.members)
+        return [free[host].pop(0) for host in of_nodes], [free[host].pop(0) for host in of_clients]
+
+    def close(self) -> None:
+        """End all actors and what they hold."""
+        self._heartbeat.close()
+        members = [member for batch in self._batches for member in batch.members]
+        gather(members, [member.actor.close.remote() for member in members], CLOSE_S, "closing")
+        for batch in self._batches:
+            self._end(batch, batch.members)
+        self._batches.clear()
+
+    # --- hosts ----------------------------------------------------------------------------
+
+    def _usable(self) -> dict[str, str]:
+        """Addresses of the hosts that answer."""
+        known = _addresses()
+        silent = [host for host in known if self._heartbeat.silent(host)]
+        now_s = time.monotonic()
+        doubted = [host for host, since_s in self._doubted_s.items() if now_s < since_s + DOUBT_S]
+        usable = {host: known[host] for host in known if host not in (*silent, *doubted)}
+        if not usable:
+            raise PartLost("no host of the cluster answers", hint="archbench doctor looks at it")
+        return usable
+
+    def _drop_lost(self) -> None:
+        """Forget actors that died or do not answer; end what may be left of them."""
+        members = [member for batch in self._batches for member in batch.members]
+        asked = [member.actor.clock_ns.remote() for member in members]
+        answers = gather(members, asked, ALIVE_S, "looking after an actor")
+        lost = {
+            id(member)
+            for member, answer in zip(members, answers, strict=True)
+            if isinstance(answer, EnvironmentFailure)
+        }
+        for batch in self._batches if lost else ():
+            self._end(batch, [member for member in batch.members if id(member) in lost])
+        self._batches = [batch for batch in self._batches if batch.members]
+
+    def _end(self, batch: _Batch, members: Sequence[Member]) -> None:
+        """End some of a batch, and its group with the last of them; Ray is not waited for."""
+        import ray
+        from ray.util.placement_group import remove_placement_group
+
+        for member in members:
+            with suppress(ray.exceptions.RayError, ValueError):
+                ray.kill(member.actor)
+        batch.members = [member for member in batch.members if member not in members]
+        if not batch.members:
+            with suppress(ray.exceptions.RayError, ValueError):
+                remove_placement_group(batch.group)
+
+    # --- starting -------------------------------------------------------------------------
+
+    def _start(
+        self, missing: Mapping[str, int], addresses: Mapping[str, str]
+    ) -> dict[str, EnvironmentFailure]:
+        """Start so many actors on each host, all at once; returns the hosts that failed."""
+        limit_s = ACTOR_START_S if len(addresses) == 1 else ANOTHER_START_S
+        batches = [self._batch(host, count) for host, count in missing.items()]
+        failed: dict[str, EnvironmentFailure] = {}
+        started: list[tuple[_Batch, list[Any], list[Any]]] = []
+        for batch, count in zip(batches, missing.values(), strict=True):
+            try:
+                get(batch.group.ready(), limit_s, f"placing on {addresses[batch.host_id]}")
+            except EnvironmentFailure as error:
+                failed[batch.host_id] = error
+                self._end(batch, ())
+                continue
+            actors = [self._actor(batch, index) for index in range(count)]
+            started.append((batch, actors, [actor.ready.remote() for actor in actors]))
+        for batch, actors, answers in started:
+            address = addresses[batch.host_id]
+            is_silent: Callable[[], bool] = partial(self._heartbeat.silent, batch.host_id)
+            try:
+                facts = get(answers, limit_s, f"starting actors on {address}")
+            except EnvironmentFailure as error:
+                failed[batch.host_id] = error
+                self._end(batch, ())
+                continue
+            batch.members = [
+                Member(actor, address, batch.host_id, fact["clock"], is_silent)
+                for actor, fact in zip(actors, facts, strict=True)
+            ]
+            self._batches.append(batch)
+            if len(addresses) > 1:
+                self._heartbeat.watch(batch.host_id, actors)
+        return failed
+
+    def _batch(self, host_id: str, count: int) -> _Batch:
+        from ray.util.placement_group import placement_group
+
+        bundles = [{"CPU": ACTOR_CPUS}] * count
+        selectors = [{_NODE_ID: host_id}] * count
+        group = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
+        return _Batch(host_id, group)
+
+    def _actor(self, batch: _Batch, index: int) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        remote: Any = ray.remote(num_cpus=ACTOR_CPUS, max_restarts=0)(self._actor_class)
+        return remote.options(
+            max_concurrency=CONCURRENCY,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=batch.group, placement_group_bundle_index=index
+            ),
+        ).remote()
