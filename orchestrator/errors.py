@@ -8,7 +8,8 @@
     │   ├── DataError              a line of a file (trace, history, scenario)
     │   └── InfeasibleError        a variant that its own limits forbid (system.memory)
     ├── EnvironmentFailure exit 3  Ray, a server, the disk or a deadline failed
-    │   └── PartLost               a process or a host of a run was lost: it may be run again
+    │   ├── PartLost               a process or a host of a run was lost: it may be run again
+    │   └── ClusterLost            nothing can be run any more
     └── RunInterrupted   exit 130  the user pressed Ctrl-C; finished work is kept
 
 Exit code 1 belongs to verdicts (a run that is invalid, an SLO that is missed), which are
@@ -78,6 +79,10 @@ class EnvironmentFailure(ArchbenchError):
 
 class PartLost(EnvironmentFailure):
     """A process or a host that took part in a run is gone or silent; others may do its work."""
+
+
+class ClusterLost(EnvironmentFailure):
+    """The head of the cluster does not answer, so no further run can be placed."""
 
 
 class RunInterrupted(ArchbenchError):

@@ -7,6 +7,7 @@ then is its own.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from orchestrator.errors import EnvironmentFailure, PartLost
+from orchestrator.errors import ClusterLost, EnvironmentFailure, PartLost
 from orchestrator.runtimes._heartbeat import Heartbeat
 from orchestrator.runtimes._member import Member, gather, get
 from orchestrator.runtimes._placement import placed
@@ -23,6 +24,7 @@ from orchestrator.runtimes._placement import placed
 ACTOR_START_S: Final = 60.0
 ANOTHER_START_S: Final = 40.0
 """Where other hosts can do its work, a host is not waited for that long."""
+HEAD_S: Final = 10.0
 ALIVE_S: Final = 10.0
 """Within which an actor that is well says so."""
 DOUBT_S: Final = 60.0
@@ -36,11 +38,24 @@ _NODE_ID: Final = "ray.io/node-id"
 
 
 def alive_hosts() -> list[dict[str, Any]]:
-    """Ray's description of every host of the cluster that is up, by address."""
+    """Ray's description of every host of the cluster that is up, by address.
+
+    Raises ClusterLost where the head does not answer: Ray itself asks it for a minute and ends
+    the process then.
+    """
     import ray
 
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node for node in nodes if node["Alive"]]
+    answer: list[list[dict[str, Any]]] = []
+    ask: Callable[[], list[dict[str, Any]]] = ray.nodes
+    asking = threading.Thread(target=lambda: answer.append(ask()), daemon=True)
+    asking.start()
+    asking.join(HEAD_S)
+    if not answer:
+        raise ClusterLost(
+            f"the head of the Ray cluster does not answer within {HEAD_S:.0f} s",
+            hint="what is finished is kept: start it again, and the same command goes on",
+        )
+    alive = [node for node in answer[0] if node["Alive"]]
     return sorted(alive, key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
 
 
@@ -114,8 +129,11 @@ class Pool:
         self._heartbeat.close()
         members = [member for batch in self._batches for member in batch.members]
         gather(members, [member.actor.close.remote() for member in members], CLOSE_S, "closing")
-        for batch in self._batches:
-            self._end(batch, batch.members)
+        # Without a head nobody could be told, and whoever left the cluster takes its actors along.
+        with suppress(ClusterLost):
+            alive_hosts()
+            for batch in self._batches:
+                self._end(batch, batch.members)
         self._batches.clear()
 
     # --- hosts ----------------------------------------------------------------------------

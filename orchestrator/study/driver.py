@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, Self
 
 from orchestrator.config.schema import SIM, Config, Objective
 from orchestrator.core.units import NS_PER_S
-from orchestrator.errors import ConfigError, EnvironmentFailure, InfeasibleError
+from orchestrator.errors import ClusterLost, ConfigError, EnvironmentFailure, InfeasibleError
 from orchestrator.report.model import FAILED, INFEASIBLE
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
@@ -245,6 +245,8 @@ class Driver:
                 self._finish(run, future.result())
             case ConfigError() | InfeasibleError():
                 self._refuse(run, error)
+            case ClusterLost():
+                raise error
             case EnvironmentFailure():
                 self._tell(run, {"state": FAILED, "reason": str(error)}, {}, None)
             case _:
