@@ -9,7 +9,8 @@
     │   └── InfeasibleError        a variant that its own limits forbid (system.memory)
     ├── EnvironmentFailure exit 3  Ray, a server, the disk or a deadline failed
     │   ├── PartLost               a process or a host of a run was lost: it may be run again
-    │   └── ClusterLost            nothing can be run any more
+    │   ├── ClusterLost            nothing can be run any more
+    │   └── ResultsFull            nothing can be stored any more
     └── RunInterrupted   exit 130  the user pressed Ctrl-C; finished work is kept
 
 Exit code 1 belongs to verdicts (a run that is invalid, an SLO that is missed), which are
@@ -83,6 +84,10 @@ class PartLost(EnvironmentFailure):
 
 class ClusterLost(EnvironmentFailure):
     """The head of the cluster does not answer, so no further run can be placed."""
+
+
+class ResultsFull(EnvironmentFailure):
+    """The results folder has no room left; what it holds is whole, and can be gone on from."""
 
 
 class RunInterrupted(ArchbenchError):

@@ -24,6 +24,7 @@ from orchestrator.report.model import StudyView
 from orchestrator.run import DEFAULT_RESULTS, Runner
 from orchestrator.runtimes._parts import Parts
 from orchestrator.store.parquet import Store
+from orchestrator.store.place import room_needed
 from orchestrator.store.tables import TRIAL_STATES
 from orchestrator.stored import reports_folder
 from orchestrator.study import view as views
@@ -129,8 +130,8 @@ def tune(
     ``listener`` is told of every finished trial. A :class:`Plan` brings all but the last three.
 
     Raises what :func:`prepare` raises; EnvironmentFailure where the runtime fails, or three
-    trials in a row in the same way; RunInterrupted on Ctrl-C, with the best so far. What was
-    finished is kept, and the same call goes on.
+    trials in a row in the same way; ResultsFull where no room is left; RunInterrupted on Ctrl-C,
+    with the best so far. What was finished is kept, and the same call goes on.
     """
     planned = (
         config
@@ -139,7 +140,7 @@ def tune(
     )
     store = Store(planned.results)
     store.check_writable()
-    with ExitStack() as stack:
+    with room_needed(planned.results), ExitStack() as stack:
         slots = _Slots(planned, address)
         if not planned.exists:
             # A cluster that cannot be reached must leave no study behind.
@@ -155,7 +156,8 @@ def tune(
                 raise _interrupted(planned, driver) from None
         driver.catch_up()
         note = driver.stopped
-    return result_of(store, planned, command=command, note=note)
+    with room_needed(planned.results):
+        return result_of(store, planned, command=command, note=note)
 
 
 @contextmanager

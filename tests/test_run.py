@@ -39,7 +39,7 @@ def refused(*overrides: str) -> ConfigError:
 class Cluster:
     """Stands in for the warm pool: runs in virtual time and notes what it was asked for."""
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, turn: int = 0) -> None:
         self.address = address
         self.settled: list[bool] = []
         self.closed = 0
@@ -60,8 +60,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every pool that is made, and "disconnect" for every time that Ray is left."""
     seen: list[Any] = []
 
-    def make(address: str | None = None) -> Cluster:
-        seen.append(Cluster(address))
+    def make(address: str | None = None, turn: int = 0) -> Cluster:
+        seen.append(Cluster(address, turn))
         made: Cluster = seen[-1]
         return made
 
@@ -181,7 +181,7 @@ def test_the_pool_is_made_once_kept_warm_and_left_at_the_end(
 def test_ray_is_left_when_it_cannot_be_joined(
     cluster: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(address: str | None = None) -> None:
+    def fail(address: str | None = None, turn: int = 0) -> None:
         raise EnvironmentFailure("no Ray")
 
     monkeypatch.setattr(ray_cluster, "RayRuntime", fail)

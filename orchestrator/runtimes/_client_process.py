@@ -360,7 +360,7 @@ class ClientProcess:
 
     def record(self) -> ClientReport:
         """What it saw and what it knows of itself."""
-        if self._spec.parts.end_ns is None:
+        if not self._wall_ns[1]:  # a load that ends by itself, or all of it came back early
             self._note_cpu(1)
         lag_ns = numpy.array(self.driver.lag_ns, dtype=numpy.int64)
         step = max(1, -(-len(lag_ns) // LAG_SAMPLES))

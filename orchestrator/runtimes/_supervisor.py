@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
 from orchestrator.runtimes._host_clock import clock_name
 from orchestrator.runtimes._journal import JOURNAL, Journal
+from orchestrator.runtimes._lifetime import OwnFolder
 from orchestrator.runtimes._zygote import PID
 
 ZYGOTE_START_S: Final = 30.0
@@ -80,7 +79,8 @@ class Supervisor:
         # A fault keeps it down, or it is gone for good.
         self._down = False
         self._afflictions: dict[str, tuple[Any, ...]] = {}
-        self.folder = tempfile.mkdtemp(prefix="archbench-")
+        self._own_folder = OwnFolder()
+        self.folder = self._own_folder.path
 
     def ready(self) -> dict[str, str]:
         """Wait for the zygote; says which clock its host has."""
@@ -103,6 +103,10 @@ class Supervisor:
     def clock_ns(self) -> int:
         """This host's monotonic clock."""
         return time.monotonic_ns()
+
+    def process_id(self) -> int:
+        """Of the process that supervises."""
+        return os.getpid()
 
     # --- the child ------------------------------------------------------------------------
 
@@ -280,4 +284,4 @@ class Supervisor:
         self.drop()
         self._socket.close()
         self._zygote.wait(FORK_S)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own_folder.remove()

@@ -248,6 +248,8 @@ class Store:
                     self._files.delete_file(temporary)
                 raise
         except OSError as error:
+            if place.is_full(error):
+                raise place.full(self.results) from error
             reason = error.strerror or str(error)
             raise EnvironmentFailure(f"cannot write: {reason}", path=path) from error
         return path
@@ -283,10 +285,18 @@ class Store:
         if operations is not None:
             parts["operations"] = operation_rows(run_id, operations)
         listed = run_row(summary, record, config_yaml, provenance, lost_between_trials_s)
-        for table, rows in parts.items():
-            if rows.num_rows:
-                self._write(table, experiment, run_id, rows)
-        return self._write("runs", experiment, run_id, listed)
+        written: list[str] = []
+        try:
+            for table, rows in parts.items():
+                if rows.num_rows:
+                    written.append(self._write(table, experiment, run_id, rows))
+            return self._write("runs", experiment, run_id, listed)
+        except BaseException:
+            # Nobody would ever read them.
+            for path in written:
+                with contextlib.suppress(OSError):
+                    self._files.delete_file(path)
+            raise
 
     def write_trial(self, experiment: str, trial: Mapping[str, Any]) -> str:
         """One trial, given by the columns of ``trials`` (absent ones are null); gives its path.

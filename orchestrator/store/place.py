@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs
 
-from orchestrator.errors import EnvironmentFailure, InputError
+from orchestrator.core.units import format_size
+from orchestrator.errors import EnvironmentFailure, InputError, ResultsFull
 
 
 def opened(results: str) -> tuple[Any, str]:
@@ -56,3 +61,33 @@ def check_writable(results: str) -> None:
         raise EnvironmentFailure(
             f"{folder} may not be written", path=results, hint="give another folder by --results"
         )
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that no room is left, or none that this user may have."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full(results: str) -> ResultsFull:
+    """What to tell of a results folder without room."""
+    room = ""
+    path = local_path(results)
+    if path is not None and os.path.isdir(path):
+        usage = shutil.disk_usage(path)
+        room = f": {usage.free} of {format_size(usage.total)} are free"
+    return ResultsFull(
+        f"no room is left for results{room}",
+        path=results,
+        hint="what is there is kept and may be read; make room, and the same command goes on",
+    )
+
+
+@contextmanager
+def room_needed(results: str) -> Iterator[None]:
+    """Turns what a full disk makes any writer beneath raise into :class:`ResultsFull`."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise full(results) from error
+        raise

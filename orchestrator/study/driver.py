@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
@@ -18,7 +19,13 @@ from typing import Any, Final, Protocol, Self
 
 from orchestrator.config.schema import SIM, Config, Objective
 from orchestrator.core.units import NS_PER_S
-from orchestrator.errors import ClusterLost, ConfigError, EnvironmentFailure, InfeasibleError
+from orchestrator.errors import (
+    ClusterLost,
+    ConfigError,
+    EnvironmentFailure,
+    InfeasibleError,
+    ResultsFull,
+)
 from orchestrator.report.model import FAILED, INFEASIBLE
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
@@ -112,7 +119,8 @@ class Driver:
                 self._settle(future)
             else:
                 del self._open[future]
-                with self._leases.exclusive():
+                # On a full disk it stays taken, until the next driver finds its taker dead.
+                with suppress(OSError), self._leases.exclusive():
                     self._study.give_back(run.asked)
 
     # --- where the study stands -----------------------------------------------------------
@@ -245,7 +253,7 @@ class Driver:
                 self._finish(run, future.result())
             case ConfigError() | InfeasibleError():
                 self._refuse(run, error)
-            case ClusterLost():
+            case ClusterLost() | ResultsFull():
                 raise error
             case EnvironmentFailure():
                 self._tell(run, {"state": FAILED, "reason": str(error)}, {}, None)

@@ -1,0 +1,211 @@
+"""What becomes of runs when the parts that measure are killed: they say so, and are made again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.config.load import load_mapping
+from orchestrator.config.schema import Config
+from orchestrator.core.record import RunRecord
+from orchestrator.errors import ClusterLost, PartLost
+from orchestrator.plan import plan
+from orchestrator.run import RUNS_MAX, Runner
+from orchestrator.runtimes import _pool
+from orchestrator.runtimes._lifetime import OwnFolder
+from orchestrator.runtimes._member import Member, gather
+from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes.ray_cluster import RayRuntime
+
+
+def config(duration: str = "2s") -> Config:
+    return load_mapping(
+        {
+            "experiment": "lost",
+            "runtime": "ray",
+            "system": {
+                "protocol": {"name": "raft"},
+                "replicas": 3,
+                "node": {"costs": "measured"},
+            },
+            "workload": {"keys": 50},
+            "arrival": {"name": "constant", "rate": "100/s"},
+            "clients": 2,
+            "warmup": "500ms",
+            "duration": duration,
+        }
+    )
+
+
+# --- where parts go ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nodes", "clients", "expected"),
+    [
+        ("a", 3, 2, ("aaa", "aa")),
+        ("abc", 3, 1, ("abc", "c")),
+        ("abc", 2, 2, ("ab", "cc")),
+        ("abcd", 2, 3, ("ab", "cdc")),
+        ("abc", 4, 3, ("abca", "cba")),
+        ("ab", 1, 1, ("a", "b")),
+    ],
+)
+def test_nodes_are_spread_and_clients_keep_off_their_hosts(
+    hosts: str, nodes: int, clients: int, expected: tuple[str, str]
+) -> None:
+    of_nodes, of_clients = placed(hosts, nodes, clients)
+    assert ("".join(of_nodes), "".join(of_clients)) == expected
+
+
+# --- running again ----------------------------------------------------------------------
+
+
+class Losing(Runner):
+    """Loses a part in its first ``losses`` runs: raising it, or noting it in the record."""
+
+    def __init__(self, losses: int, *, raising: bool) -> None:
+        super().__init__("nowhere")
+        self.losses, self.raising, self.runs = losses, raising, 0
+
+    def run(self, config: Config | Parts, *, seed: int | None = None) -> Any:
+        self.runs += 1
+        lost = self.runs <= self.losses
+        if lost and self.raising:
+            raise PartLost(f"loss {self.runs}")
+
+        class Result:
+            class record:
+                lost_parts = (f"loss {self.runs}",) if lost else ()
+
+        return Result
+
+
+@pytest.mark.parametrize("raising", [True, False])
+def test_a_run_that_lost_a_part_is_made_again(raising: bool) -> None:
+    told: list[str] = []
+    runner = Losing(RUNS_MAX - 1, raising=raising)
+    result = runner.run_surely(config(), told.append)
+    assert not result.record.lost_parts
+    assert told == [f"loss {number}" for number in range(1, RUNS_MAX)]
+
+
+def test_a_run_that_loses_a_part_every_time_is_told_as_it_is() -> None:
+    with pytest.raises(PartLost, match=f"loss {RUNS_MAX}"):
+        Losing(99, raising=True).run_surely(config())
+    runner = Losing(99, raising=False)
+    assert runner.run_surely(config()).record.lost_parts == (f"loss {RUNS_MAX}",)
+    assert runner.runs == RUNS_MAX
+
+
+# --- folders ----------------------------------------------------------------------------
+
+
+def test_folders_of_killed_processes_are_removed_and_those_of_others_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    long_ago = time.time() - 3600
+    kept = OwnFolder()
+    abandoned = tmp_path / "archbench-process-left"
+    foreign = tmp_path / "archbench-mine"
+    for folder in (abandoned, foreign):
+        folder.mkdir()
+        (folder / "node0.log").write_text("x")
+    for path in (abandoned, foreign, Path(kept.path)):
+        os.utime(path, (long_ago, long_ago))
+    young = tmp_path / "archbench-process-young"
+    young.mkdir()
+    other = OwnFolder()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        Path(kept.path).name,
+        Path(other.path).name,
+        "archbench-mine",
+        "archbench-process-young",
+    }
+    kept.remove()
+    assert not Path(kept.path).exists()
+    other.remove()
+
+
+# --- real processes ---------------------------------------------------------------------
+
+
+def process_of(member: Member) -> int:
+    """The worker process of an actor."""
+    pid: int = ray.get(member.actor.process_id.remote(), timeout=20)
+    return pid
+
+
+def run_while(runtime: RayRuntime, parts: Parts, strike: Callable[[Any], None]) -> RunRecord:
+    """A run that is struck half a second after its start."""
+    with runtime.deployed(parts) as deployment:
+        timer = threading.Timer(0.5, strike, (deployment,))
+        deployment.start()
+        timer.start()
+        deployment.wait()
+        record = deployment.collect(False, 0)
+        timer.join()
+    return record
+
+
+@pytest.mark.serial
+def test_a_run_names_the_actors_that_it_lost_and_the_next_has_new_ones(
+    runtime: RayRuntime,
+) -> None:
+    parts = plan(config())
+    began_s = time.monotonic()
+
+    def kill(deployment: Any) -> None:
+        for member in (deployment._clients[0], deployment._nodes[2]):
+            os.kill(process_of(member), signal.SIGKILL)
+
+    record = run_while(runtime, parts, kill)
+    assert len(record.lost_parts) == 2
+    assert record.lost_parts[0].startswith("client 0: ")
+    assert record.lost_parts[1].startswith("node 2: ")
+    assert set(record.history.client.tolist()) == {1}
+    assert len(record.nodes) == 2
+    again = runtime.run(parts)
+    assert not again.lost_parts
+    assert set(again.history.client.tolist()) == {0, 1}
+    assert time.monotonic() - began_s < 30
+
+
+@pytest.mark.serial
+def test_a_silent_host_is_not_waited_for(runtime: RayRuntime) -> None:
+    members, _ = runtime._pool.members(2, 0)
+    silent = Member(members[0].actor, "10.0.0.9", "elsewhere", "clock", lambda: True)
+    pid = process_of(members[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        asked = [silent.actor.clock_ns.remote(), members[1].actor.clock_ns.remote()]
+        answers = gather([silent, members[1]], asked, 20.0, "asking")
+        assert time.monotonic() - began_s < 5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert isinstance(answers[0], PartLost)
+    assert "host 10.0.0.9 does not answer" in str(answers[0])
+    assert isinstance(answers[1], int)
+
+
+@pytest.mark.serial
+def test_a_head_that_does_not_answer_is_told_within_seconds(
+    runtime: RayRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(ray, "nodes", lambda: over.wait(20) and [])
+    monkeypatch.setattr(_pool, "HEAD_S", 0.3)
+    with pytest.raises(ClusterLost, match="head of the Ray cluster does not answer"):
+        runtime.run(plan(config()))
+    over.set()
