@@ -119,7 +119,7 @@ def test_hundreds_of_runs_leave_nothing_behind(tmp_path: Path) -> None:
         for number in range(1, WARM + 1):
             runner.run(config(number))
         before = held(runner)
-        lost = []
+        lost: list[str] = []
         for number in range(WARM + 1, RUNS + 1):
             lost += runner.run(config(number)).record.lost_parts
         after = held(runner)

@@ -30,6 +30,8 @@ from orchestrator.runtimes._supervisor import Supervisor
 
 def connect(address: str | None) -> None:
     """Join the cluster at ``address`` (or RAY_ADDRESS), else start an embedded Ray."""
+    # Ray reports what it lost on stdout, with pages of its log; we say so in our own words.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
     if ray.is_initialized():

@@ -5,7 +5,7 @@
 #   namespaces.sh in N CMD...  runs a command on host N, with what it needs to join the cluster
 #   namespaces.sh cut N        takes the link of host N down
 #   namespaces.sh mend N       brings it back (Ray has given the host up by then: start it again)
-#   namespaces.sh start N      starts the raylet of host N again
+#   namespaces.sh start N      ends what is left on host N, and starts its raylet again
 #   namespaces.sh down         ends everything that runs in the namespaces, and removes them
 #
 # For root on Linux with iproute2, and Ray on the PATH. ARCHBENCH_NET names the set, so that
@@ -75,12 +75,16 @@ up() { # COUNT
   echo "$subnet.1:$port"
 }
 
+end_all_on() { # HOST
+  # Only what runs in our namespaces.
+  for process in $(ip netns pids "$net$1"); do
+    kill -KILL "$process" 2>/dev/null || true
+  done
+}
+
 down() {
   for host in $(host_numbers); do
-    # Only what runs in our namespaces.
-    for process in $(ip netns pids "$net$host"); do
-      kill -KILL "$process" 2>/dev/null || true
-    done
+    end_all_on "$host"
     ip netns del "$net$host" || true
   done
   ip link del "${net}br" 2>/dev/null || true
@@ -98,7 +102,10 @@ case "$command" in
     ;;
   cut) ip -n "$net$1" link set eth0 down ;;
   mend) ip -n "$net$1" link set eth0 up ;;
-  start) raylet "$1" ;;
+  start)
+    end_all_on "$1"
+    raylet "$1"
+    ;;
   down) down ;;
   *)
     sed -n '2,17s/^# \{0,1\}//p' "$0"

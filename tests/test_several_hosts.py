@@ -1,0 +1,165 @@
+"""A cluster of three hosts, with clocks of their own: network namespaces of this machine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from orchestrator.store.parquet import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "scripts" / "cluster" / "namespaces.sh"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PYTHONPATH": str(ROOT),
+    "ARCHBENCH_NET": "abt",
+    "ARCHBENCH_SUBNET": "10.78.0",
+    # Host 2 is seventeen minutes ahead of host 1, and host 3 of host 2.
+    "ARCHBENCH_CLOCKS": "1000",
+}
+ENVIRONMENT.pop("RAY_ADDRESS", None)
+LONGEST_SILENCE_S = 30.0
+TRIALS = 8
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
+
+
+def cluster(*words: str) -> str:
+    """What the script says."""
+    done = subprocess.run(
+        [str(SCRIPT), *words],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+def archbench(*words: str) -> list[str]:
+    """The command that runs it on the first host."""
+    return [str(SCRIPT), "in", "1", sys.executable, "-m", "orchestrator.cli", *words]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[list[str]]:
+    """The addresses of the hosts; the head is on the first."""
+    allowed = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["unshare", "--net", "--time", "true"], capture_output=True, check=False, timeout=20
+        ).returncode
+    )
+    if not allowed:
+        pytest.skip("only root can make hosts out of namespaces")
+    cluster("up", "3")
+    yield [f"{ENVIRONMENT['ARCHBENCH_SUBNET']}.{number}" for number in (1, 2, 3)]
+    cluster("down")
+
+
+def written(folder: Path, **changes: Any) -> str:
+    """A config file."""
+    config: dict[str, Any] = {
+        "experiment": "hosts",
+        "runtime": "ray",
+        "system": {
+            "protocol": {"name": "raft"},
+            "replicas": 3,
+            "node": {"costs": "measured"},
+        },
+        "workload": {"name": "ycsb", "mix": "a", "keys": 100},
+        "arrival": {"name": "constant", "rate": "200/s"},
+        "clients": 3,
+        "warmup": "500ms",
+        "duration": "1500ms",
+    }
+    path = folder / "config.yaml"  # what is JSON is YAML, too
+    path.write_text(json.dumps(config | changes))
+    return str(path)
+
+
+def test_histories_of_hosts_with_other_clocks_make_sense_together(
+    hosts: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        archbench("run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    result = json.loads(done.stdout)
+    assert result["consistency"]["verdict"] == "valid", done.stderr
+    assert result["consistency"]["claimed"] == "linearizable"
+    assert result["outcomes"]["unknown"] == 0
+    (row,) = Store(tmp_path / "r").table("runs").to_pylist()
+    assert row["hosts"] == hosts
+    # Known from round trips, so not exactly, but well enough to compare what clients saw.
+    assert 0 < row["clock_uncertainty_s"] < 0.1
+    nodes = Store(tmp_path / "r").table("nodes").to_pylist()
+    assert sorted({node["host"] for node in nodes}) == hosts
+
+
+def lines(pipe: IO[str]) -> Iterator[tuple[float, str]]:
+    """What a program says, and when."""
+    for line in pipe:
+        yield time.monotonic(), line
+
+
+def test_a_study_outlives_a_host_and_uses_it_again(hosts: list[str], tmp_path: Path) -> None:
+    config = written(
+        tmp_path,
+        clients=1,
+        slo={"p99": "5s"},
+        tune={
+            "objectives": [{"metric": "throughput_ops", "direction": "maximize"}],
+            "search": {"arrival.rate": {"type": "float", "low": "100/s", "high": "300/s"}},
+        },
+    )
+    results = tmp_path / "r"
+    words = ("tune", config, "--trials", str(TRIALS), "--study", "s", "--results", str(results))
+    moments = [time.monotonic()]
+    with subprocess.Popen(
+        archbench(*words), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as study:
+        assert study.stderr is not None
+        for at_s, line in lines(study.stderr):
+            if not line.startswith("["):
+                continue
+            moments.append(at_s)
+            if line.startswith("[2/"):
+                time.sleep(0.7)
+                cluster("cut", "3")
+            elif line.startswith("[3/"):
+                cluster("mend", "3")
+                cluster("start", "3")
+        # A busy machine may leave no trial feasible.
+        assert study.wait(60) in (0, 1)
+    assert len(moments) == TRIALS + 1
+    gaps_s = [after - before for before, after in itertools.pairwise(moments)]
+    assert max(gaps_s) < LONGEST_SILENCE_S
+    trials = Store(results).table("trials").to_pylist()
+    assert len(trials) == TRIALS
+    assert {trial["state"] for trial in trials} <= {"complete", "infeasible"}
+    assert sum(trial["lost_runs"] for trial in trials) >= 1
+    runs = Store(results).table("runs").to_pylist()
+    assert any("10.78.0.3 does not answer" in str(run["invalid_reasons"]) for run in runs)
+    by_run: dict[str, set[str]] = {}
+    for node in Store(results).table("nodes").to_pylist():
+        by_run.setdefault(node["run_id"], set()).add(node["host"])
+    used = [by_run[trial["run_id"]] for trial in sorted(trials, key=lambda t: t["number"])]
+    assert used[0] == set(hosts)
+    assert used[2] == set(hosts[:2])
+    assert used[-1] == set(hosts)
