@@ -284,7 +284,7 @@ def doctor(
     json: Json = False,
     address: Address = None,
 ) -> Answer:
-    """Check the environment: Python, packages, Ray, timers, cores, shared memory."""
+    """Check Python, packages, timers, cores, memory and Ray, and all hosts of a cluster."""
     from orchestrator.doctor import checks
 
     with _terminal.progress("checking the environment", 10.0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
 import os
 import platform
@@ -10,20 +9,19 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.core.units import NS_PER_MS, NS_PER_S, NS_PER_US, format_size
+from orchestrator.core.units import NS_PER_US, format_size
 from orchestrator.errors import ArchbenchError
 
 PYTHON_MIN: Final = (3, 11)
 SHARED_MEMORY_BYTES: Final = 128 << 20
 """What the embedded Ray asks for."""
-WAIT_NS: Final = 200 * NS_PER_US
-WAITS: Final = 500
-WAIT_EVERY_NS: Final = NS_PER_MS
+LOGS_BYTES: Final = 1 << 30
+"""Room for the logs of nodes that a host should have."""
 MEDIAN_LATE_NS: Final = 100 * NS_PER_US
 P99_LATE_NS: Final = 500 * NS_PER_US
 _REQUIREMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -53,9 +51,8 @@ def checks(address: str | None = None) -> list[Check]:
         _shared_memory,
         _timer,
         _redis,
-        lambda: _ray(address),
     ]
-    return [check() for check in made]
+    return [check() for check in made] + _cluster(address)
 
 
 def _python() -> Check:
@@ -128,52 +125,24 @@ def _shared_memory() -> Check:
     return Check("/dev/shm", free_bytes >= SHARED_MEMORY_BYTES, detail, needed=False)
 
 
-def timer_lateness_ns() -> list[int]:
-    """How late emulated waits of 200 us end, at 1,000/s for half a second, ascending."""
-    from orchestrator.runtimes._clock import RealClock
-
-    async def measure() -> list[int]:
-        loop = asyncio.get_running_loop()
-        import time
-
-        clock = RealClock(loop, time.monotonic_ns())
-        late_ns: list[int] = []
-        over = loop.create_future()
-
-        def rang(due_ns: int) -> None:
-            late_ns.append(clock.now_ns() - due_ns)
-            if len(late_ns) == WAITS:
-                over.set_result(None)
-
-        def begin(_: Any) -> None:
-            due_ns = clock.now_ns() + WAIT_NS
-            clock.at(due_ns, rang, due_ns)
-
-        for number in range(1, WAITS + 1):
-            clock.at(number * WAIT_EVERY_NS, begin, None)
-        try:
-            async with asyncio.timeout(10 * WAITS * WAIT_EVERY_NS / NS_PER_S):
-                await over
-        finally:
-            clock.close()
-        return sorted(late_ns)
-
-    return asyncio.run(measure())
-
-
 def _timer() -> Check:
+    from orchestrator.runtimes._lateness import timer_lateness_ns
+
     try:
         late_ns = timer_lateness_ns()
     except (OSError, TimeoutError) as error:
         return Check("timer", False, f"no precise timer: {error}")
-    median_ns, p99_ns = int(statistics.median(late_ns)), late_ns[WAITS * 99 // 100 - 1]
+    return _timer_check("timer", int(statistics.median(late_ns)), late_ns[len(late_ns) * 99 // 100])
+
+
+def _timer_check(name: str, median_ns: int, p99_ns: int) -> Check:
     detail = (
         f"waits of 200 us end {median_ns / NS_PER_US:.0f} us late at the median and"
         f" {p99_ns / NS_PER_US:.0f} us at p99 (wanted: below {MEDIAN_LATE_NS // NS_PER_US} and"
         f" {P99_LATE_NS // NS_PER_US})"
     )
     good = median_ns < MEDIAN_LATE_NS and p99_ns < P99_LATE_NS
-    return Check("timer", good, detail, needed=False)
+    return Check(name, good, detail, needed=False)
 
 
 def _redis() -> Check:
@@ -189,16 +158,70 @@ def _redis() -> Check:
     return Check("redis-server", found is not None, str(detail), needed=False)
 
 
-def _ray(address: str | None) -> Check:
+def _cluster(address: str | None) -> list[Check]:
+    """Whether Ray can be joined, and what the hosts of a cluster have."""
     from orchestrator.runtimes import ray_cluster
 
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         ray_cluster.connect(address)
         shape = ray_cluster.cluster_shape()
+        where = f"the cluster at {address}" if address else "an embedded Ray"
+        detail = f"{where} has {shape['nodes']:g} machine(s), {shape['cpus']:g} CPUs"
+        found = [Check("ray", True, detail)]
+        return found + (_hosts() if address else [])
     except (ArchbenchError, OSError, RuntimeError, ValueError) as error:
-        return Check("ray", False, str(error).splitlines()[0])
+        return [Check("ray", False, str(error).splitlines()[0])]
     finally:
         ray_cluster.disconnect()
-    where = f"the cluster at {address}" if address else "an embedded Ray"
-    return Check("ray", True, f"{where} has {shape['nodes']:g} machine(s), {shape['cpus']:g} CPUs")
+
+
+# --- hosts of a cluster -----------------------------------------------------------------
+
+
+def _hosts() -> list[Check]:
+    from orchestrator.runtimes._host_facts import host_facts
+    from orchestrator.runtimes.ray_tasks import on_each_host
+
+    names = ["archbench", *_required()]
+    found = [_authentication()]
+    here = {"python": platform.python_version(), "packages": {n: _installed(n) for n in names}}
+    for host in on_each_host(host_facts, names):
+        if host.error is not None:
+            hint = "start it with 'ray start --address=...'"
+            found.append(Check(f"host {host.address}", False, f"{host.error}: {hint}"))
+        else:
+            found += host_checks(host.address, host.answer, here)
+    return found
+
+
+def _authentication() -> Check:
+    on = os.environ.get("RAY_AUTH_MODE") == "token"
+    detail = "tokens" if on else "none: whoever reaches its ports can run code (RAY_AUTH_MODE)"
+    return Check("authentication", on, detail, needed=False)
+
+
+def host_checks(address: str, facts: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
+    """What a host said of itself (see ``_host_facts``), judged beside this one."""
+    name = f"host {address}"
+    wrong = [] if facts["importable"] else [f"archbench is not importable ({facts['why_not']})"]
+    if facts["python"].split(".")[:2] != here["python"].split(".")[:2]:
+        wrong.append(f"Python {facts['python']} (here {here['python']})")
+    for package, version in facts["packages"].items():
+        wanted = here["packages"][package]
+        if version != wanted and wanted is not None:
+            wrong.append(f"{package} {version or 'missing'} (here {wanted})")
+    same = f"Python {facts['python']} and {len(facts['packages'])} packages as here"
+    shared_bytes, free_bytes = facts["shared_bytes"] >> 20 << 20, facts["folder_bytes"] >> 20 << 20
+    room = (
+        f"{facts['cores']} cores, {format_size(facts['memory_bytes'] >> 20 << 20)} memory,"
+        f" {format_size(shared_bytes)} free in /dev/shm, {format_size(free_bytes)} for logs"
+    )
+    roomy = shared_bytes >= SHARED_MEMORY_BYTES and free_bytes >= LOGS_BYTES
+    checks = [
+        Check(name, not wrong, "; ".join(wrong) or same),
+        Check(f"{name} room", roomy, room, needed=False),
+    ]
+    if facts["timer_ns"] is not None:
+        checks.append(_timer_check(f"{name} timer", *facts["timer_ns"]))
+    return checks

@@ -322,14 +322,14 @@ def test_sweep_prints_a_table_or_an_object(shell: Shell) -> None:
 def test_doctor_fails_only_for_what_is_needed(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_ray", lambda address: Check("ray", True, "is there"))
+    monkeypatch.setattr(doctor, "_cluster", lambda address: [Check("ray", True, "is there")])
     said = shell("doctor", "--json")
     names = [check["name"] for check in said.data["checks"]]
     assert {"python", "packages", "cores", "/dev/shm", "timer", "redis-server", "ray"} <= set(names)
     assert all({"name", "ok", "detail"} <= set(check) for check in said.data["checks"])
     monkeypatch.setattr(doctor, "_redis", lambda: Check("redis-server", False, "no", needed=False))
     assert shell("doctor").code == said.code
-    monkeypatch.setattr(doctor, "_ray", lambda address: Check("ray", False, "will not start"))
+    monkeypatch.setattr(doctor, "_cluster", lambda address: [Check("ray", False, "will not start")])
     assert shell("doctor").code == 3
 
 
@@ -373,3 +373,42 @@ def test_a_real_run_fills_the_same_keys(tmp_path: Path) -> None:
     assert (summary["runtime"], summary["clock"], summary["digest"]) == ("ray", "real", None)
     assert summary["outcomes"]["ok"] > 100
     assert summary["consistency"]["verdict"] == "valid"
+
+
+FACTS = {
+    "python": "3.11.7",
+    "packages": {"archbench": "1.0", "ray": "2.60.0"},
+    "cores": 8,
+    "memory_bytes": 1 << 34,
+    "shared_bytes": 1 << 30,
+    "folder_bytes": 1 << 34,
+    "importable": True,
+    "timer_ns": (20_000, 40_000),
+}
+
+
+def test_doctor_says_what_a_host_of_a_cluster_lacks() -> None:
+    assert all(check.ok for check in doctor.host_checks("h", FACTS, FACTS))
+    lacking = FACTS | {
+        "python": "3.12.1",
+        "packages": {"archbench": None, "ray": "2.59.0"},
+        "importable": False,
+        "why_not": "No module named 'orchestrator'",
+        "shared_bytes": 1 << 20,
+        "timer_ns": None,
+    }
+    packages, room = doctor.host_checks("h", lacking, FACTS)
+    assert not packages.ok
+    assert packages.needed
+    assert packages.name == "host h"
+    for text in (
+        "not importable (No module",
+        "Python 3.12.1 (here 3.11.7)",
+        "archbench missing (here 1.0)",
+        "ray 2.59.0 (here 2.60.0)",
+    ):
+        assert text in packages.detail
+    assert (room.ok, room.needed) == (False, False)
+    assert "1MiB free in /dev/shm" in room.detail
+    slow = doctor.host_checks("h", FACTS | {"timer_ns": (300_000, 900_000)}, FACTS)[-1]
+    assert (slow.name, slow.ok, slow.needed) == ("host h timer", False, False)

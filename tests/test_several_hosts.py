@@ -112,6 +112,23 @@ def test_histories_of_hosts_with_other_clocks_make_sense_together(
     assert sorted({node["host"] for node in nodes}) == hosts
 
 
+def test_doctor_looks_at_every_host(hosts: list[str]) -> None:
+    done = subprocess.run(
+        archbench("doctor", "--json"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["authentication"]["ok"]
+    for host in hosts:
+        assert "packages as here" in checks[f"host {host}"]["detail"]
+        assert f"host {host} timer" in checks
+
+
 def lines(pipe: IO[str]) -> Iterator[tuple[float, str]]:
     """What a program says, and when."""
     for line in pipe:

@@ -37,8 +37,8 @@ ACTOR_CPUS: Final = 0.01
 _NODE_ID: Final = "ray.io/node-id"
 
 
-def alive_hosts() -> list[dict[str, Any]]:
-    """Ray's description of every host of the cluster that is up, by address.
+def known_hosts() -> list[dict[str, Any]]:
+    """Ray's description of every host that is or was in the cluster, by address.
 
     Raises ClusterLost where the head does not answer: Ray itself asks it for a minute and ends
     the process then.
@@ -55,8 +55,12 @@ def alive_hosts() -> list[dict[str, Any]]:
             f"the head of the Ray cluster does not answer within {HEAD_S:.0f} s",
             hint="what is finished is kept: start it again, and the same command goes on",
         )
-    alive = [node for node in answer[0] if node["Alive"]]
-    return sorted(alive, key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
+    return sorted(answer[0], key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
+
+
+def alive_hosts() -> list[dict[str, Any]]:
+    """Those that are up. Raises as :func:`known_hosts`."""
+    return [host for host in known_hosts() if host["Alive"]]
 
 
 def _addresses() -> dict[str, str]:
