@@ -100,7 +100,7 @@ def _check_faults(parts: Parts) -> None:
                 path=f"{path}.name",
                 hint="real processes can be crashed and paused",
             )
-        reason = fault.why_not(parts.durability, parts.costs)
+        reason = fault.why_not(parts.durability)
         if reason:
             raise ConfigError(reason, path=path)
         reason = _why_no_target(parse_target(aim.target), fault, parts)

@@ -172,12 +172,6 @@ def test_recovery_is_told_under_open_and_closed_load(arrival: dict[str, Any]) ->
             "mixed in",
         ),
         (
-            {"name": "slow", "at": "1s"},
-            {"system": SYSTEM | {"node": {"costs": "measured"}}, "runtime": "ray"},
-            "faults[0]",
-            "modelled",
-        ),
-        (
             {"name": "crash", "at": "1s"},
             {"system": SYSTEM | {"node": {}}},
             "faults[0]",

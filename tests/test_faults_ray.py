@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
+import numpy
 import pytest
 from sim_faults import Chosen
 
@@ -15,10 +17,12 @@ from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import OK, WRITE, ClaimContext
 from orchestrator.core.record import NO_COPY, RunRecord
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, VALID, Evidence
 from orchestrator.plan import plan
 from orchestrator.protocols.raft import Params, Raft
 from orchestrator.run import judge
+from orchestrator.runtimes._duty import DutyCycle
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes.ray_cluster import RayRuntime
 
@@ -124,3 +128,37 @@ def test_a_machine_that_is_lost_leaves_its_record_behind(runtime: RayRuntime) ->
     assert (gone.role, gone.contents_digest) == ("down", NO_COPY)
     assert gone.messages[:10].sum() > 0 == gone.messages[18:].sum()
     assert judge(parts, record).verdict == VALID
+
+
+def test_a_process_can_be_slowed_down(runtime: RayRuntime) -> None:
+    fault = {"name": "slow", "target": "all", "factor": 8, "at": "1500ms", "lasts": "1s"}
+    record = runtime.run(made(fault, duration="3s", durability="memory"))
+    assert not record.lost_parts
+    struck_s = record.faults[0].at_ns / NS_PER_S
+    history = record.history
+    took_ns = history.returned_ns - history.intended_ns
+    answered = history.outcome == OK
+
+    def median_ms(after_s: float, before_s: float) -> float:
+        due_s = history.intended_ns / NS_PER_S
+        rows = answered & (due_s >= after_s) & (due_s < before_s)
+        return float(numpy.median(took_ns[rows])) / NS_PER_MS
+
+    # Processes that go on every 10 ms hold most operations up for some milliseconds.
+    slow_ms = median_ms(struck_s + 0.1, struck_s + 0.9)
+    assert slow_ms > 3
+    assert slow_ms > 2 * median_ms(0.5, struck_s)
+    assert slow_ms > 2 * median_ms(struck_s + 1.2, 9.0)
+
+
+def test_what_is_slowed_down_goes_on_as_before_afterwards() -> None:
+    turns: list[str] = []
+    duty = DutyCycle(lambda: turns.append("halt"), lambda: turns.append("go on"))
+    duty.slow_down(4.0)
+    time.sleep(0.2)
+    duty.slow_down(1.0)
+    assert 5 < len(turns) < 60
+    assert turns == ["halt", "go on"] * (len(turns) // 2)
+    told = len(turns)
+    time.sleep(0.05)
+    assert len(turns) == told

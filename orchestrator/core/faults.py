@@ -292,6 +292,6 @@ class Fault(Protocol):
         """What it exposes the system to."""
         return Hazards()
 
-    def why_not(self, durability: str, costs: str) -> str:
-        """Why it cannot strike nodes of this durability and these costs; empty if it can."""
+    def why_not(self, durability: str) -> str:
+        """Why it cannot strike nodes of this durability; empty if it can."""
         return ""

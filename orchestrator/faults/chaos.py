@@ -54,6 +54,6 @@ class Chaos(Fault):
     def hazards(self) -> Hazards:
         return functools.reduce(operator.or_, (fault.hazards for fault in self._faults))
 
-    def why_not(self, durability: str, costs: str) -> str:
-        reasons = [fault.why_not(durability, costs) for fault in self._faults]
+    def why_not(self, durability: str) -> str:
+        reasons = [fault.why_not(durability) for fault in self._faults]
         return next((reason for reason in reasons if reason), "")

@@ -47,7 +47,7 @@ class Crash(Fault):
     def hazards(self) -> Hazards:
         return Hazards(crashes=True, restarts=True, power_losses=self.power)
 
-    def why_not(self, durability: str, costs: str) -> str:
+    def why_not(self, durability: str) -> str:
         if durability == MEMORY and self._params.restart_after is not None:
             return (
                 "under durability memory a crashed node has forgotten its votes and its log, and"

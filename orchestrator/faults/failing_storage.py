@@ -32,5 +32,5 @@ class FailingStorage(StorageFault):
     def hazards(self) -> Hazards:
         return Hazards(crashes=True, restarts=True)
 
-    def why_not(self, durability: str, costs: str) -> str:
+    def why_not(self, durability: str) -> str:
         return "" if durability == "fsync" else f"durability {durability} syncs nothing"

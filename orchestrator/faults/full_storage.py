@@ -22,5 +22,5 @@ class FullStorage(StorageFault):
     def hazards(self) -> Hazards:
         return Hazards(crashes=True, restarts=True)
 
-    def why_not(self, durability: str, costs: str) -> str:
+    def why_not(self, durability: str) -> str:
         return "under durability memory nothing is written" if durability == "memory" else ""

@@ -1,5 +1,8 @@
 """A node that works, but slowly: the gray failure that health checks do not see.
 
+Under modelled costs, all that the CPU does takes longer. Under measured costs the process is
+stopped and goes on a hundred times a second, so that it has one part in ``factor`` of the time.
+
 Source: Huang et al., "Gray Failure: The Achilles' Heel of Cloud-Scale Systems", HotOS 2017.
 """
 
@@ -24,6 +27,8 @@ class SlowParams(Lasting):
 class Slow(Fault):
     """Slows the CPU of a node down."""
 
+    emulated_only = False
+
     def __init__(self, params: SlowParams) -> None:
         self._params = params
 
@@ -31,8 +36,3 @@ class Slow(Fault):
         state = NodeState(slowness=self._params.factor)
         burdened = tuple(Burdened(node, state) for node in victims)
         return Blow(burdened, self._params.length_ns(chance))
-
-    def why_not(self, durability: str, costs: str) -> str:
-        if costs == "modelled":
-            return ""
-        return "only modelled costs can be made slower: use system.node.costs: modelled"

@@ -23,11 +23,13 @@ from orchestrator.core.fault_conditions import (
     Resume,
     ReviveClient,
 )
+from orchestrator.core.faults import NodeState
 from orchestrator.core.record import EventRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._member import Member, gather
 from orchestrator.runtimes._parts import Parts, cluster_state, fault_plan
+from orchestrator.systems.replicated_store import MEASURED
 
 ROLE_S: Final = 0.5
 """A node that does not say by then what its role is counts as having none."""
@@ -122,7 +124,7 @@ class Conductor:
                 self._note(node, "resume")
                 return self._nodes[node], self._nodes[node].actor.resume.remote()
             case Burden(node, state):
-                return self._nodes[node], self._nodes[node].actor.afflict.remote("burden", state)
+                return self._nodes[node], self._burden(self._nodes[node].actor, state)
             case Disturb(party, links):
                 member = self._nodes[party] if party >= 0 else self._clients[-1 - party]
                 return member, member.actor.afflict.remote("disturb", dict(links))
@@ -132,6 +134,14 @@ class Conductor:
                 return self._clients[client], self._clients[client].call("revive_client")
             case _:
                 assert_never(action)
+
+    def _burden(self, actor: Any, state: NodeState) -> Any:
+        # What takes the time that it takes can only be given less of it.
+        if self._parts.costs == MEASURED:
+            slowed = actor.slow_down.remote(state.slowness)
+            if not self._parts.system.emulated:
+                return slowed
+        return actor.afflict.remote("burden", state)
 
     def _note(self, node: int, what: str) -> None:
         self.events.append(EventRecord(self._now_ns(), node, what, ""))

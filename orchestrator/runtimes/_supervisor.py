@@ -29,6 +29,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
+from orchestrator.runtimes._duty import DutyCycle
 from orchestrator.runtimes._host_clock import clock_name
 from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._lifetime import OwnFolder
@@ -78,6 +79,10 @@ class Supervisor:
         self._rebirth: Rebirth | None = None
         # A fault keeps it down, or it is gone for good.
         self._down = False
+        self._paused = False
+        self._duty = DutyCycle(
+            lambda: self._signal(signal.SIGSTOP), lambda: self._signal(signal.SIGCONT)
+        )
         self._afflictions: dict[str, tuple[Any, ...]] = {}
         self._own_folder = OwnFolder()
         self.folder = self._own_folder.path
@@ -128,8 +133,9 @@ class Supervisor:
 
     def fresh(self) -> tuple[str, int]:
         """A fresh child of a new run; returns the folder that is its own, and its process id."""
+        self._duty.slow_down(1.0)
         with self._lock:
-            self._rebirth, self._down = None, False
+            self._rebirth, self._down, self._paused = None, False, False
             self._afflictions.clear()
             return self.folder, self.fork()
 
@@ -234,16 +240,24 @@ class Supervisor:
 
     def pause(self) -> None:
         """The child does nothing until :meth:`resume`."""
-        self._signal(signal.SIGSTOP)
+        with self._lock:
+            self._signal(signal.SIGSTOP)
+            self._paused = True
 
     def resume(self) -> None:
         """It goes on."""
-        self._signal(signal.SIGCONT)
+        with self._lock:
+            self._paused = False
+            self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
-            if self._alive():
+            if self._alive() and not self._paused:
                 os.killpg(self._pid, number)
+
+    def slow_down(self, factor: float) -> None:
+        """The child has one part in ``factor`` of the time."""
+        self._duty.slow_down(factor)
 
     def afflict(self, name: str, *arguments: Any) -> None:
         """A command that changes what the child suffers from; it is told again if it restarts.
@@ -274,6 +288,7 @@ class Supervisor:
 
     def drop(self) -> None:
         """End the child, if there is one, and clear its folder."""
+        self._duty.slow_down(1.0)
         with self._lock:
             self._rebirth = None
             self._end_child()
