@@ -17,6 +17,7 @@ from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
 from orchestrator.runtimes._conductor import Conductor
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._member import CALL_S, Member, get
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
@@ -43,8 +44,15 @@ READ_BACK_S: Final = 60.0
 class Deployment:
     """The processes of one run."""
 
-    def __init__(self, parts: Parts, nodes: Sequence[Member], clients: Sequence[Member]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        nodes: Sequence[Member],
+        clients: Sequence[Member],
+        password: str | None = None,
+    ) -> None:
         self._parts = parts
+        self.credentials = Credentials.fresh(password)
         self._nodes = list(nodes)
         self._clients = list(clients)
         self._specs: list[NodeSpec] = []
@@ -72,6 +80,7 @@ class Deployment:
                 member.host,
                 forked[node][0],
                 now_ns,
+                self.credentials,
                 client_port=first_port + node if first_port else 0,
             )
             for node, member in enumerate(self._nodes)
@@ -83,19 +92,24 @@ class Deployment:
         ]
         client_addresses = self.client_addresses
         connecting = [
-            member.call("client", ClientSpec(parts, c, member.host, now_ns), client_addresses)
+            member.call(
+                "client",
+                ClientSpec(parts, c, member.host, now_ns, self.credentials),
+                client_addresses,
+            )
             for c, member in enumerate(self._clients)
         ]
-        self._all_nodes("connect", lambda node: (self._peer_addresses,), "connecting nodes")
+        self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         get(connecting, CONNECT_S, "connecting clients")
         if not parts.system.emulated:
             loading = self._clients[0].call(
-                "preload", parts, client_addresses[0], timeout_s=PRELOAD_S
+                "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
             )
             get(loading, PRELOAD_S + CALL_S, "loading the data")
 
     @property
-    def _peer_addresses(self) -> list[tuple[str, int]]:
+    def peer_addresses(self) -> list[tuple[str, int]]:
+        """Where the nodes listen for each other."""
         return [(spec.host, spec.peer_port) for spec in self._specs]
 
     @property
@@ -128,7 +142,7 @@ class Deployment:
             for spec, member in zip(self._specs, self._nodes, strict=True):
                 origin_ns = self._origin_ns + member.offset_ns
                 again = replace(spec, restarted=True)
-                member.actor.watch.remote(Rebirth(again, origin_ns, self._peer_addresses))
+                member.actor.watch.remote(Rebirth(again, origin_ns, self.peer_addresses))
         if self._parts.config.faults:
             self._conductor = Conductor(self._parts, self._nodes, self._clients, self._origin_ns)
         return self._origin_ns
