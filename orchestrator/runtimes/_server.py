@@ -127,6 +127,8 @@ class Connection(CommandParser, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._service.watch.leave(self)
+        # A bound method is a cycle, and nobody collects those here.
+        self.take = _nobody_asks
 
     def pause_writing(self) -> None:
         """A client that does not read its answers is not read from either."""
@@ -309,6 +311,10 @@ class Connection(CommandParser, asyncio.Protocol):
         """Close once everything asked so far is answered; hear nothing any more."""
         self.ending = True
         self.write(b"")
+
+
+def _nobody_asks(command: list[bytes]) -> None:
+    """What a connection that has ended does with commands."""
 
 
 class PlainSlot:
