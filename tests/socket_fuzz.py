@@ -81,6 +81,9 @@ class Fuzzer:
     decodes: Callable[[bytes], bool]
     chance: random.Random
     frames: int = 0
+    # Connections that have proven themselves, and that were ended by the node while left open.
+    trusted: int = 0
+    dropped: int = 0
     lingering: list[tuple[socket.socket, float]] = field(default_factory=list)
     _heard: list[bytes] = field(default_factory=list)
 
@@ -128,6 +131,7 @@ class Fuzzer:
         expected = frame(WELCOME, welcome_proof(secret, challenge, nonce, me, node))
         assert _exactly(connection, len(expected)) == expected
         self.frames += 1
+        self.trusted += 1
         self._talk(connection, (self._message() for _ in range(self.chance.randint(1, 4))))
 
     def _mad_client(self, node: int) -> None:
@@ -140,6 +144,7 @@ class Fuzzer:
         connection.sendall(command(_wire.PROOF, proof))
         assert _exactly(connection, 5) == b"+OK\r\n"
         self.frames += 2
+        self.trusted += 1
         whole = _wire.encode_request(Op(1, 1, WRITE, FOREIGN_KEY, b"v", 5))
         header = bytes(len(whole.split(b"\r\n")[4]))
         kinds = [
@@ -259,6 +264,7 @@ class Fuzzer:
         except OSError:
             connection.close()
             del self.lingering[index]
+            self.dropped += 1
 
     def overstayed(self, limit_s: float) -> int:
         """How many connections stand that were left half-way longer ago than that."""

@@ -18,6 +18,7 @@ import msgspec
 import numpy
 import pytest
 from real_redis import parts as redis_parts
+from server_rig import command
 from socket_fuzz import FOREIGN_KEY, Fuzzer
 
 from orchestrator.analysis.summary import summarise
@@ -69,8 +70,9 @@ class Seen:
 
     record: RunRecord
     summary: dict[str, Any]
-    pids_stay: bool
     frames: int = 0
+    trusted: int = 0
+    dropped: int = 0
     seconds: float = 0.0
     overstayed: int = 0
     # Resident bytes by sample and node, and the share of the run at which it was taken.
@@ -162,11 +164,26 @@ def observe(
         hostile.close()
         for pid in deployment.node_pids:
             os.kill(pid, 0)
+        assert foreign_values(deployment.client_addresses, password) == [b"$-1\r\n"] * 3
         record = deployment.collect(True, 0)
     assert not failures, failures
     names = {"run_id": "r", "config_hash": "h", "results": "results"}
     summary = summarise(record, parts.config, judge(parts, record), **names)
-    return Seen(record, summary, True, hostile.frames, seconds, overstayed, **seen)
+    counts = (hostile.frames, hostile.trusted, hostile.dropped)
+    return Seen(record, summary, *counts, seconds, overstayed, seen["resident"], seen["taken"])
+
+
+def foreign_values(addresses: list[tuple[str, int]], password: str | None) -> list[bytes]:
+    """What each node answers to a plain client that reads the key of hostile writes."""
+    answers = []
+    for address in addresses:
+        with socket.create_connection(address, 10.0) as plain:
+            if password is not None:
+                plain.sendall(command(b"AUTH", password.encode()))
+                assert plain.recv(100) == b"+OK\r\n"
+            plain.sendall(command(b"GET", FOREIGN_KEY))
+            answers.append(plain.recv(100))
+    return answers
 
 
 def unharmed(seen: Seen) -> None:
@@ -179,14 +196,7 @@ def unharmed(seen: Seen) -> None:
     assert [each for each in reasons if not any(word in each for word in HOST_REASONS)] == []
     digests = {node.contents_digest for node in record.nodes}
     assert len(digests) == 1, "the replicas hold the same"
-    history = record.history
-    assert (history.outcome == OK).mean() > 0.99
-    assert set(history.key_names) == set(seen_names(seen))
-
-
-def seen_names(seen: Seen) -> list[bytes]:
-    """The keys of the run's workload."""
-    return [b"user%012d" % number for number in range(200)]
+    assert (record.history.outcome == OK).mean() > 0.99
 
 
 @pytest.mark.parametrize("password", [None, "a password"])
@@ -194,22 +204,8 @@ def test_hostile_bytes_harm_nobody(runtime: RayRuntime, password: str | None) ->
     parts = made("5s")
     seen = observe(runtime, parts, frames=1800, password=password)
     assert seen.frames >= 1800
+    assert seen.trusted > 100
     unharmed(seen)
-
-
-def test_what_strangers_write_is_found_nowhere(runtime: RayRuntime) -> None:
-    """The state of the nodes, asked for by a plain client after hostile bytes."""
-    parts = made("2s")
-    with runtime.deployed(parts) as deployment:
-        hostile = fuzzer(parts, deployment, 7)
-        deployment.start()
-        hostile.send(500, 1000.0, 20.0)
-        hostile.close()
-        deployment.wait()
-        for address in deployment.client_addresses:
-            with socket.create_connection(address, 10.0) as plain:
-                plain.sendall(b"*2\r\n$3\r\nGET\r\n$4\r\n%b\r\n" % FOREIGN_KEY)
-                assert plain.recv(100) == b"$-1\r\n"
 
 
 @pytest.mark.long
@@ -222,6 +218,7 @@ def test_a_hundred_thousand_hostile_frames_leave_no_trace(runtime: RayRuntime) -
     quiet = observe(runtime, parts)
     fuzzed = observe(runtime, parts, frames=100_000)
     assert fuzzed.frames >= 100_000
+    assert fuzzed.trusted > 10_000
     figures = []
     for node in range(3):
         _, expected = quiet.growth_bytes(node)
@@ -230,11 +227,13 @@ def test_a_hundred_thousand_hostile_frames_leave_no_trace(runtime: RayRuntime) -
         assert growth < max(expected, 0) + 0.1 * early + 8 * MIB, (node, figures)
     for each in (quiet, fuzzed):
         unharmed(each)
+    assert fuzzed.dropped > 100
     assert fuzzed.overstayed == 0
     throughputs = [each.summary["throughput_ops"] for each in (quiet, fuzzed)]
     p99s = [each.summary["latency_ms"]["all"]["p99"] for each in (quiet, fuzzed)]
     assert throughputs[1] > 0.9 * throughputs[0]
-    print(f"{fuzzed.frames} frames in {fuzzed.seconds:.0f} s; {throughputs=} {p99s=} {figures=}")
+    print(f"{fuzzed.frames} frames in {fuzzed.seconds:.0f} s, {fuzzed.trusted=} {fuzzed.dropped=}")
+    print(f"{throughputs=} {p99s=} resident MiB (at a third, growth, without)={figures}")
 
 
 # --- where they listen ------------------------------------------------------------------
@@ -317,3 +316,10 @@ def test_no_secret_shows_on_a_command_line_or_in_an_environment(runtime: RayRunt
                 shown += Path(f"/proc/{pid}/environ").read_bytes()
                 assert len(shown) > 10
                 assert not any(secret in shown for secret in secrets)
+
+
+def test_the_control_plane_asks_for_a_token(runtime: RayRuntime) -> None:
+    with runtime.deployed(made("1s")) as deployment:
+        for pid in deployment.node_pids:
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            assert b"RAY_AUTH_MODE=token" in environment
