@@ -181,8 +181,12 @@ def serve(
     json: Json = False,
     address: Address = None,
 ) -> None:
-    """Let the emulated cluster answer real Redis clients until it is interrupted."""
+    """Let the emulated cluster answer real Redis clients until it is interrupted.
+
+    Clients on other machines need the password in the environment variable ARCHBENCH_PASSWORD.
+    """
     from orchestrator.config.load import load
+    from orchestrator.runtimes._gate import PASSWORD_VARIABLE
     from orchestrator.serve import serve as serve_until_ended
 
     def announce(addresses: Sequence[str]) -> None:
@@ -190,7 +194,10 @@ def serve(
         # sys.stdout is stderr by now where only an object may be printed.
         print(text, file=sys.__stdout__, flush=True)
 
-    serve_until_ended(load(config, *(overrides or [])), announce, port=port, address=address)
+    # Taken out, so that no process that is started from here inherits it.
+    password = os.environ.pop(PASSWORD_VARIABLE, None)
+    loaded = load(config, *(overrides or []))
+    serve_until_ended(loaded, announce, port=port, address=address, password=password)
 
 
 @app.command()

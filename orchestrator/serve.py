@@ -17,20 +17,26 @@ from orchestrator.config.schema import RAY, Config
 from orchestrator.core.system import Address
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import plan
+from orchestrator.runtimes._gate import PASSWORD_VARIABLE
 
 _PORT_MAX: Final = 65_535
 
 
 @contextmanager
 def serving(
-    config: Config, *, port: int | None = None, address: str | None = None
+    config: Config,
+    *,
+    port: int | None = None,
+    address: str | None = None,
+    password: str | None = None,
 ) -> Iterator[tuple[Address, ...]]:
     """The cluster's nodes without any client; yields where each listens, and ends them after.
 
     Node i listens on ``port`` + i, or without a port where there is room. ``address`` names a
-    Ray cluster. Raises what :func:`orchestrator.plan.plan` raises, ConfigError for a system
-    that is not emulated, InputError for a port that cannot be, and EnvironmentFailure where
-    Ray fails or a port is taken.
+    Ray cluster. ``password``: what clients must give; without one a node serves clients on a
+    loopback address only. Raises what :func:`orchestrator.plan.plan` raises, ConfigError for a
+    system that is not emulated, InputError for a port or a password that cannot be, and
+    EnvironmentFailure where Ray fails or a port is taken.
     """
     parts = plan(dataclasses.replace(config, runtime=RAY))
     if not parts.system.emulated:
@@ -46,12 +52,18 @@ def serving(
             path="--port",
             hint=f"1 to {last}",
         )
+    if password == "":
+        raise InputError(
+            "an empty password lets everybody in", path=PASSWORD_VARIABLE, hint="unset it"
+        )
     from orchestrator.runtimes import ray_cluster
 
     runtime = None
     try:
         runtime = ray_cluster.RayRuntime(address)
-        with runtime.deployed(parts, clients=False, first_port=port or 0) as deployment:
+        with runtime.deployed(
+            parts, clients=False, first_port=port or 0, password=password
+        ) as deployment:
             deployment.start()
             yield tuple(Address(*place) for place in deployment.client_addresses)
     finally:
@@ -66,6 +78,7 @@ def serve(
     *,
     port: int | None = None,
     address: str | None = None,
+    password: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -73,7 +86,8 @@ def serve(
 
     To be called in the main thread. Raises what :func:`serving` raises.
     """
-    with serving(config, port=port, address=address) as addresses, _asked_to_end() as asked:
+    nodes = serving(config, port=port, address=address, password=password)
+    with nodes as addresses, _asked_to_end() as asked:
         announce([f"{node.host}:{node.port}" for node in addresses])
         asked.wait()
 

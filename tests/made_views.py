@@ -118,10 +118,10 @@ def study_view(count: int = 12, /, **changes: Any) -> StudyView:
     return dataclasses.replace(view, **changes)
 
 
-def hostile_view() -> StudyView:
-    text = HOSTILE + " $x_1$ & \x00\x1b ]]> -- \ud800 名前"
+def hostile_view(hostile: str = HOSTILE) -> StudyView:
+    text = hostile + " $x_1$ & \x00\x1b ]]> -- \ud800 名前"
     base = study_view(2)
-    paths = [f"system.{HOSTILE}", "system.cache.size"]
+    paths = [f"system.{hostile}", "system.cache.size"]
     made = [
         dataclasses.replace(
             item,

@@ -17,6 +17,7 @@ from orchestrator.protocols._quorum_copies import copy_of
 from orchestrator.protocols._quorum_messages import Kept, Store
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._disk import GroupedLog
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._node_process import NodeProcess, NodeSpec
 
 NODE, PEER = 0, 1
@@ -33,7 +34,9 @@ SYSTEM = {
 async def _node(folder: Path, *, restarted: bool) -> AsyncIterator[NodeProcess]:
     """A node that has opened its ports; closed in the end."""
     made = plan(load_mapping({"system": SYSTEM}))
-    spec = NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, restarted=restarted)
+    spec = NodeSpec(
+        made, NODE, "127.0.0.1", str(folder), 0, Credentials.fresh(), restarted=restarted
+    )
     node = NodeProcess(spec, asyncio.get_running_loop())
     await node.listen()
     node.connect(NOBODY_LISTENS)
@@ -47,7 +50,7 @@ def _hear(node: NodeProcess, key: bytes, number: int) -> None:
     """A peer stores a copy there."""
     copy = copy_of(Op(number, 1, WRITE, key, b"v"), number)
     message = msgspec.msgpack.encode(Store(0, [number], [copy], []))
-    node.received(PEER, _peers.MACHINE, memoryview(message))
+    node.received(PEER, _peers.MACHINE, node.decode(_peers.MACHINE, memoryview(message)))
 
 
 async def _durable(node: NodeProcess) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -13,23 +13,34 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.plan import plan
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._watch import Watch
 
 TICKS = 200
 DEADLINE_S = 10.0
+CREDENTIALS = Credentials.fresh()
 
 
 class Node:
     """Counts what it hears; writes out where told."""
 
-    def __init__(self) -> None:
+    machines = 3
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+        self.credentials = CREDENTIALS
+        self.watch = Watch()
         self.flushing = False
         self.heard: list[bytes] = []
         self.incoming: list[Cut] = []
         self.dirty: list[_peers.Outgoing] = []
 
-    def received(self, peer: int, kind: int, payload: memoryview) -> None:
-        self.heard.append(bytes(payload))
+    def decode(self, kind: int, payload: memoryview) -> Any:
+        return bytes(payload)
+
+    def received(self, peer: int, kind: int, message: Any) -> None:
+        self.heard.append(message)
 
     def flush_link_later(self, link: _peers.Outgoing) -> None:
         self.dirty.append(link)
@@ -85,14 +96,14 @@ async def _cut_again_and_again() -> None:
     loop = asyncio.get_running_loop()
     clock = RealClock(loop, 0)
     sender = Sender(plan(load_mapping({})).store.network, 1, "node/0/network")
-    here, dying, healthy = Node(), Node(), Node()
+    here, dying, healthy = Node(0), Node(1), Node(2)
     links = []
     servers = []
     for node in (dying, healthy):
         server = await loop.create_server(node.accept, "127.0.0.1", 0)
         servers.append(server)
         address = server.sockets[0].getsockname()
-        links.append(_peers.Outgoing(here, loop, clock, Link(sender), 0, address))
+        links.append(_peers.Outgoing(here, loop, clock, Link(sender), node.node, address))
     try:
         await _talk(here, dying, healthy, links)
     finally:

@@ -81,9 +81,15 @@ def test_memory_is_what_all_servers_may_use() -> None:
 def test_the_program_holds_every_parameter(tmp_path: Path) -> None:
     system = parts(replicas=2, maxmemory="8MiB", maxmemory_policy="allkeys-lfu").system
     places = [Address("127.0.0.1", 7001), Address("127.0.0.1", 7002)]
-    words = system.program(1, places, str(tmp_path))
-    given = dict(zip(words[1::2], words[2::2], strict=True))
+    words = system.program(1, places, str(tmp_path), "p" * 64)
+    given = dict(zip(words[2::2], words[3::2], strict=True))
     assert Path(words[0]).name == "redis-server"
+    settings = Path(words[1])
+    assert settings.parent == tmp_path
+    assert settings.stat().st_mode & 0o777 == 0o600
+    assert settings.read_text() == f"requirepass {'p' * 64}\nmasterauth {'p' * 64}\n"
+    assert not any("p" * 64 in word for word in words)
+    assert given["--bind"] == "127.0.0.1"
     assert given["--port"] == "7002"
     assert given["--maxmemory"] == str(8 << 20)
     assert given["--maxmemory-policy"] == "allkeys-lfu"

@@ -31,6 +31,7 @@ from orchestrator.plan import plan
 from orchestrator.run import judge
 from orchestrator.runtimes import _server_process, ray_cluster
 from orchestrator.runtimes._deployment import Deployment
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._redis_commands import RedisCommands, preload
@@ -38,6 +39,7 @@ from orchestrator.runtimes._server_process import ServerProcess
 from orchestrator.systems import redis
 
 ROOT = Path(__file__).resolve().parent.parent
+CREDENTIALS = Credentials.fresh()
 
 # --- one server and its replica, without Ray --------------------------------------------
 
@@ -66,7 +68,7 @@ def test_a_replica_receives_the_data_and_servers_count(executable: str, tmp_path
         for node in range(2):
             folder = tmp_path / str(node)
             folder.mkdir()
-            spec = NodeSpec(made, node, "127.0.0.1", str(folder), time.monotonic_ns())
+            spec = NodeSpec(made, node, "127.0.0.1", str(folder), time.monotonic_ns(), CREDENTIALS)
             servers.append(ServerProcess(spec, loop))
         try:
             ports = [(await server.listen())["client_port"] for server in servers]
@@ -74,7 +76,7 @@ def test_a_replica_receives_the_data_and_servers_count(executable: str, tmp_path
             for server in servers:
                 server.connect(addresses)
             await until(lambda: all(server.connected for server in servers))
-            preload(made, addresses[0])
+            preload(made, addresses[0], CREDENTIALS)
             assert servers[0].digest() == servers[1].digest() != "0" * 16
             await counted(servers, addresses)
         finally:
@@ -89,7 +91,7 @@ async def counted(servers: list[ServerProcess], addresses: list[tuple[str, int]]
     origin_ns = time.monotonic_ns()
     for server in servers:
         server.start(origin_ns)
-    primary, replica = (RedisCommands(address, 5.0) for address in addresses)
+    primary, replica = (RedisCommands(address, 5.0, CREDENTIALS) for address in addresses)
     for _ in range(30):
         primary.call("SET", "user000000000007", "x")
         primary.call("GET", "user000000000007")
@@ -134,7 +136,7 @@ def test_a_server_that_does_not_start_is_explained(
     monkeypatch.setattr(_server_process, "START_S", 0.3)
 
     async def start() -> ServerProcess:
-        spec = NodeSpec(parts(), 0, "127.0.0.1", str(tmp_path), 0)
+        spec = NodeSpec(parts(), 0, "127.0.0.1", str(tmp_path), 0, CREDENTIALS)
         server = ServerProcess(spec, asyncio.get_running_loop())
         with pytest.raises(EnvironmentFailure, match=said):
             await server.listen()

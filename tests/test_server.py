@@ -2,98 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from server_rig import Node, command, connect
 
-from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE, Op, Redirect, Reply
-from orchestrator.runtimes import _server, _wire
+from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE, Op, Redirect
+from orchestrator.runtimes import _wire
 from orchestrator.runtimes._administration import RESP2, RESP3, Failure, Simple, encode
-
-
-class Transport:
-    """Takes what is written until it is closed."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.closed = False
-        self.reading = True
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.data += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
-class Node:
-    """A node that keeps values in a dict and serves when told to."""
-
-    def __init__(self) -> None:
-        self.pending_handles: list[Any] = []
-        self.pending_ops: list[Op] = []
-        self.values: dict[bytes, bytes] = {}
-        self.idle_slots: list[_server.PlainSlot] = []
-        self.opened = 0
-        self.proxied: list[Redirect] = []
-        self._dirty: list[_server.Connection] = []
-
-    def wake(self) -> None:
-        pass
-
-    def flush_later(self, connection: _server.Connection) -> None:
-        self._dirty.append(connection)
-
-    def proxy(self, handle: Any, redirect: Redirect) -> None:
-        self.proxied.append(redirect)
-
-    def new_session(self) -> int:
-        self.opened += 1
-        return self.opened
-
-    def info(self) -> bytes:
-        return b"role:leader\r\n"
-
-    def serve(self, *, backwards: bool = False, outcome: int = OK) -> None:
-        """Answer everything that is pending, then end the tick."""
-        pairs = list(zip(self.pending_handles, self.pending_ops, strict=True))
-        self.pending_handles.clear()
-        self.pending_ops.clear()
-        for handle, op in reversed(pairs) if backwards else pairs:
-            if op.kind == WRITE and outcome == OK:
-                self.values[op.key] = op.value or b""
-            value = None if op.kind == WRITE else self.values.get(op.key)
-            handle[0].answer(handle, Reply(handle, outcome, value, 7))
-        self.flush()
-
-    def flush(self) -> None:
-        """End the tick."""
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
-
-
-def connect(node: Node) -> tuple[_server.Connection, Transport]:
-    """A client's connection to a node."""
-    transport = Transport()
-    connection = _server.Connection(node)
-    connection.connection_made(transport)  # type: ignore[arg-type]
-    return connection, transport
-
-
-def command(*words: bytes) -> bytes:
-    """A command as clients send it."""
-    return b"*%d\r\n" % len(words) + b"".join(_wire.encode_bulk(word) for word in words)
 
 
 def say(data: bytes, *, step: int | None = None) -> tuple[bytes, bool]:
@@ -136,10 +50,10 @@ def answer(*words: bytes, protocol: int = RESP2) -> bytes:
         ([b"CONFIG", b"GET", b"save"], b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
         ([b"config", b"get", b"nothing"], b"*0\r\n"),
         ([b"CONFIG", b"GET", b"*"], b"*6\r\n"),
-        ([b"COMMAND", b"COUNT"], b":11\r\n"),
+        ([b"COMMAND", b"COUNT"], b":12\r\n"),
         ([b"COMMAND", b"DOCS", b"get"], b"*0\r\n"),
         ([b"COMMAND", b"INFO", b"get", b"lpush"], b"*2\r\n*10\r\n$3\r\nget\r\n:2\r\n"),
-        ([b"COMMAND"], b"*11\r\n*10\r\n"),
+        ([b"COMMAND"], b"*12\r\n*10\r\n"),
         ([b"INFO"], b"$13\r\nrole:leader\r\n\r\n"),
         ([b"INFO", b"server"], b"$13\r\nrole:leader\r\n\r\n"),
         ([b"SELECT", b"0"], b"+OK\r\n"),
@@ -173,6 +87,8 @@ def test_commands_are_served(words: list[bytes], said: bytes) -> None:
         ([b"HELLO", b"4"], b"-NOPROTO unsupported protocol version\r\n"),
         ([b"HELLO", b"x"], b"-ERR Protocol version is not an integer or out of range\r\n"),
         ([b"HELLO", b"2", b"AUTH", b"x"], b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        ([b"AUTH"], b"-ERR wrong number of arguments for 'auth' command\r\n"),
+        ([b"SET", b"k" * 70_000, b"v"], b"-ERR string exceeds maximum allowed size"),
         (
             [b"LPUSH", b"a", b"1"],
             b"-ERR unknown command 'LPUSH', with args beginning with: 'a' '1'",
@@ -281,7 +197,7 @@ def test_a_plain_operation_for_another_node_is_passed_on() -> None:
 
 def test_own_clients_are_answered_out_of_order_with_their_tags() -> None:
     node = Node()
-    connection, transport = connect(node)
+    connection, transport = connect(node, own=True)
     for sequence in (1, 2):
         op = Op(9, sequence, WRITE, b"k%d" % sequence, b"v", 3)
         connection.data_received(_wire.encode_request(op))
@@ -304,6 +220,7 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
 # --- what is no RESP --------------------------------------------------------------------
 
 KEY_LIST = b"*2\r\n$3\r\nGET\r\n*1\r\n$1\r\nk\r\n"
+PING = b"*1\r\n$4\r\nPING\r\n"
 AB_HEADER = _wire.encode_request(Op(1, 1, WRITE, b"k", b"v"))
 
 
@@ -321,10 +238,9 @@ AB_HEADER = _wire.encode_request(Op(1, 1, WRITE, b"k", b"v"))
         b"*1000000000\r\n",
         b"*4294967295\r\n",
         b"*99999999999999999999\r\n",
-        b"*2\r\n$2\r\nAB\r\n$1\r\na\r\n",
-        b"*1\r\n$2\r\nAB\r\n",
-        AB_HEADER.replace(b"$1\r\nk\r\n", b":77\r\n"),
-        AB_HEADER.replace(b"$1\r\nv\r\n", b"*0\r\n"),
+        b"*1\r\n" * 2000,
+        b"*3\r\n$3\r\nSET\r\n$70000\r\n" + bytes(70_000) + b"\r\n$3\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET a 9\r\n",
         b'SET "a\r\n',
         b"x" * (65 << 10),
         b"*1\r\n$20000000\r\n" + b"x" * (17 << 20),
@@ -351,9 +267,63 @@ def test_malformed_input_is_answered_and_ends_only_its_connection(data: bytes) -
     assert node.values == {b"a": b"1", b"k": b"v"}
 
 
-def test_a_kind_that_is_none_is_refused() -> None:
-    op = Op(1, 1, 99, b"k")
-    assert say(_wire.encode_request(op)) == (b"-ERR Protocol error: malformed AB command\r\n", True)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*2\r\n$2\r\nAB\r\n$1\r\na\r\n",
+        b"*1\r\n$2\r\nAB\r\n",
+        AB_HEADER.replace(b"$1\r\nk\r\n", b":77\r\n"),
+        AB_HEADER.replace(b"$1\r\nv\r\n", b"*0\r\n"),
+        _wire.encode_request(Op(1, 1, 99, b"k")),
+    ],
+    ids=lambda data: repr(data[:24]),
+)
+def test_a_malformed_private_command_ends_the_connection(data: bytes) -> None:
+    node = Node()
+    connection, transport = connect(node, own=True)
+    connection.data_received(data)
+    node.serve()
+    assert transport.data.startswith(b"-ERR Protocol error: ")
+    assert transport.closed
+    assert node.values == {}
+
+
+BOMBS = [
+    b"*1000000000\r\n",
+    b"*1\r\n>99999999\r\n",
+    b"*2\r\n$1\r\n*\r\n*99999\r\n",
+    b"*2\r\n$5\r\n*9999\r\n*99999\r\n",
+]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, None])
+@pytest.mark.parametrize("bomb", BOMBS, ids=repr)
+def test_a_long_array_is_refused_wherever_it_stands(bomb: bytes, step: int | None) -> None:
+    said, closed = say(PING + bomb, step=step)
+    assert said.startswith(b"+PONG\r\n-ERR Protocol error: ")
+    assert closed
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, None])
+def test_what_looks_like_a_long_array_may_stand_in_a_string(step: int | None) -> None:
+    value = b"*9999\r\n>99999\r\n*"
+    data = command(b"SET", b"*12345", value) + command(b"GET", b"*12345") + command(b"ECHO", b"*1")
+    said = b"+OK\r\n" + _wire.encode_bulk(value) + b"$2\r\n*1\r\n"
+    assert say(data, step=step) == (said, False)
+
+
+def test_elements_without_end_are_refused() -> None:
+    """What hiredis has taken up waits in no buffer, and yet is there."""
+    node = Node()
+    connection, transport = connect(node)
+    fed_bytes = 0
+    while not transport.closed and fed_bytes < 1 << 20:
+        piece = b"*99\r\n" + b"*0\r\n" * 98 if fed_bytes else b"*999\r\n"
+        connection.data_received(piece)
+        node.flush()
+        fed_bytes += len(piece)
+    assert transport.data.startswith(b"-ERR Protocol error: ")
+    assert fed_bytes < 80_000
 
 
 def test_quit_answers_what_was_asked_before_and_nothing_after() -> None:

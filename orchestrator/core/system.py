@@ -92,5 +92,11 @@ class System(Protocol):
         """
 
     @abstractmethod
-    def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
-        """Command line of the server of a node, for systems that are not emulated."""
+    def program(
+        self, node: int, addresses: Sequence[Address], folder: str, password: str
+    ) -> list[str]:
+        """Command line of the server of a node, for systems that are not emulated.
+
+        The server serves nobody without the ``password``. It must not stand on the command line,
+        which every user of the host can read; it may be written into the ``folder``.
+        """

@@ -18,6 +18,8 @@ VERSION: Final = "7.0.0"
 
 _SETTINGS: Final = {b"save": b"", b"appendonly": b"no", b"maxmemory": b"0"}
 _SHOWN_BYTES: Final = 128
+_BEFORE_AUTH: Final = "no_auth"
+"""Flag of commands that may come before a password, as Redis has it."""
 
 
 class Simple(str):
@@ -42,6 +44,15 @@ class Caller(Protocol):
     @abstractmethod
     def number(self) -> int:
         """Which connection of the node it is."""
+
+    @property
+    @abstractmethod
+    def refusal(self) -> Failure | None:
+        """Why it may give no commands yet; None where it may."""
+
+    @abstractmethod
+    def authenticate(self, user: bytes | None, password: bytes) -> Value:
+        """A password was named; OK, or an error."""
 
     @abstractmethod
     def info(self) -> bytes:
@@ -89,9 +100,12 @@ class Command:
 
 
 def answer(caller: Caller, words: list[bytes]) -> Value:
-    """The answer to any command that is not a well-formed GET or SET."""
+    """The answer to any command that is not a well-formed GET or SET, or not allowed yet."""
     name = words[0].lower()
     command = COMMANDS.get(name)
+    refusal = caller.refusal
+    if refusal is not None and (command is None or command.flag != _BEFORE_AUTH):
+        return refusal
     if command is None:
         shown = " ".join(f"'{_text(word)}'" for word in words[1:4])
         return Failure(
@@ -125,6 +139,12 @@ def _ping(caller: Caller, words: list[bytes]) -> Value:
     return words[1] if len(words) == 2 else Simple("PONG")
 
 
+def _auth(caller: Caller, words: list[bytes]) -> Value:
+    if len(words) > 3:
+        return Failure("ERR syntax error")
+    return caller.authenticate(words[1] if len(words) == 3 else None, words[-1])
+
+
 def _echo(caller: Caller, words: list[bytes]) -> Value:
     return words[1]
 
@@ -138,8 +158,15 @@ def _select(caller: Caller, words: list[bytes]) -> Value:
     return OK if words[1] == b"0" else Failure("ERR DB index is out of range")
 
 
+_HELLO_REFUSED: Final = Failure(
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto>"
+    " AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol"
+    " version at the same time"
+)
+
+
 def _hello(caller: Caller, words: list[bytes]) -> Value:
-    """``HELLO [2|3 [AUTH user password] [SETNAME name]]``; there is no password to check."""
+    """``HELLO [2|3 [AUTH user password] [SETNAME name]]``."""
     protocol, name = caller.protocol, caller.name
     if len(words) >= 2:
         if not words[1].isdigit():
@@ -151,11 +178,16 @@ def _hello(caller: Caller, words: list[bytes]) -> Value:
     while rest:
         option = rest[0].upper()
         if option == b"AUTH" and len(rest) >= 3:
+            said = caller.authenticate(rest[1], rest[2])
+            if isinstance(said, Failure):
+                return said
             rest = rest[3:]
         elif option == b"SETNAME" and len(rest) >= 2:
             name, rest = rest[1], rest[2:]
         else:
             return Failure(f"ERR Syntax error in HELLO option '{_text(rest[0])}'")
+    if caller.refusal is not None:
+        return _HELLO_REFUSED
     caller.protocol, caller.name = protocol, name
     return {
         b"server": b"archbench",
@@ -230,13 +262,14 @@ COMMANDS: Final = {
     # These two are for the machine.
     b"get": Command(2, "readonly"),
     b"set": Command(3, "write"),
+    b"auth": Command(-2, _BEFORE_AUTH, _auth),
     b"client": Command(-2, "noscript", _client),
     b"command": Command(-1, "loading", _command),
     b"config": Command(-2, "admin", _config),
     b"echo": Command(2, "fast", _echo),
-    b"hello": Command(-1, "fast", _hello),
+    b"hello": Command(-1, _BEFORE_AUTH, _hello),
     b"info": Command(-1, "loading", _info),
     b"ping": Command(-1, "fast", _ping),
-    b"quit": Command(-1, "fast", _quit),
+    b"quit": Command(-1, _BEFORE_AUTH, _quit),
     b"select": Command(2, "fast", _select),
 }

@@ -110,11 +110,11 @@ class Child:
         self._role = ClientProcess(spec, self._loop)
         await self._role.connect(addresses)
 
-    async def do_preload(self, parts: Any, primary: tuple[str, int]) -> None:
+    async def do_preload(self, parts: Any, primary: tuple[str, int], credentials: Any) -> None:
         """Client: load the data of a system that is not emulated."""
         from orchestrator.runtimes._redis_commands import preload
 
-        preload(parts, primary)
+        preload(parts, primary, credentials)
 
     async def do_connect(self, addresses: list[tuple[str, int]]) -> None:
         """Node: open the links to its peers and wait until they stand.

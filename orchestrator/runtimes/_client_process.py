@@ -20,11 +20,15 @@ from orchestrator.core.record import ClientRecord
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._greeting import connect_greeted, greeting_for
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts, make_driver
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
 RECONNECT_S: Final = 0.05
+FIRST_S: Final = 10.0
+"""How long a node may have too many newcomers to greet this one."""
 LAG_SAMPLES: Final = 100_000
 _NUMBER_MASK: Final = (1 << SESSION_BITS) - 1
 
@@ -37,6 +41,7 @@ class ClientSpec:
     client: int
     host: str
     origin_ns: int
+    credentials: Credentials
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,7 @@ class ClientProcess:
         self._loop = loop
         parts = spec.parts
         self._connection_type = TaggedConnection if parts.system.emulated else PlainConnection
+        self._greeting = greeting_for(parts.system.emulated, loop, spec.credentials)
         self._sender: Sender | None = None
         if parts.system.emulated:
             name = f"client/{spec.client}/network"
@@ -221,20 +227,21 @@ class ClientProcess:
         count = parts.config.client.connections
         self._connections = [[None] * count for _ in addresses]
         await asyncio.gather(
-            *(self._open(n, c) for n in range(len(addresses)) for c in range(count))
+            *(self._open(n, c, FIRST_S) for n in range(len(addresses)) for c in range(count))
         )
         self.driver: LoadDriver = make_driver(parts, self._spec.client, self)
         self.sessions = self.driver.sessions
 
-    async def _open(self, node: int, number: int) -> None:
+    async def _open(self, node: int, number: int, patience_s: float = 0.0) -> None:
         link = None
         if self._sender is not None:
             parts, client = self._spec.parts, self._spec.client
             link = Link(self._sender, parts.client_distance_ns(client, node))
             if node in self._disturbed:
                 link.disturb(self._disturbed[node])
-        await self._loop.create_connection(
-            lambda: self._connection_type(self, node, number, link), *self._addresses[node]
+        connection = self._connection_type(self, node, number, link)
+        await connect_greeted(
+            self._loop, self._addresses[node], lambda: self._greeting(node), connection, patience_s
         )
 
     def connected(self, connection: _Connection) -> None:

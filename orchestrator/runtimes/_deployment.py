@@ -16,6 +16,7 @@ from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure, PartLost
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
 from orchestrator.runtimes._conductor import Conductor
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._host_clock import (
     ONE_CLOCK,
     SAME_CLOCK,
@@ -51,8 +52,15 @@ READ_BACK_S: Final = 60.0
 class Deployment:
     """The processes of one run."""
 
-    def __init__(self, parts: Parts, nodes: Sequence[Member], clients: Sequence[Member]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        nodes: Sequence[Member],
+        clients: Sequence[Member],
+        password: str | None = None,
+    ) -> None:
         self._parts = parts
+        self.credentials = Credentials.fresh(password)
         self._nodes = list(nodes)
         self._clients = list(clients)
         self._specs: list[NodeSpec] = []
@@ -83,6 +91,7 @@ class Deployment:
                 member.host,
                 forked[node][0],
                 now_ns,
+                self.credentials,
                 client_port=first_port + node if first_port else 0,
             )
             for node, member in enumerate(self._nodes)
@@ -94,15 +103,19 @@ class Deployment:
         ]
         client_addresses = self.client_addresses
         connecting = [
-            member.call("client", ClientSpec(parts, c, member.host, now_ns), client_addresses)
+            member.call(
+                "client",
+                ClientSpec(parts, c, member.host, now_ns, self.credentials),
+                client_addresses,
+            )
             for c, member in enumerate(self._clients)
         ]
-        self._all_nodes("connect", lambda node: (self._peer_addresses,), "connecting nodes")
+        self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
         self._readings = self._read_clocks()
         if not parts.system.emulated:
             loading = self._clients[0].call(
-                "preload", parts, client_addresses[0], timeout_s=PRELOAD_S
+                "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
             )
             gather_all(self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data")
 
@@ -120,7 +133,8 @@ class Deployment:
         return self._origin_ns + self._readings.get(member.clock, SAME_CLOCK).offset_ns
 
     @property
-    def _peer_addresses(self) -> list[tuple[str, int]]:
+    def peer_addresses(self) -> list[tuple[str, int]]:
+        """Where the nodes listen for each other."""
         return [(spec.host, spec.peer_port) for spec in self._specs]
 
     @property
@@ -148,7 +162,7 @@ class Deployment:
         if self._parts.returning:
             for spec, member in zip(self._specs, self._nodes, strict=True):
                 again = replace(spec, restarted=True)
-                rebirth = Rebirth(again, self._origin_on(member), self._peer_addresses)
+                rebirth = Rebirth(again, self._origin_on(member), self.peer_addresses)
                 member.actor.watch.remote(rebirth)
         if self._parts.config.faults:
             self._conductor = Conductor(self._parts, self._nodes, self._clients, self._origin_ns)

@@ -22,6 +22,7 @@ from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._disk import GroupedLog
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import (
@@ -35,6 +36,7 @@ from orchestrator.runtimes._parts import (
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
 from orchestrator.runtimes._session import SESSION_BITS
+from orchestrator.runtimes._watch import Watch
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 STORAGE_FAILED: Final = 74
@@ -53,6 +55,7 @@ class NodeSpec:
     host: str
     folder: str
     origin_ns: int
+    credentials: Credentials
     client_port: int = 0
     peer_port: int = 0
     restarted: bool = False
@@ -66,6 +69,8 @@ class NodeProcess:
         self._loop = loop
         parts, node = spec.parts, spec.node
         store = parts.store
+        self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
+        self.watch = Watch()
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
         cache = make_cache(store)
@@ -100,13 +105,13 @@ class NodeProcess:
         # Peers and clients that are up already talk to a node that has not recovered yet: what
         # they say waits, else it would be answered, and logged, over what the log still holds.
         self._started = False
-        self._early: list[tuple[int, int, memoryview]] = []
+        self._early: list[tuple[int, int, Any]] = []
         self._dirty_links: list[_peers.Outgoing] = []
         self._dirty_connections: list[Connection] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
         self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
-        self._proxy = Proxy(self, self.clock, node, parts.config.client.timeout)
+        self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
 
     # --- life -----------------------------------------------------------------------------
@@ -121,6 +126,7 @@ class NodeProcess:
             lambda: _peers.Incoming(self), spec.host, spec.peer_port
         )
         self._servers = (clients, peers)
+        self.watch.start(self._loop)
         return {
             "client_port": clients.sockets[0].getsockname()[1],
             "peer_port": peers.sockets[0].getsockname()[1],
@@ -134,7 +140,7 @@ class NodeProcess:
                 if peer in self._disturbed:
                     link.disturb(self._disturbed[peer])
                 self._peers[peer] = _peers.Outgoing(
-                    self, self._loop, self.clock, link, self._spec.node, address
+                    self, self._loop, self.clock, link, peer, address
                 )
 
     def start(self, origin_ns: int) -> None:
@@ -170,6 +176,7 @@ class NodeProcess:
             server.close()
         for peer in self._peers.values():
             peer.close()
+        self.watch.close()
         if self._log is not None:
             self._log.close()
         self._journal.close()
@@ -324,15 +331,17 @@ class NodeProcess:
         """A frame that is not of the machine."""
         self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
 
-    def received(self, peer: int, kind: int, payload: memoryview) -> None:
+    def decode(self, kind: int, payload: memoryview) -> Any:
+        decode = self._decode if kind == _peers.MACHINE else self._proxy.decoder(kind)
+        return decode(payload)
+
+    def received(self, peer: int, kind: int, message: Any) -> None:
         if not self._started:
-            self._early.append((peer, kind, payload))
+            self._early.append((peer, kind, message))
         elif kind == _peers.MACHINE:
-            self.shell.received(peer, self._decode(payload))
-        elif kind == _peers.PROXY:
-            self._proxy.asked(peer, payload)
-        elif kind == _peers.PROXIED:
-            self._proxy.answered(payload)
+            self.shell.received(peer, message)
+        else:
+            self._proxy.received(peer, message)
 
     # --- plain clients --------------------------------------------------------------------
 

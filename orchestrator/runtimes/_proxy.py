@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from orchestrator.core.machine import REQUEST, RESPONSE, UNKNOWN, Op, Redirect, Reply
+from orchestrator.core.machine import READ, REQUEST, RESPONSE, UNKNOWN, WRITE, Op, Redirect, Reply
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
@@ -83,16 +84,46 @@ class RemoteHandle:
 class Proxy:
     """One node's operations under way at others, and others' at this one."""
 
-    def __init__(self, service: Service, clock: RealClock, node: int, timeout_ns: int) -> None:
+    def __init__(
+        self, service: Service, clock: RealClock, node: int, nodes: int, timeout_ns: int
+    ) -> None:
         self._service = service
         self._clock = clock
         self._node = node
+        self._nodes = nodes
         self._timeout_ns = timeout_ns
         self._numbers = itertools.count(1)
         # What other nodes serve for this one.
         self._waiting: dict[int, tuple[Any, Op]] = {}
         # Who asks this one.
         self._remote: dict[int, RemoteHandle] = {}
+
+    def decoder(self, kind: int) -> Callable[[memoryview], ProxyRequest | ProxyAnswer]:
+        """What decodes the messages of such frames; ValueError where there are none."""
+        if kind == _peers.PROXY:
+            return self._decode_request
+        if kind == _peers.PROXIED:
+            return self._decode_answer
+        raise ValueError("no such kind of frame")
+
+    def _decode_request(self, payload: memoryview) -> ProxyRequest:
+        request = _decode_request(payload)
+        if request.op.kind not in (READ, WRITE):
+            raise ValueError("not an operation of plain clients")
+        return request
+
+    def _decode_answer(self, payload: memoryview) -> ProxyAnswer:
+        answer = _decode_answer(payload)
+        if answer.redirect is not None and not -1 <= answer.redirect < self._nodes:
+            raise ValueError("no such node")
+        return answer
+
+    def received(self, peer: int, message: ProxyRequest | ProxyAnswer) -> None:
+        """Another node passes an operation on, or answers one."""
+        if isinstance(message, ProxyRequest):
+            self._asked(peer, message)
+        else:
+            self._answered(message)
 
     # --- for this node's clients ----------------------------------------------------------
 
@@ -115,9 +146,8 @@ class Proxy:
         service.pending_ops.append(operation[1])
         service.wake()
 
-    def answered(self, payload: memoryview) -> None:
+    def _answered(self, answer: ProxyAnswer) -> None:
         """The node that was asked has answered, or names another one."""
-        answer = _decode_answer(payload)
         waiting = self._waiting.pop(answer.number, None)
         if waiting is None:
             return
@@ -135,9 +165,8 @@ class Proxy:
 
     # --- for other nodes ------------------------------------------------------------------
 
-    def asked(self, peer: int, payload: memoryview) -> None:
+    def _asked(self, peer: int, request: ProxyRequest) -> None:
         """Another node passes an operation on to this one."""
-        request = _decode_request(payload)
         service, remote = self._service, self._remote.get(peer)
         if remote is None:
             remote = self._remote[peer] = RemoteHandle(service, peer)

@@ -16,6 +16,7 @@ import hiredis
 from orchestrator.core.machine import Preload
 from orchestrator.core.randomness import block_stream
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._parts import Parts
 
 ANSWER_S: Final = 60.0
@@ -26,9 +27,13 @@ _READ_BYTES: Final = 1 << 16
 
 
 class RedisCommands:
-    """One connection. Calls raise OSError where it breaks or nothing comes in time."""
+    """One connection. Calls raise OSError where it breaks or nothing comes in time; so does
+    making one where the server does not take the run's password.
+    """
 
-    def __init__(self, address: tuple[str, int] | Path, timeout_s: float) -> None:
+    def __init__(
+        self, address: tuple[str, int] | Path, timeout_s: float, credentials: Credentials
+    ) -> None:
         if isinstance(address, Path):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(timeout_s)
@@ -40,6 +45,10 @@ class RedisCommands:
         else:
             self._socket = socket.create_connection(address, timeout_s)
         self._reader = hiredis.Reader()
+        answer = self.call("AUTH", credentials.server_password)
+        if answer != b"OK":
+            self._socket.close()
+            raise ConnectionRefusedError(f"the server does not take the password: {answer}")
 
     def call(self, *words: str | int) -> Any:
         """The answer; an error is returned as a hiredis.ReplyError and not raised."""
@@ -73,7 +82,7 @@ class RedisCommands:
         self._socket.close()
 
 
-def preload(parts: Parts, primary: tuple[str, int]) -> None:
+def preload(parts: Parts, primary: tuple[str, int], credentials: Credentials) -> None:
     """Write what the workload has before its first operation, and wait for all replicas.
 
     Keys come in random order, so that under eviction the server keeps no particular ones.
@@ -83,7 +92,7 @@ def preload(parts: Parts, primary: tuple[str, int]) -> None:
     keys = list(_all_keys(values))
     order = block_stream(parts.config.seed, "preload").permutation(len(keys)).tolist()
     try:
-        with closing(RedisCommands(primary, ANSWER_S)) as server:
+        with closing(RedisCommands(primary, ANSWER_S, credentials)) as server:
             for start in range(0, len(keys), CHUNK):
                 chunk = [keys[index] for index in order[start : start + CHUNK]]
                 answers = server.pipeline([("SET", key, values.get(key) or b"") for key in chunk])

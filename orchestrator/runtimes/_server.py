@@ -6,44 +6,44 @@ clients (redis-cli, redis-benchmark, redis-py) may use GET, SET and the commands
 the order of their commands. Each of their operations borrows a session of the node, since a
 pipelining connection is no sequential process.
 
-What is no RESP ends the connection, after everything asked before it is answered. A line
-without RESP at the start of what arrives is a command too ("inline", for people with telnet).
+Who may give commands is up to ``_gate``, and how bytes become commands to ``_parser``. What is
+no command ends the connection, after everything asked before it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import shlex
 from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, Protocol, cast
 
-import hiredis
-
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, Op, Redirect, Reply
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
+from orchestrator.runtimes._gate import Gate
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._network import Link
+from orchestrator.runtimes._parser import ERRORS, PIECE_BYTES, WORDS_MAX_BYTES, CommandParser
+from orchestrator.runtimes._watch import Watch
 
 PLAIN_SESSIONS: Final = 1 << 30
 """Sessions of plain clients: this bit, then 10 bits of node, then 20 bits of number."""
 ENTRY_MAX_BYTES: Final = 8 << 20
 """Key and value of a plain SET; frames between nodes are bounded too."""
-COMMAND_MAX_BYTES: Final = 2 * ENTRY_MAX_BYTES
-INLINE_MAX_BYTES: Final = 64 << 10
 
-_ARRAY: Final = ord("*")
-_COUNT_END: Final = len(b"*1234567\r")
-"""Where the number of a command's words ends at the latest."""
-_STRING: Final = ord("$")
-_NEWLINE: Final = ord("\n")
-_NO_COMMAND: Final = b"*0\r\n"
 _DONE: Final = b"+OK\r\n"
 _NOT_DONE: Final = encode(Failure("TRYAGAIN the operation was not carried out"), RESP2)
 _IN_DOUBT: Final = encode(Failure("UNKNOWN the operation may have been carried out"), RESP2)
+_NO_PROOF: Final = encode(
+    Failure("NOPROOF this command is for clients of the run, after ABHELLO and ABPROOF"), RESP2
+)
+_TOO_MANY: Final = encode(Failure("ERR max number of clients reached"), RESP2)
 _TOO_LARGE: Final = encode(
-    Failure(f"ERR string exceeds maximum allowed size ({ENTRY_MAX_BYTES} bytes with its key)"),
+    Failure(
+        f"ERR string exceeds maximum allowed size ({ENTRY_MAX_BYTES} bytes with its key,"
+        f" {WORDS_MAX_BYTES} bytes for a key)"
+    ),
     RESP2,
 )
 
@@ -54,6 +54,9 @@ class Service(Protocol):
     pending_handles: list[Any]
     pending_ops: list[Op]
     idle_slots: list[PlainSlot]
+    node: int
+    credentials: Credentials
+    watch: Watch
 
     @abstractmethod
     def wake(self) -> None:
@@ -76,20 +79,19 @@ class Service(Protocol):
         """The text of INFO."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(CommandParser, asyncio.Protocol):
     """One client's connection."""
 
     _numbers = itertools.count(1)
+    _own_command: bytes | None = None
+    """The private command, once the client has proven that it is of this run."""
 
     def __init__(self, service: Service) -> None:
+        super().__init__()
         self._service = service
-        self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._slots: deque[PlainSlot] = deque()
-        self._line = b""
-        self._cut = False
-        self._ending = False
         self.dirty = False
         self.link: Link | None = None
         # What plain clients may ask for.
@@ -103,97 +105,91 @@ class Connection(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        service = self._service
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("sockname")
+        self.gate = Gate(service.credentials, service.node, address)
+        self.take = self._guarded
+        if self.gate.open:
+            self._trust(own=False)
+        if not service.watch.admit(self):
+            self._transport.write(_TOO_MANY)
+            self.cut()
+
+    def _trust(self, *, own: bool) -> None:
+        """From now on commands are carried out."""
+        self.trust(own=own)
+        if self.gate.open:
+            self.take = self._plain
+        self._service.watch.prove(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._service.watch.leave(self)
+        # A bound method is a cycle, and nobody collects those here.
+        self.take = _nobody_asks
 
     def pause_writing(self) -> None:
         """A client that does not read its answers is not read from either."""
+        self.blocked = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.blocked = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def cut(self) -> None:
+        self.ending = True
+        if self._transport is not None:
+            self._transport.abort()
 
     # --- commands in ----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
+        if not self.proven and len(data) > PIECE_BYTES:
+            for at in range(0, len(data), PIECE_BYTES):
+                self.data_received(data[at : at + PIECE_BYTES])
             return
-        service, last = self._service, data[-1]
+        if self.ending:
+            return
         try:
-            if data[0] != _ARRAY or self._line:
-                data = self._inline(data)
-            elif data.find(b"\r", 1, _COUNT_END) < 0 and len(data) >= _COUNT_END:
-                self._refuse_count()
-            self._commands(data)
-        except (hiredis.ProtocolError, ValueError, TypeError, MemoryError) as error:
+            self.parse(data)
+        except ERRORS as error:
             slot = self._new_slot()
             text = str(error).removeprefix("Protocol error, ") or type(error).__name__
             slot.fill(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
             self.end()
-        self._cut = last != _NEWLINE
+        service = self._service
         if service.pending_ops:
             service.wake()
 
-    def _commands(self, data: bytes) -> None:
+    def commands(self, data: bytes) -> None:
         """Take up all commands that are complete by now."""
-        reader, service = self._reader, self._service
+        reader, service = self.reader, self._service
         reader.feed(data)
         handles, ops = service.pending_handles, service.pending_ops
+        took = False
         while (command := reader.gets()) is not False:
+            took = True
             if type(command) is not list:
                 if command is None:
                     continue
                 raise ValueError("a command is an array of strings")
             if not command:
                 continue
-            name = command[0]
-            if name == _wire.COMMAND:
+            if command[0] == self._own_command:
                 op = _wire.decode_request(command)
                 handles.append((self, op.session, op.sequence))
                 ops.append(op)
             else:
-                self._plain(command)
-                if self._ending:
+                self.take(command)
+                if self.ending:
                     return
-        if reader.len() > COMMAND_MAX_BYTES:
-            raise ValueError("too big a command")
-
-    def _refuse_count(self) -> None:
-        """A parser makes room for all elements that an array announces."""
-        if not self._cut and not self._reader.has_data():
-            raise ValueError("invalid multibulk length")
-
-    def _inline(self, data: bytes) -> bytes:
-        """Carry out commands given as lines; returns what follows them."""
-        reader = self._reader
-        if not self._line:
-            if data[0] == _STRING or self._cut or reader.has_data():
-                return data
-            # A reader within an array takes this for its next element.
-            reader.feed(_NO_COMMAND)
-            if reader.gets() != []:
-                raise ValueError(f"expected '$', got {chr(data[0])!r}")
-        data, self._line = self._line + data, b""
-        while data and data[0] != _ARRAY and not self._ending:
-            line, newline, rest = data.partition(b"\n")
-            if len(line) > INLINE_MAX_BYTES:
-                raise ValueError("too big inline request")
-            if not newline:
-                self._line = line
-                return b""
-            data = rest
-            try:
-                words = shlex.split(line.decode("latin-1"))
-            except ValueError:
-                raise ValueError("unbalanced quotes in request") from None
-            if words:
-                self._plain([word.encode("latin-1") for word in words])
-        return b"" if self._ending else data
+        if not took or reader.has_data() or self._begun_bytes:
+            self.unfinished(took, len(data))
 
     # --- answers --------------------------------------------------------------------------
 
@@ -226,7 +222,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             if data:
                 self._transport.write(data)
-            if self._ending and not self._slots:
+            if self.ending and not self._slots:
                 self._transport.close()
 
     # --- plain clients --------------------------------------------------------------------
@@ -254,18 +250,51 @@ class Connection(asyncio.Protocol):
         else:
             self._administer(slot, command)
 
+    def _guarded(self, command: list[bytes]) -> None:
+        """Nothing has been proven yet."""
+        self._administer(self._new_slot(), command)
+
     def _administer(self, slot: PlainSlot, command: list[bytes]) -> None:
         if not all(type(word) is bytes for word in command):
             self._slots.pop()
             raise ValueError("a command is an array of strings")
-        folded = command[0].upper()
-        if folded == b"GET" and len(command) == 2:
+        folded, is_open = command[0].upper(), self.gate.open
+        if folded in _wire.PRIVATE:
+            self._greet(slot, folded, command)
+        elif is_open and folded == b"GET" and len(command) == 2:
             slot.submit(READ, command[1], None)
-        elif folded == b"SET" and len(command) == 3:
+        elif is_open and folded == b"SET" and len(command) == 3:
             slot.submit(WRITE, command[1], command[2])
         else:
             answer = _administration.answer(self, command)
             slot.fill(encode(answer, self.protocol))
+
+    def _greet(self, slot: PlainSlot, folded: bytes, command: list[bytes]) -> None:
+        """Commands of own clients, before they have proven that they are."""
+        answer = _NO_PROOF
+        if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):
+            answer = encode(said, RESP2)
+        elif folded == _wire.PROOF and len(command) == 2 and self.gate.prove(command[1]):
+            answer = _DONE
+            self._own_command = _wire.COMMAND
+            self._trust(own=True)
+        slot.fill(answer)
+        if answer is _NO_PROOF:
+            self.end()
+
+    @property
+    def refusal(self) -> Failure | None:
+        """Why it may give no plain commands; None where it may."""
+        return None if self.gate.open else self.gate.refusal
+
+    def authenticate(self, user: bytes | None, password: bytes) -> _administration.Value:
+        """A plain client names its password."""
+        answer = self.gate.authenticate(user, password)
+        if self.gate.open:
+            self._trust(own=self._own_command is not None)
+        elif self.gate.exhausted:
+            self.end()
+        return answer
 
     def fill(self) -> None:
         """Let the answers at the head leave, in order."""
@@ -280,8 +309,12 @@ class Connection(asyncio.Protocol):
 
     def end(self) -> None:
         """Close once everything asked so far is answered; hear nothing any more."""
-        self._ending = True
+        self.ending = True
         self.write(b"")
+
+
+def _nobody_asks(command: list[bytes]) -> None:
+    """What a connection that has ended does with commands."""
 
 
 class PlainSlot:
@@ -316,7 +349,7 @@ class PlainSlot:
     def submit(self, kind: int, key: bytes, value: bytes | None) -> None:
         """Make the operation."""
         size = len(key) + (0 if value is None else len(value))
-        if size > ENTRY_MAX_BYTES:
+        if size > WORDS_MAX_BYTES and (len(key) > WORDS_MAX_BYTES or size > ENTRY_MAX_BYTES):
             self.fill(_TOO_LARGE)
             return
         service = self._service

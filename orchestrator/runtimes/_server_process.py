@@ -82,7 +82,8 @@ class ServerProcess:
         spec = self._spec
         # Only where it listens itself is known by now.
         addresses = [Address(spec.host, port)] * spec.parts.system.nodes
-        command = spec.parts.system.program(spec.node, addresses, spec.folder)
+        password = spec.credentials.server_password
+        command = spec.parts.system.program(spec.node, addresses, spec.folder, password)
         with self._output.open("wb") as output:
             self._program = subprocess.Popen(
                 command,
@@ -94,12 +95,14 @@ class ServerProcess:
             )
 
     async def _wait_for_answer(self) -> None:
-        deadline_s = time.monotonic() + START_S
+        spec, deadline_s = self._spec, time.monotonic() + START_S
         while time.monotonic() < deadline_s:
             if self._program is None or self._program.poll() is not None:
                 raise self._failure("ended at once")
             with suppress(OSError):
-                self._commands = RedisCommands(Path(self._spec.folder) / SOCKET, ANSWER_S)
+                self._commands = RedisCommands(
+                    Path(spec.folder) / SOCKET, ANSWER_S, spec.credentials
+                )
                 if self._commands.call("PING") == b"PONG":
                     return
             await asyncio.sleep(0.005)

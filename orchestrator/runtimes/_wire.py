@@ -2,8 +2,9 @@
 
 An own client sends ``AB header key [value [context]]`` and gets ``[header, value, context?]``
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
-operation of the same connection. Plain Redis clients send GET and SET and get their answers in
-order.
+operation of the same connection. Before that, client and node prove to each other by ``ABHELLO``
+and ``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and
+SET and get their answers in order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import msgspec
 from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, Op
 
 COMMAND: Final = b"AB"
+HELLO: Final = b"ABHELLO"
+"""With the client's nonce; answered with the node's nonce and proof."""
+PROOF: Final = b"ABPROOF"
+"""With the client's proof; the private command is understood from then on."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""

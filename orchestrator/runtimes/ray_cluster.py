@@ -126,14 +126,20 @@ class RayRuntime:
 
     @contextmanager
     def deployed(
-        self, parts: Parts, *, clients: bool = True, first_port: int = 0
+        self,
+        parts: Parts,
+        *,
+        clients: bool = True,
+        first_port: int = 0,
+        password: str | None = None,
     ) -> Iterator[Deployment]:
         """The processes of one run, ended afterwards; ``clients`` False: the nodes alone.
 
         ``first_port``: node i listens on that port + i (0: wherever there is room).
+        ``password``: what plain clients must give (None: they are served on loopback only).
         """
         wanted = parts.config.clients if clients else 0
-        deployment = Deployment(parts, *self._pool.members(parts.machines, wanted))
+        deployment = Deployment(parts, *self._pool.members(parts.machines, wanted), password)
         try:
             deployment.deploy(first_port)
             yield deployment

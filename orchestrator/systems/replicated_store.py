@@ -278,5 +278,7 @@ class ReplicatedStore:
                     hint=f"nodes are 0 to {self.nodes - 1}",
                 )
 
-    def program(self, node: int, addresses: Sequence[Address], folder: str) -> list[str]:
+    def program(
+        self, node: int, addresses: Sequence[Address], folder: str, password: str
+    ) -> list[str]:
         raise NotImplementedError("an emulated store has no server program")
