@@ -13,11 +13,10 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import pyarrow as pa
@@ -30,12 +29,11 @@ from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, TRANSACTION
 from orchestrator.core.record import INTERVAL_NS, NodeRecord, RunRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.verdict import value_of
-from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
+from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.store import place, tables
 from orchestrator.store.tables import SUMMARY_PATHS, block, named, same
-from orchestrator.store.text import clean, json_text
+from orchestrator.store.text import clean, json_text, plain_name
 
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _counter = itertools.count()
 
 
@@ -187,18 +185,6 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
 # --- the store --------------------------------------------------------------------------
 
 
-def _checked(name: str, what: str) -> str:
-    """``name`` as part of a path."""
-    if not _PLAIN_NAME.fullmatch(name):
-        shown = name if len(name) <= 80 else name[:80] + "..."
-        raise ConfigError(
-            f"{shown!r} cannot name results",
-            path=what,
-            hint="1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit",
-        )
-    return name
-
-
 class StoredFile(NamedTuple):
     """A visible file; ``name`` is the run id (of a trial: study and number)."""
 
@@ -274,8 +260,8 @@ class Store:
         part of the history to keep. Tables without rows get no file. Raises ConfigError for a
         name that cannot be part of a path, ValueError for columns that do not fit.
         """
-        run_id = _checked(str(summary["run_id"]), "run_id")
-        experiment = _checked(str(summary["experiment"]), "experiment")
+        run_id = plain_name(str(summary["run_id"]), "run_id")
+        experiment = plain_name(str(summary["experiment"]), "experiment")
         parts = {
             "latencies": latency_rows(run_id, latencies),
             "intervals": interval_rows(run_id, intervals),
@@ -305,9 +291,9 @@ class Store:
         """
         if trial["state"] not in tables.TRIAL_STATES:
             raise ValueError(f"trials.state: {trial['state']!r}, not in {tables.TRIAL_STATES}")
-        name = f"{_checked(str(trial['study']), 'study')}-{int(trial['number']):06d}"
+        name = f"{plain_name(str(trial['study']), 'study')}-{int(trial['number']):06d}"
         rows = tables.row(tables.TRIALS, trial)
-        return self._write("trials", _checked(experiment, "experiment"), name, rows)
+        return self._write("trials", plain_name(experiment, "experiment"), name, rows)
 
     # --- reading ------------------------------------------------------------------------
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy
+
+from orchestrator.errors import ConfigError
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def clean(text: str) -> str:
@@ -33,3 +38,15 @@ def _plain(value: Any) -> Any:
 def json_text(value: Any) -> str:
     """JSON of dicts, lists, numbers and text, numpy's included."""
     return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def plain_name(name: str, what: str) -> str:
+    """``name`` as part of a path. Raises ConfigError where it cannot be one."""
+    if not _PLAIN_NAME.fullmatch(name):
+        shown = name if len(name) <= 80 else name[:80] + "..."
+        raise ConfigError(
+            f"{shown!r} cannot name results",
+            path=what,
+            hint="1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit",
+        )
+    return name
