@@ -200,15 +200,17 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    from orchestrator.report.compare import consistency, lost_writes, recovery, slo_word
+    from orchestrator.report.compare import consistency, links, lost_writes, recovery, slo_word
     from orchestrator.report.wording import NONE
 
     bad = "bold red"
     lost = (summary["resilience"] or {}).get("lost_acknowledged_writes")
+    as_asked = (summary["links"] or {"as_asked": True})["as_asked"]
     valid, met = bool(summary["valid"]), summary["slo"]["met"]
     kept = summary["consistency"]["verdict"] == "valid"
     limited = "the host itself was saturated: these are its limits"
     return [
+        ("links", links(summary).replace(NONE, ""), "" if as_asked else "yellow"),
         ("faults", recovery(summary).replace(NONE, ""), ""),
         ("durability", lost_writes(summary).replace(NONE, ""), bad if lost else ""),
         ("consistency", consistency(summary), "" if kept else bad),

@@ -75,6 +75,9 @@ class Node:
         self.opened += 1
         return self.opened
 
+    def probed(self, connection: Any, request: bytes) -> None:
+        raise ValueError("nothing to probe here")
+
     def info(self) -> bytes:
         return b"role:leader\r\n"
 

@@ -17,7 +17,7 @@ from orchestrator.core.machine import FAIL, OK, READ, WRITE, ClusterView, Op
 from orchestrator.core.system import Address, Circumstances
 from orchestrator.errors import ConfigError, EnvironmentFailure, InfeasibleError
 from orchestrator.plan import plan
-from orchestrator.runtimes._client_process import PlainConnection
+from orchestrator.runtimes._client_connection import PlainConnection
 from orchestrator.systems import redis
 
 # --- what the plug-in says --------------------------------------------------------------

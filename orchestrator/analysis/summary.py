@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy
 
-from orchestrator.analysis import durability, intervals, resources, slo, validity
+from orchestrator.analysis import durability, intervals, links, resources, slo, validity
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
@@ -43,7 +43,7 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "outcomes", "consistency", "availability", "faults", "resilience",
+    "outcomes", "consistency", "availability", "faults", "resilience", "links",
     "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
@@ -140,6 +140,7 @@ def _figures(
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
+        "links": links.figures(records),
         "slo": slo.judge(config.slo, latencies, outcomes),
     }
 

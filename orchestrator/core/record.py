@@ -75,6 +75,23 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
+class LinkRecord:
+    """Probes from one party to a node and back, before the load; all figures are one way.
+
+    ``source`` and ``target`` name the parties (``n0``, ``client 1``). ``asked_ns`` and ``got_ns``
+    are means of what the emulated link was asked to take, and of what a probe took;
+    ``excess_ns`` is the median of what each took beyond its own delay.
+    """
+
+    source: str
+    target: str
+    asked_ns: float
+    got_ns: float
+    excess_ns: float
+    probes: int
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything one run observed.
 
@@ -83,7 +100,7 @@ class RunRecord:
     host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
     measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
     error of comparing times of clients on different hosts (0 on one host and in sim). ``faults``
-    in the order in which they struck.
+    in the order in which they struck. ``links`` is empty in sim, where the model is the network.
     """
 
     runtime: str
@@ -100,4 +117,5 @@ class RunRecord:
     lost_parts: tuple[str, ...] = ()
     host_busy: float | None = None
     faults: tuple[Strike, ...] = ()
+    links: tuple[LinkRecord, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))

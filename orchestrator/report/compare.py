@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
@@ -236,3 +237,18 @@ def _item(item: object) -> str:
     unit = "%" if item.get("unit") == "ratio" else str(item.get("unit") or "")
     value, bound = (quantity(finite(item.get(key)), unit) for key in ("value", "bound"))
     return f"{item['metric']} is {value}, bound {bound}"
+
+
+def links(summary: Mapping[str, Any] | None) -> str:
+    """``250 us one way, asked for 200 us``, and the worst link where it is not as asked."""
+    asked, got = metric(summary, "links.asked_ms"), metric(summary, "links.got_ms")
+    if summary is None or asked is None or got is None:
+        return NONE
+    text = f"{quantity(got, 'ms')} one way on average, asked for {quantity(asked, 'ms')}"
+    if summary["links"]["as_asked"]:
+        return text
+    worst = summary["links"]["worst"]
+    return (
+        f"{text}; not as asked: {worst['source']} to {worst['target']}"
+        f" {quantity(worst['excess_ms'], 'ms')} too much"
+    )

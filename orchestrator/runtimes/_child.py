@@ -126,6 +126,10 @@ class Child:
         while not self._role.connected and time.monotonic() < deadline_s:
             await asyncio.sleep(0.002)
 
+    async def do_probe(self) -> Any:
+        """Node or client: what its links to the nodes take."""
+        return await self._role.probe()
+
     async def do_start(self, origin_ns: int) -> None:
         """Start the machine, or the load."""
         self._role.start(origin_ns)

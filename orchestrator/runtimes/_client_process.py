@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
-import hiredis
 import numpy
 
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
-from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
 from orchestrator.core.record import ClientRecord
-from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
+from orchestrator.runtimes._client_connection import (
+    Connection,
+    PlainConnection,
+    TaggedConnection,
+)
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
+from orchestrator.runtimes._link_probe import ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts, make_driver
 from orchestrator.runtimes._session import SESSION_BITS, Session
@@ -30,7 +32,6 @@ RECONNECT_S: Final = 0.05
 FIRST_S: Final = 10.0
 """How long a node may have too many newcomers to greet this one."""
 LAG_SAMPLES: Final = 100_000
-_NUMBER_MASK: Final = (1 << SESSION_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -65,133 +66,6 @@ def host_ticks() -> tuple[int, int]:
     return sum(ticks) - idle, sum(ticks)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection to one node."""
-
-    def __init__(self, client: ClientProcess, node: int, number: int, link: Link | None) -> None:
-        self._client = client
-        self.node = node
-        self.number = number
-        self.link = link
-        self._reader = hiredis.Reader(replyError=_error)
-        self._transport: asyncio.WriteTransport | None = None
-        self._out: list[bytes] = []
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports do not inherit from asyncio's.
-        self._transport = cast("asyncio.WriteTransport", transport)
-        self._client.connected(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._client.disconnected(self)
-
-    def submit(self, session: Session) -> None:
-        """Send the session's operation, after the emulated delay of the link."""
-        data = self.encode(session)
-        link = self.link
-        if link is None or link.instant:
-            self.write(data)
-        else:
-            clock = self._client.clock
-            link.carry(clock.at, clock.now_ns(), REQUEST, len(data), self.write, data)
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes for the end of this tick."""
-        self._out.append(data)
-        if len(self._out) == 1:
-            self._client.flush_later(self)
-
-    def flush(self) -> None:
-        """Write out what is queued."""
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    @abstractmethod
-    def encode(self, session: Session) -> bytes:
-        """The command for the session's operation."""
-
-    @abstractmethod
-    def data_received(self, data: bytes) -> None:
-        """Answers."""
-
-
-class TaggedConnection(_Connection):
-    """To an emulated node: answers carry session and sequence and come in any order."""
-
-    def encode(self, session: Session) -> bytes:
-        return _wire.encode_request(session.op)
-
-    def data_received(self, data: bytes) -> None:
-        reader, client = self._reader, self._client
-        reader.feed(data)
-        driver, sessions = client.driver, client.sessions
-        now_ns = client.clock.now_ns()
-        unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
-        while (answer := reader.gets()) is not False:
-            identity, sequence, version, outcome = unpack(answer[0])
-            session = sessions[(identity & _NUMBER_MASK) - 1]
-            if outcome == redirected:
-                driver.redirected(session, sequence, version, now_ns)
-            else:
-                context = answer[2] if len(answer) == 3 else b""
-                driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)
-        client.tick()
-
-
-class PlainConnection(_Connection):
-    """To a Redis server: GET and SET, answered in order.
-
-    An error reply says that the command was refused (no memory, a snapshot being loaded), so it
-    did not happen. An answer that nothing asked for, or that is no RESP, ends the connection:
-    what is under way on it may have happened.
-    """
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._sent: deque[tuple[Session, int]] = deque()
-
-    def encode(self, session: Session) -> bytes:
-        op = session.op
-        self._sent.append((session, op.sequence))
-        if op.kind == WRITE:
-            value = op.value or b""
-            return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-                len(op.key),
-                op.key,
-                len(value),
-                value,
-            )
-        return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(op.key), op.key)
-
-    def data_received(self, data: bytes) -> None:
-        reader, client, sent = self._reader, self._client, self._sent
-        reader.feed(data)
-        driver = client.driver
-        now_ns = client.clock.now_ns()
-        try:
-            while (answer := reader.gets()) is not False:
-                if not sent:
-                    raise hiredis.ProtocolError("an answer that nothing asked for")
-                session, sequence = sent.popleft()
-                outcome = FAIL if isinstance(answer, hiredis.ReplyError) else OK
-                value = answer if type(answer) is bytes and session.op.kind != WRITE else None
-                driver.returned(session, sequence, outcome, value, 0, now_ns)
-        except hiredis.ProtocolError:
-            self.close()
-        client.tick()
-
-
-def _error(text: str) -> hiredis.ReplyError:
-    return hiredis.ReplyError(text)
-
-
 class ClientProcess:
     """One client; the port of its driver."""
 
@@ -206,9 +80,9 @@ class ClientProcess:
             name = f"client/{spec.client}/network"
             self._sender = Sender(parts.store.network, parts.config.seed, name)
         self.clock = RealClock(loop, spec.origin_ns)
-        self._connections: list[list[_Connection | None]] = []
+        self._connections: list[list[Connection | None]] = []
         self._addresses: list[tuple[str, int]] = []
-        self._flushing: list[_Connection] = []
+        self._flushing: list[Connection] = []
         self._finished: Callable[[], None] | None = None
         self._started = False
         self._closing = False
@@ -232,22 +106,41 @@ class ClientProcess:
         self.driver: LoadDriver = make_driver(parts, self._spec.client, self)
         self.sessions = self.driver.sessions
 
+    async def probe(self) -> dict[int, Samples]:
+        """What the links to all nodes really take; those that cannot be probed are left out."""
+        session = (self._spec.client + 1) << SESSION_BITS
+        emulated = self._spec.parts.system.emulated
+        found: dict[int, Samples] = {}
+
+        async def one(node: int) -> None:
+            probes = ClientProbes(self.clock, self._link_to(node), session, emulated)
+            with suppress(OSError):
+                at = self._addresses[node]
+                await connect_greeted(self._loop, at, lambda: self._greeting(node), probes)
+                found[node] = await probes.send()
+
+        await asyncio.gather(*(one(node) for node in range(len(self._addresses))))
+        return found
+
+    def _link_to(self, node: int) -> Link | None:
+        if self._sender is None:
+            return None
+        parts, client = self._spec.parts, self._spec.client
+        return Link(self._sender, parts.client_distance_ns(client, node))
+
     async def _open(self, node: int, number: int, patience_s: float = 0.0) -> None:
-        link = None
-        if self._sender is not None:
-            parts, client = self._spec.parts, self._spec.client
-            link = Link(self._sender, parts.client_distance_ns(client, node))
-            if node in self._disturbed:
-                link.disturb(self._disturbed[node])
+        link = self._link_to(node)
+        if link is not None and node in self._disturbed:
+            link.disturb(self._disturbed[node])
         connection = self._connection_type(self, node, number, link)
         await connect_greeted(
             self._loop, self._addresses[node], lambda: self._greeting(node), connection, patience_s
         )
 
-    def connected(self, connection: _Connection) -> None:
+    def connected(self, connection: Connection) -> None:
         self._connections[connection.node][connection.number] = connection
 
-    def disconnected(self, connection: _Connection) -> None:
+    def disconnected(self, connection: Connection) -> None:
         """What was under way on it may have happened; try to come back."""
         node, number = connection.node, connection.number
         self._connections[node][number] = None
@@ -314,7 +207,7 @@ class ClientProcess:
         self.driver.poll(self.clock.now_ns())
         self.tick()
 
-    def flush_later(self, connection: _Connection) -> None:
+    def flush_later(self, connection: Connection) -> None:
         if not self._flushing:
             self._loop.call_soon(self._flush)
         self._flushing.append(connection)

@@ -8,7 +8,8 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.record import NodeRecord
+from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.runtimes._journal import Journal
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts
 
@@ -57,3 +58,23 @@ def node_record(
         contents_digest=contents_digest,
         **{name: counts[:, index] for index, name in enumerate(COUNTERS)},
     )
+
+
+def journal_record(
+    parts: Parts,
+    node: int,
+    host: str,
+    journal: Journal,
+    role: str,
+    warmup_ns: int,
+    end_ns: int,
+    digest: str,
+) -> tuple[NodeRecord, list[EventRecord]]:
+    """The record of a node from what its processes have noted."""
+    intervals = max(1, -(-end_ns // INTERVAL_NS))
+    # The last column is the CPU time of the process.
+    samples = journal.table(intervals, len(COUNTERS) + 1)
+    window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
+    cpu_ns = int(window[1] - window[0])
+    record = node_record(parts, node, host, role, samples[:, :-1], cpu_ns, digest)
+    return record, journal.events

@@ -11,7 +11,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from orchestrator.core.history import History
-from orchestrator.core.record import LOST, NO_COPY, ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import (
+    LOST,
+    NO_COPY,
+    ClientRecord,
+    EventRecord,
+    LinkRecord,
+    NodeRecord,
+    RunRecord,
+)
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure, PartLost
 from orchestrator.runtimes._client_process import ClientReport, ClientSpec
@@ -26,6 +34,7 @@ from orchestrator.runtimes._host_clock import (
     clock_name,
     read_clock,
 )
+from orchestrator.runtimes._link_probe import link_record
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
@@ -35,6 +44,7 @@ from orchestrator.runtimes._supervisor import Rebirth
 CONNECT_S: Final = 20.0
 PRELOAD_S: Final = 300.0
 """For a system that is not emulated, whose data is really written."""
+PROBE_S: Final = 20.0
 STOP_S: Final = 10.0
 DRAIN_S: Final = 10.0
 """Beyond the end of the load and the clients' timeout."""
@@ -68,6 +78,7 @@ class Deployment:
         self.client_pids: list[int] = []
         self._origin_ns = 0
         self._conductor: Conductor | None = None
+        self.links: tuple[LinkRecord, ...] = ()
         # Other clocks than the driver's, by name: as they were before the run.
         self._readings: dict[str, Reading] = {}
         # The first that went wrong with each lost part, by its name.
@@ -113,11 +124,26 @@ class Deployment:
         self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
         self._readings = self._read_clocks()
+        self.links = self._probe_links()
         if not parts.system.emulated:
             loading = self._clients[0].call(
                 "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
             )
             gather_all(self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data")
+
+    def _probe_links(self) -> tuple[LinkRecord, ...]:
+        """What the links between all parties really take."""
+        members = self._nodes + self._clients
+        names = [f"n{node}" for node in range(len(self._nodes))]
+        names += [f"client {client}" for client in range(len(self._clients))]
+        probing = [member.call("probe") for member in members]
+        found = gather_all(members, probing, PROBE_S, "probing links")
+        return tuple(
+            link_record(name, names[target], samples)
+            for name, by_target in zip(names, found, strict=True)
+            for target, samples in sorted(by_target.items())
+            if samples
+        )
 
     def _read_clocks(self) -> dict[str, Reading]:
         """The clocks of all hosts that have another one than this process."""
@@ -277,6 +303,7 @@ class Deployment:
             lost_parts=tuple(self._lost.values()),
             host_busy=max(report.host_busy for report in present),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
+            links=self.links,
             hosts=tuple(sorted({member.host for member in members})),
         )
 

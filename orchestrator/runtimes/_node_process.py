@@ -20,10 +20,12 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
-from orchestrator.runtimes._counters import COUNTERS, counted, node_record
+from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
+from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe, session_of
+from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import (
     Parts,
@@ -111,6 +113,7 @@ class NodeProcess:
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
         self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
+        self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
 
@@ -136,12 +139,23 @@ class NodeProcess:
         """Open the links to all other nodes; the machine starts when they stand."""
         for peer, address in enumerate(addresses):
             if peer != self._spec.node:
-                link = Link(self._sender, self._spec.parts.node_distance_ns(self._spec.node, peer))
+                link = self._link_to(peer)
                 if peer in self._disturbed:
                     link.disturb(self._disturbed[peer])
                 self._peers[peer] = _peers.Outgoing(
                     self, self._loop, self.clock, link, peer, address
                 )
+
+    def _link_to(self, peer: int) -> Link:
+        return Link(self._sender, self._spec.parts.node_distance_ns(self.node, peer))
+
+    async def probe(self) -> dict[int, Samples]:
+        """What the links to its peers really take."""
+        return await self._probes.send()
+
+    def probed(self, connection: Connection, request: bytes) -> None:
+        link = self._link_to_client((connection, session_of(request)))
+        answer_probe(self.clock, link, request, connection.write)
 
     def start(self, origin_ns: int) -> None:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
@@ -332,11 +346,14 @@ class NodeProcess:
         self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
 
     def decode(self, kind: int, payload: memoryview) -> Any:
-        decode = self._decode if kind == _peers.MACHINE else self._proxy.decoder(kind)
-        return decode(payload)
+        if kind == _peers.MACHINE:
+            return self._decode(payload)
+        return (decode_probe if kind in _peers.PROBES else self._proxy.decoder(kind))(payload)
 
     def received(self, peer: int, kind: int, message: Any) -> None:
-        if not self._started:
+        if kind in _peers.PROBES:
+            self._probes.received(peer, kind, message)
+        elif not self._started:
             self._early.append((peer, kind, message))
         elif kind == _peers.MACHINE:
             self.shell.received(peer, message)
@@ -377,19 +394,7 @@ class NodeProcess:
     ) -> tuple[NodeRecord, list[EventRecord]]:
         """Counters over the run, which ended at ``end_ns``; its contents' digest where asked."""
         digest = self.digest() if fingerprint else ""
+        spec, role = self._spec, self.machine.role
         return journal_record(
-            self._spec, self._journal, self.machine.role, warmup_ns, end_ns, digest
+            spec.parts, spec.node, spec.host, self._journal, role, warmup_ns, end_ns, digest
         )
-
-
-def journal_record(
-    spec: NodeSpec, journal: Journal, role: str, warmup_ns: int, end_ns: int, digest: str
-) -> tuple[NodeRecord, list[EventRecord]]:
-    """The record of a node from what its processes have noted."""
-    intervals = max(1, -(-end_ns // INTERVAL_NS))
-    # The last column is the CPU time of the process.
-    samples = journal.table(intervals, len(COUNTERS) + 1)
-    window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
-    cpu_ns = int(window[1] - window[0])
-    node = node_record(spec.parts, spec.node, spec.host, role, samples[:, :-1], cpu_ns, digest)
-    return node, journal.events

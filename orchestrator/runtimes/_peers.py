@@ -26,7 +26,8 @@ from orchestrator.runtimes._handshake import GREETING_S, NONCE_BYTES, PROOF_BYTE
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._watch import Watch, Watched
 
-MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME = range(6)
+MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME, PROBE, PROBED = range(8)
+PROBES: Final = (PROBE, PROBED)
 FRAME_MAX_BYTES: Final = 64 << 20
 GREETING_MAX_BYTES: Final = 256
 """Length of a frame before both sides have proven themselves."""
@@ -192,11 +193,12 @@ class Outgoing(asyncio.Protocol):
         """Send a frame, after the emulated delay of the link."""
         link, clock = self.link, self._clock
         if link.instant:
-            self._write(data)
+            self.write(data)
         else:
-            link.carry(clock.at, clock.now_ns(), kind, len(data), self._write, data)
+            link.carry(clock.at, clock.now_ns(), kind, len(data), self.write, data)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Queue a frame for the end of this tick."""
         if not self._pending:
             self._service.flush_link_later(self)
         self._pending.append(data)

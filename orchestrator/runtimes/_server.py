@@ -78,6 +78,10 @@ class Service(Protocol):
     def info(self) -> bytes:
         """The text of INFO."""
 
+    @abstractmethod
+    def probed(self, connection: Connection, request: bytes) -> None:
+        """A client probes the link; ValueError where that is no probe."""
+
 
 class Connection(CommandParser, asyncio.Protocol):
     """One client's connection."""
@@ -271,6 +275,10 @@ class Connection(CommandParser, asyncio.Protocol):
 
     def _greet(self, slot: PlainSlot, folded: bytes, command: list[bytes]) -> None:
         """Commands of own clients, before they have proven that they are."""
+        if folded == _wire.PROBE and self._own_command is not None and len(command) == 2:
+            self._slots.pop()
+            self._service.probed(self, command[1])
+            return
         answer = _NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):
             answer = encode(said, RESP2)

@@ -30,6 +30,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._lifetime import die_with_parent
+from orchestrator.runtimes._link_probe import Samples
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._redis_commands import RedisCommands
 from orchestrator.systems.redis import PRIMARY, SOCKET
@@ -150,6 +151,10 @@ class ServerProcess:
             return facts["master_link_status"] == "up"
         replicas = [facts.get(f"slave{n}", "") for n in range(self._spec.parts.system.nodes - 1)]
         return all("state=online" in replica for replica in replicas)
+
+    async def probe(self) -> dict[int, Samples]:
+        """Its own links are its own affair."""
+        return {}
 
     def start(self, origin_ns: int) -> None:
         """Count from now on; time 0 is ``origin_ns`` of this host's monotonic clock."""

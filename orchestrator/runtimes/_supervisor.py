@@ -271,11 +271,13 @@ class Supervisor:
 
     def last_words(self, spec: Any, warmup_ns: int, end_ns: int) -> Any:
         """The record of a node that stays away, from what its processes have noted."""
-        from orchestrator.runtimes._node_process import journal_record
+        from orchestrator.runtimes._counters import journal_record
 
         journal = Journal(Path(self.folder) / JOURNAL)
         journal.close()
-        return journal_record(spec, journal, DOWN, warmup_ns, end_ns, NO_COPY)
+        return journal_record(
+            spec.parts, spec.node, spec.host, journal, DOWN, warmup_ns, end_ns, NO_COPY
+        )
 
     # --- the end --------------------------------------------------------------------------
 

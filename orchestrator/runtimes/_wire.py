@@ -21,7 +21,9 @@ HELLO: Final = b"ABHELLO"
 """With the client's nonce; answered with the node's nonce and proof."""
 PROOF: Final = b"ABPROOF"
 """With the client's proof; the private command is understood from then on."""
-PRIVATE: Final = (COMMAND, HELLO, PROOF)
+PROBE: Final = b"ABPROBE"
+"""Answered at once: how long the links between client and node take."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""

@@ -1,0 +1,170 @@
+"""A client's connections: operations out, answers in, to emulated nodes and to real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections import deque
+from typing import Any, Final, Protocol, cast
+
+import hiredis
+
+from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
+from orchestrator.runtimes import _wire
+from orchestrator.runtimes._client import LoadDriver
+from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._network import Link
+from orchestrator.runtimes._session import SESSION_BITS, Session
+
+_NUMBER_MASK: Final = (1 << SESSION_BITS) - 1
+
+
+class Owner(Protocol):
+    """What a connection needs of its client."""
+
+    clock: RealClock
+    driver: LoadDriver
+    sessions: list[Session]
+
+    @abstractmethod
+    def connected(self, connection: Connection) -> None:
+        """It may be used."""
+
+    @abstractmethod
+    def disconnected(self, connection: Connection) -> None:
+        """It is lost, with what is under way on it."""
+
+    @abstractmethod
+    def flush_later(self, connection: Connection) -> None:
+        """Write out what the connection has to say at the end of this tick."""
+
+    @abstractmethod
+    def tick(self) -> None:
+        """Look whether all is done."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to one node."""
+
+    def __init__(self, client: Owner, node: int, number: int, link: Link | None) -> None:
+        self._client = client
+        self.node = node
+        self.number = number
+        self.link = link
+        self._reader = hiredis.Reader(replyError=_error)
+        self._transport: asyncio.WriteTransport | None = None
+        self._out: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._client.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._client.disconnected(self)
+
+    def submit(self, session: Session) -> None:
+        """Send the session's operation, after the emulated delay of the link."""
+        data = self.encode(session)
+        link = self.link
+        if link is None or link.instant:
+            self.write(data)
+        else:
+            clock = self._client.clock
+            link.carry(clock.at, clock.now_ns(), REQUEST, len(data), self.write, data)
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the end of this tick."""
+        self._out.append(data)
+        if len(self._out) == 1:
+            self._client.flush_later(self)
+
+    def flush(self) -> None:
+        """Write out what is queued."""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    @abstractmethod
+    def encode(self, session: Session) -> bytes:
+        """The command for the session's operation."""
+
+    @abstractmethod
+    def data_received(self, data: bytes) -> None:
+        """Answers."""
+
+
+class TaggedConnection(Connection):
+    """To an emulated node: answers carry session and sequence and come in any order."""
+
+    def encode(self, session: Session) -> bytes:
+        return _wire.encode_request(session.op)
+
+    def data_received(self, data: bytes) -> None:
+        reader, client = self._reader, self._client
+        reader.feed(data)
+        driver, sessions = client.driver, client.sessions
+        now_ns = client.clock.now_ns()
+        unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
+        while (answer := reader.gets()) is not False:
+            identity, sequence, version, outcome = unpack(answer[0])
+            session = sessions[(identity & _NUMBER_MASK) - 1]
+            if outcome == redirected:
+                driver.redirected(session, sequence, version, now_ns)
+            else:
+                context = answer[2] if len(answer) == 3 else b""
+                driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)
+        client.tick()
+
+
+class PlainConnection(Connection):
+    """To a Redis server: GET and SET, answered in order.
+
+    An error reply says that the command was refused (no memory, a snapshot being loaded), so it
+    did not happen. An answer that nothing asked for, or that is no RESP, ends the connection:
+    what is under way on it may have happened.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._sent: deque[tuple[Session, int]] = deque()
+
+    def encode(self, session: Session) -> bytes:
+        op = session.op
+        self._sent.append((session, op.sequence))
+        if op.kind == WRITE:
+            value = op.value or b""
+            return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+                len(op.key),
+                op.key,
+                len(value),
+                value,
+            )
+        return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(op.key), op.key)
+
+    def data_received(self, data: bytes) -> None:
+        reader, client, sent = self._reader, self._client, self._sent
+        reader.feed(data)
+        driver = client.driver
+        now_ns = client.clock.now_ns()
+        try:
+            while (answer := reader.gets()) is not False:
+                if not sent:
+                    raise hiredis.ProtocolError("an answer that nothing asked for")
+                session, sequence = sent.popleft()
+                outcome = FAIL if isinstance(answer, hiredis.ReplyError) else OK
+                value = answer if type(answer) is bytes and session.op.kind != WRITE else None
+                driver.returned(session, sequence, outcome, value, 0, now_ns)
+        except hiredis.ProtocolError:
+            self.close()
+        client.tick()
+
+
+def _error(text: str) -> hiredis.ReplyError:
+    return hiredis.ReplyError(text)

@@ -1,0 +1,130 @@
+"""Links of real runs are probed: what was asked of them, and what they took."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestrator.analysis.links import figures
+from orchestrator.config.load import load_mapping
+from orchestrator.core.record import LinkRecord
+from orchestrator.core.units import NS_PER_MS
+from orchestrator.plan import plan
+from orchestrator.runtimes import simulated
+from orchestrator.runtimes._link_probe import PROBES, Probes, link_record, session_of
+from orchestrator.runtimes.ray_cluster import RayRuntime
+from orchestrator.systems.replicated_store import Network
+
+
+def config(**network: Any) -> dict[str, Any]:
+    return {
+        "experiment": "links",
+        "system": {
+            "protocol": {"name": "raft"},
+            "replicas": 3,
+            "node": {"costs": "measured"},
+            "network": network,
+        },
+        "workload": {"keys": 50},
+        "arrival": {"name": "constant", "rate": "100/s"},
+        "warmup": "300ms",
+        "duration": "700ms",
+    }
+
+
+class Record:
+    def __init__(self, *links: LinkRecord) -> None:
+        self.links = links
+
+
+def link(asked_ms: float, excess_ms: float, source: str = "n0") -> LinkRecord:
+    got_ms = asked_ms + excess_ms
+    return LinkRecord(
+        source, "n1", asked_ms * NS_PER_MS, got_ms * NS_PER_MS, excess_ms * NS_PER_MS, 20
+    )
+
+
+def test_links_are_told_together_with_the_worst() -> None:
+    found: Any = figures([Record(link(1, 0.1), link(3, 0.3, "client 0"))])  # type: ignore[list-item]
+    assert found["asked_ms"] == pytest.approx(2)
+    assert found["got_ms"] == pytest.approx(2.2)
+    assert found["excess_p50_ms"] == pytest.approx(0.2)
+    assert found["as_asked"]
+    assert found["worst"]["source"] == "client 0"
+    assert len(found["pairs"]) == 2
+    assert figures([Record()]) is None  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "excess_ms", "as_asked"),
+    [(0, 0.4, True), (0, 0.6, False), (1, 0.6, False), (50, 4, True), (50, 6, False)],
+)
+def test_a_link_may_take_a_tenth_longer_and_half_a_millisecond(
+    asked_ms: float, excess_ms: float, as_asked: bool
+) -> None:
+    found: Any = figures([Record(link(5, 0), link(asked_ms, excess_ms))])  # type: ignore[list-item]
+    assert found["as_asked"] == as_asked
+
+
+def test_a_record_halves_the_round_trips() -> None:
+    found = link_record("n0", "n1", [(300, 200), (500, 400), (700, 200)])
+    assert found.got_ns == 250
+    assert found.asked_ns == pytest.approx(800 / 6)
+    assert (found.excess_ns, found.probes) == (50, 3)
+
+
+class Clock:
+    now = 0
+
+    def now_ns(self) -> int:
+        self.now += 10
+        return self.now
+
+
+def test_answers_that_nothing_asked_for_are_no_samples() -> None:
+    clock: Any = Clock()
+    probes = Probes(clock)
+
+    def one(number: int) -> int:
+        probes.back(number, 7)
+        probes.back(number + 1000, 7)
+        probes.back(-1, 7)
+        return 0
+
+    asyncio.run(probes.send(one))
+    assert probes.samples == [(10, 7)] * PROBES
+
+
+def test_what_is_no_probe_is_refused() -> None:
+    assert session_of(bytes(24)) == 0
+    with pytest.raises(ValueError, match="malformed"):
+        session_of(b"short")
+
+
+def test_the_simulator_has_no_links_but_its_model() -> None:
+    parts = plan(load_mapping(config() | {"system": {}}))
+    assert simulated.run(parts).links == ()
+
+
+@pytest.mark.serial
+def test_links_of_processes_take_what_was_asked_and_load_is_not_held_up(
+    runtime: RayRuntime,
+) -> None:
+    laws = {"request": "9ms", "response": "3ms"}
+    parts = plan(load_mapping(config(delay="4ms", delays=laws)))
+    assert isinstance(parts.store.network, Network)
+    record = runtime.run(parts)
+    links = {(each.source, each.target): each for each in record.links}
+    assert len(links) == 3 * 2 + 3
+    for (source, target), each in links.items():
+        asked_ms = 6 if source.startswith("client") else 4
+        assert each.asked_ns == pytest.approx(asked_ms * NS_PER_MS, abs=1)
+        assert each.probes == PROBES
+        # A busy machine takes longer, but nothing arrives before its time.
+        assert 0 < each.excess_ns < 20 * NS_PER_MS, (source, target)
+    # There and back, and twice more where the first node asked was not the leader.
+    took_ms = (record.history.returned_ns - record.history.intended_ns) / NS_PER_MS
+    assert took_ms.min() >= 12
+    assert (took_ms[10:] < 200).mean() > 0.9
