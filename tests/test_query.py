@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("orchestrator.store.parquet._write_parquet", full)
     store = Store(tmp_path)
-    with pytest.raises(EnvironmentFailure, match="No space left"):
+    with pytest.raises(EnvironmentFailure, match="no room is left"):
         write(store, summary())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

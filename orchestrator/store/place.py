@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.fs
 
-from orchestrator.core.units import format_size
 from orchestrator.errors import EnvironmentFailure, InputError, ResultsFull
 
 
@@ -74,7 +73,8 @@ def full(results: str) -> ResultsFull:
     path = local_path(results)
     if path is not None and os.path.isdir(path):
         usage = shutil.disk_usage(path)
-        room = f": {usage.free} of {format_size(usage.total)} are free"
+        free, total = (amount / 2**20 for amount in (usage.free, usage.total))
+        room = f": {free:,.2f} of {total:,.2f} MiB are free"
     return ResultsFull(
         f"no room is left for results{room}",
         path=results,
