@@ -67,6 +67,7 @@ install_here() {
       fail "no $python here; install it, or name one that all hosts have: ARCHBENCH_PYTHON"
   fi
   [ "$(minor_version "$venv/bin/python")" = "$(minor_version "$python")" ] || rm -rf "$venv"
+  # shellcheck disable=SC2119 # the project alone, without an extra
   PYTHON=$python prepare_environment
 }
 
