@@ -5,6 +5,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/_environment.sh"
 
+# shellcheck disable=SC2119 # the project alone, without an extra
 prepare_environment
 cd "$root"
 exec "$venv/bin/archbench" tune configs/quickstart.yaml "$@" </dev/null

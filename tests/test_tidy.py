@@ -244,7 +244,7 @@ def normalised(name: str) -> str:
 
 
 def test_scripts_stop_at_the_first_error() -> None:
-    scripts = [*sorted((ROOT / "scripts").glob("[!_]*.sh")), ROOT / ".ci" / "run"]
+    scripts = [*sorted((ROOT / "scripts").rglob("[!_]*.sh")), ROOT / ".ci" / "run"]
     careless = [
         name_of(path)
         for path in scripts

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Several "hosts" on one machine: network namespaces joined by a bridge, a Ray raylet in each.
 #
-#   namespaces.sh up [HOSTS]   three hosts by default; prints the address of the cluster
+#   namespaces.sh up [HOSTS] [bare]   three hosts by default; prints the address of the cluster;
+#                              "bare": hosts without Ray, for scripts that start it themselves
 #   namespaces.sh in N CMD...  runs a command on host N, with what it needs to join the cluster
 #   namespaces.sh cut N        takes the link of host N down
 #   namespaces.sh mend N       brings it back (Ray has given the host up by then: start it again)
@@ -20,7 +21,8 @@ cpus=${ARCHBENCH_CPUS:-2}
 work=/tmp/archbench-namespaces-$net
 port=6379
 
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work/token
+source "$(dirname -- "${BASH_SOURCE[0]}")/_ray.sh"
+export RAY_AUTH_TOKEN_PATH=$work/token
 
 inside() { # HOST COMMAND...
   local host=$1
@@ -41,16 +43,14 @@ raylet() { # HOST
   local -a common=(--node-ip-address="$subnet.$host" --num-cpus="$cpus" --disable-usage-stats)
   common+=(--object-store-memory=100000000)
   if [ "$host" = 1 ]; then
-    # Ray notices a host that was cut off within seconds instead of a minute.
     inside 1 ray start --head --port="$port" --include-dashboard=false --temp-dir="$work/ray" \
-      --system-config='{"health_check_period_ms":1000,"health_check_timeout_ms":1000,"health_check_failure_threshold":5}' \
       "${common[@]}"
   else
     inside "$host" ray start --address="$subnet.1:$port" "${common[@]}"
   fi
 }
 
-up() { # COUNT
+up() { # COUNT [bare]
   local count=$1
   down
   mkdir -p "$work"
@@ -65,6 +65,7 @@ up() { # COUNT
     ip -n "$net$host" link set eth0 up
     ip -n "$net$host" link set lo up
   done
+  [ "${2:-}" = bare ] && return
   for host in $(seq "$count"); do
     raylet "$host" >"$work/host$host.log" 2>&1 || {
       cat "$work/host$host.log" >&2
@@ -94,7 +95,7 @@ down() {
 command=${1:-}
 shift || true
 case "$command" in
-  up) up "${1:-3}" ;;
+  up) up "${1:-3}" "${2:-}" ;;
   in)
     host=$1
     shift
@@ -108,7 +109,7 @@ case "$command" in
     ;;
   down) down ;;
   *)
-    sed -n '2,17s/^# \{0,1\}//p' "$0"
+    sed -n '2,18s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
