@@ -7,7 +7,6 @@ many elections, retransmissions and changes of view.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -24,12 +23,12 @@ from orchestrator.core.machine import (
     WRITE,
     ClaimContext,
 )
-from orchestrator.core.parameters import DURATION
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.registry import Family, Plugin, plugin, plugins
+from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
+from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
 from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
@@ -166,7 +165,12 @@ class _Drawing:
             nodes = replicas + chance.choice(self._profile.spares)
             if shards > 1:
                 nodes = replicas
-            built = self._built(params)
+            try:
+                built = self._built(params)
+            except ConfigError as error:
+                # Words that contradict each other.
+                reason = str(error)
+                continue
             for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
                 reason = self._plugin.implementation.validate(built, copies, all_nodes)
                 if reason is None and not self._carries(built, copies):
@@ -193,37 +197,15 @@ class _Drawing:
 
     def _params(self) -> dict[str, Any]:
         """The protocol's; what is fixed is the layer's where there is one."""
-        return self._drawn(self._plugin, self._fixed if self._layer is None else {})
+        fixed = self._fixed if self._layer is None else {}
+        return draw_parameters(self._chance, self._plugin, fixed, self._pace_ns)
 
     def _transactions(self) -> dict[str, Any]:
         if self._layer is None:
             return {}
-        drawn = self._drawn(self._layer, self._fixed, self._patience)
+        longest_ns = self._patience * self._pace_ns
+        drawn = draw_parameters(self._chance, self._layer, self._fixed, longest_ns)
         return {"transactions": {"name": self._layer.name} | drawn}
-
-    def _drawn(self, of: Plugin, fixed: Mapping[str, Any], paces: int = 1) -> dict[str, Any]:
-        """Words and switches at random, numbers from their probes, durations to scale: the
-        longest lasts so many paces.
-        """
-        chance = self._chance
-        params: dict[str, Any] = {}
-        fields: Any = dataclasses.fields(of.params)
-        durations_ns: list[int] = [field.default for field in fields if _is_duration(field)]
-        longest_ns = max(durations_ns, default=self._pace_ns)
-        for field in fields:
-            metadata = field.metadata
-            if field.name in fixed:
-                continue
-            if _is_duration(field):
-                scaled_ns = max(1000, field.default * paces * self._pace_ns // longest_ns)
-                params[field.name] = format_duration(scaled_ns // 1000 * 1000)
-            elif "options" in metadata:
-                params[field.name] = chance.choice(metadata["options"])
-            elif field.type == "bool":
-                params[field.name] = chance.random() < 0.5
-            elif "probes" in metadata and (drawn := chance.choice((None, *metadata["probes"]))):
-                params[field.name] = drawn
-        return params | dict(fixed)
 
     # --- the load -------------------------------------------------------------------------
 
@@ -381,10 +363,6 @@ class _Drawing:
 def _own(system: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's parameters in a configuration."""
     return {key: value for key, value in system["protocol"].items() if key != "name"}
-
-
-def _is_duration(field: dataclasses.Field[Any]) -> bool:
-    return field.metadata.get("quantity") == DURATION and isinstance(field.default, int)
 
 
 def _times(chance: random.Random, low_ns: int, high_ns: int, count: int) -> list[int]:

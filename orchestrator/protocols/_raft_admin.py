@@ -13,7 +13,7 @@ from abc import abstractmethod
 from typing import Any, Final
 
 from orchestrator.core.machine import Effect, MachineContext, Mark, Op, Send
-from orchestrator.protocols._raft_election import LEADER, NOBODY, TimeoutNow, VoteRequest
+from orchestrator.protocols._raft_election import LEADER, NOBODY, Elections, TimeoutNow, VoteRequest
 from orchestrator.protocols._raft_log import Progress
 from orchestrator.protocols._raft_members import Changes, Transfer, configuration
 from orchestrator.protocols._raft_replication import Replicator
@@ -36,12 +36,12 @@ class Administered(Replicator):
     def __init__(
         self,
         context: MachineContext,
-        election_timeout_ns: int,
+        elections: Elections,
         snapshot_every: int | None,
         in_flight: int | None,
         chunk_bytes: int,
     ) -> None:
-        super().__init__(context, election_timeout_ns, snapshot_every, in_flight, chunk_bytes)
+        super().__init__(context, elections, snapshot_every, in_flight, chunk_bytes)
         self._attentive = False  # something waits for the commit index to move
         self._changed = False  # a configuration is in the log that is not known to be committed
         self._changes = Changes()
