@@ -42,6 +42,8 @@ STEP_NS: Final = 10_000
 AUTHORITY_SHARE: Final = 0.15
 """Of the crashes, where a protocol has an authority."""
 _ATTEMPTS: Final = 50
+SPARSE: Final = 20
+"""Of so many faults one is left where they are sparse."""
 SHARDED: Final = 0.1
 """Share of the simulations in which the protocol has several shards."""
 
@@ -280,12 +282,13 @@ class _Drawing:
             "storm": profile.storm,
             "command": profile.command if commands else 0.0,
         }
-        kinds = chance.choices(
-            list(weights), list(weights.values()), k=chance.randint(*profile.faults)
-        )
+        count = chance.randint(*profile.faults)
+        if profile.sparse and chance.random() < profile.sparse:
+            count //= SPARSE
+        kinds = chance.choices(list(weights), list(weights.values()), k=count)
         times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
         lost = 0
-        faults = self._constant(heal_ns)
+        faults = self._constant(heal_ns, commands)
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
@@ -298,7 +301,7 @@ class _Drawing:
             faults.append(self._fault(kind, at_ns, nodes, commands))
         return faults
 
-    def _constant(self, heal_ns: int) -> list[Fault]:
+    def _constant(self, heal_ns: int, commands: Sequence[str]) -> list[Fault]:
         """What happens all the time until all is healed."""
         chance = self._chance
         faults = []
@@ -313,8 +316,10 @@ class _Drawing:
             faults.append(Fault("storm", 0, heal_ns, late=self._late, after_ns=self._late_ns))
         if self._ambush:
             after_ns = self._part_of_pace((2, 4, 8))
-            loss, until_ns = chance.choice((0.0, 0.5, 0.7)), heal_ns * 3 // 4
-            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns))
+            loss, until_ns = chance.choice(self._profile.unheard), heal_ns * 3 // 4
+            known = [command for command in self._profile.told if command in commands]
+            told = chance.choice(known) if known else ""
+            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns, command=told))
         return faults
 
     def _lateness(self) -> tuple[float, int]:
