@@ -282,6 +282,30 @@ def test_a_lease_needs_the_refusals() -> None:
         load_mapping({"system": system})
 
 
+def test_in_the_paper_who_was_removed_unheard_disturbs_no_more_than_once() -> None:
+    """The paper's section 6: it stands again and again, unless the next leader tells it."""
+    bench = started(Raft, 4, RaftWatch(), AS_IN_THE_PAPER)
+    bench.admin(0, "remove", 3)
+    bench.deliver(among(0, 1, 2))
+    beat(bench, among(0, 1, 2))
+    assert [each.members.current for each in bench.machines] == [(0, 1, 2)] * 3 + [(0, 1, 2, 3)]
+    bench.fire(3, ELECTION)
+    bench.deliver()
+    if bench.machines[3].term == 1:  # its timer has only caught up with the last append
+        bench.fire(3, ELECTION)
+        bench.deliver()
+    assert bench.machines[0].role == FOLLOWER
+    stand(bench, 1)
+    beat(bench, leader=1)
+    assert bench.machines[1].role == LEADER
+    assert bench.machines[3].members.current == (0, 1, 2)
+    term = bench.machines[1].term
+    for _ in range(3):
+        bench.fire(3, ELECTION)
+        bench.deliver()
+    assert (bench.machines[1].role, bench.machines[1].term) == (LEADER, term)
+
+
 # --- the range of time-outs -------------------------------------------------------------
 
 
