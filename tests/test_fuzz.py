@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.cli import main
 from orchestrator.core.machine import Effect, Reply
@@ -18,10 +19,10 @@ from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import parse_duration_ns
 from orchestrator.errors import ConfigError, DataError, InputError
 from orchestrator.fuzz import FAULTS_MIN, Wanted, simulate_seed, simulate_seeds
-from orchestrator.fuzzing.draw import OPERATIONS_MIN, draw
+from orchestrator.fuzzing.draw import OPERATIONS_MIN, PACES, draw
 from orchestrator.fuzzing.minimise import minimise
 from orchestrator.fuzzing.profiles import PROFILES
-from orchestrator.fuzzing.scenario import Scenario, dump, load
+from orchestrator.fuzzing.scenario import Fault, Scenario, dump, load
 from orchestrator.fuzzing.simulation import simulate
 from orchestrator.protocols.raft import Raft
 
@@ -113,6 +114,59 @@ def test_fixed_parameters_are_not_drawn() -> None:
         assert scenario.system["protocol"]["mode"] == "async"
 
 
+def test_parameters_that_contradict_each_other_are_drawn_again() -> None:
+    drawn = [draw("raft", seed).system["protocol"] for seed in range(60)]
+    assert {(each["reads"], each["pre_vote"]) for each in drawn} == {
+        ("log", True),
+        ("log", False),
+        ("read_index", True),
+        ("read_index", False),
+        ("lease", True),
+    }
+    leased = [draw("raft", seed, fixed={"reads": "lease"}) for seed in range(10)]
+    assert all(each.system["protocol"]["pre_vote"] for each in leased)
+    with pytest.raises(ConfigError, match="a lease holds only while"):
+        draw("raft", 1, fixed={"reads": "lease", "pre_vote": False})
+
+
+def test_the_longest_time_out_that_is_drawn_is_one_pace() -> None:
+    for seed in range(30):
+        scenario = draw("raft", seed)
+        drawn = scenario.system["protocol"]
+        names = ("election_timeout", "election_timeout_max", "heartbeat")
+        lasting_ns = {name: parse_duration_ns(drawn[name]) for name in names if name in drawn}
+        assert max(lasting_ns.values()) == scenario.heal_ns // PACES
+        assert lasting_ns["election_timeout"] == pytest.approx(
+            10 * lasting_ns["heartbeat"], rel=0.01
+        )
+    assert len(lasting_ns) in (2, 3)
+
+
+def test_in_the_membership_profile_new_leaders_hear_a_command_at_once() -> None:
+    scenarios = [draw("raft", seed, profile="membership") for seed in range(20)]
+    counts = [len(each.faults) for each in scenarios]
+    assert any(count < 40 for count in counts) and any(count >= 400 for count in counts)
+    alone = [each for each in scenarios if "shards" not in each.system]
+    told = [fault for each in alone for fault in each.faults if fault.kind == "ambush"]
+    assert told and {fault.command for fault in told} == {"remove"}
+    others = [draw("multi_paxos", seed, profile="membership") for seed in range(5)]
+    assert not any(fault.command for each in others for fault in each.faults)
+
+
+def test_who_comes_to_lead_in_an_ambush_does_what_it_is_told() -> None:
+    """The first leader crashes; the links of the next are well, and it stays for some time."""
+    scenario = draw("raft", 1, fixed={"pre_vote": True})
+    heal_ns = scenario.heal_ns
+    crash = Fault("crash", heal_ns // 4, heal_ns // 2, "leader")
+    ambush = Fault("ambush", 0, heal_ns // 2, after_ns=heal_ns, command="remove")
+    assert "shards" not in scenario.system
+    for faults, changes in (((crash, ambush), True), ((crash, replace(ambush, command="")), False)):
+        outcome = simulate(replace(scenario, faults=faults))
+        assert outcome.violation is None
+        assert outcome.marks["leader"] >= 2
+        assert ("membership_change" in outcome.marks) == changes
+
+
 # --- failures ---------------------------------------------------------------------------
 
 
@@ -155,13 +209,9 @@ def test_a_restart_without_records_is_refused() -> None:
     scenario = draw("raft", 1)
     storage = scenario.system["node"]["storage"] | {"durability": "memory"}
     forgetful = scenario.system | {"node": scenario.system["node"] | {"storage": storage}}
-    import msgspec
-
-    from orchestrator.fuzzing.scenario import Fault
-
     crash = Fault("crash", 10_000_000, 20_000_000, 0)
     with pytest.raises(ConfigError, match="cannot come back under durability: memory"):
-        simulate(msgspec.structs.replace(scenario, system=forgetful, faults=(crash,)))
+        simulate(replace(scenario, system=forgetful, faults=(crash,)))
 
 
 # --- files and the command --------------------------------------------------------------

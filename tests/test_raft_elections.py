@@ -2,11 +2,13 @@
 
 Figure 8 of the paper: an entry of an earlier term may be on a majority and still be lost, so it
 must not count as committed before an entry of the leader's own term is. Pre-vote (section 9.6 of
-the dissertation): a node that was cut off comes back without deposing a leader that is well.
+the dissertation): a node that was cut off comes back without deposing a leader that is well;
+and it can be turned off. The range from which election time-outs are drawn can be chosen.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from machine_bench import Bench, Wanted, among, everything
 from raft_watch import RaftWatch, votes_among
 from twins_raft import CommitsOldTerms
 
+from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import OK, READ, WRITE, Effect, Op
+from orchestrator.errors import ConfigError
 from orchestrator.protocols._raft_election import (
     CANDIDATE,
     ELECTION,
@@ -28,6 +32,7 @@ from orchestrator.protocols._raft_log import Append
 from orchestrator.protocols.raft import Params, Raft
 
 PARAMS = Params(election_timeout=1000, heartbeat=100, in_flight=4)
+AS_IN_THE_PAPER = replace(PARAMS, pre_vote=False)
 FIRST, SECOND = b"first", b"second"
 
 
@@ -47,9 +52,11 @@ class GrantsAnyVote(Raft):
         return False
 
 
-def started(machine: type[Raft], nodes: int, watch: RaftWatch | None = None) -> Bench:
+def started(
+    machine: type[Raft], nodes: int, watch: RaftWatch | None = None, params: Params = PARAMS
+) -> Bench:
     """Node 0 leads in term 1, everybody has committed its first entry."""
-    bench = Bench(machine, PARAMS, nodes, watch=watch)
+    bench = Bench(machine, params, nodes, watch=watch)
     bench.deliver()
     beat(bench)
     assert bench.machines[0].role == LEADER
@@ -170,12 +177,12 @@ def test_an_entry_of_the_own_term_commits_the_old_one_for_good() -> None:
 # --- pre-vote ---------------------------------------------------------------------------
 
 
-def cut_off_and_back(machine: type[Raft], *, writes: bool) -> Bench:
+def cut_off_and_back(machine: type[Raft], *, writes: bool, params: Params = PARAMS) -> Bench:
     """Node 2 is alone for ten of its timeouts, and stands once more when the network is whole.
 
     With ``writes`` it has missed some. Nodes 0 and 1 are well all the time.
     """
-    bench = started(machine, 3)
+    bench = started(machine, 3, params=params)
     for number in range(1, 11):
         bench.fire(2, ELECTION)
         bench.deliver(among())
@@ -240,3 +247,99 @@ def test_pre_vote_does_not_keep_a_dead_leader_in_office() -> None:
     assert bench.machines[2].role == LEADER and bench.machines[2].term == 2
     ballots = [record for record in bench.records[1] if isinstance(record, Ballot)]
     assert (ballots[-1].term, ballots[-1].vote) == (2, 2)
+
+
+# --- elections without pre-vote, as in the paper ----------------------------------------
+
+
+def test_elections_of_the_paper_elect() -> None:
+    bench = started(Raft, 3, RaftWatch(), AS_IN_THE_PAPER)
+    bench.crash(0)
+    stand(bench, 2)
+    assert bench.machines[2].role == LEADER and bench.machines[2].term == 2
+    assert not any(request.pre for request in bench.sent if isinstance(request, VoteRequest))
+
+
+def test_in_the_paper_who_returns_with_the_whole_log_leads_at_once() -> None:
+    """Its voter has just heard the leader, and elects it all the same."""
+    bench = cut_off_and_back(Raft, writes=False, params=AS_IN_THE_PAPER)
+    assert [each.term for each in bench.machines] == [11, 11, 11]
+    assert [each.role for each in bench.machines] == [FOLLOWER, FOLLOWER, LEADER]
+
+
+def test_in_the_paper_who_returns_having_missed_writes_only_deposes_the_leader() -> None:
+    bench = cut_off_and_back(Raft, writes=True, params=AS_IN_THE_PAPER)
+    assert [each.term for each in bench.machines] == [11, 11, 11]
+    assert [each.role for each in bench.machines] == [FOLLOWER, FOLLOWER, CANDIDATE]
+
+
+def test_a_lease_needs_the_refusals() -> None:
+    system = {"protocol": {"name": "raft", "reads": "lease", "pre_vote": False}}
+    with pytest.raises(ConfigError, match="lease holds only while who hears the leader refuses"):
+        load_mapping({"system": system})
+    for reads, pre_vote in (("lease", True), ("read_index", False), ("log", False)):
+        system = {"protocol": {"name": "raft", "reads": reads, "pre_vote": pre_vote}}
+        load_mapping({"system": system})
+
+
+def test_in_the_paper_who_was_removed_unheard_disturbs_no_more_than_once() -> None:
+    """The paper's section 6: it stands again and again, unless the next leader tells it."""
+    bench = started(Raft, 4, RaftWatch(), AS_IN_THE_PAPER)
+    bench.admin(0, "remove", 3)
+    bench.deliver(among(0, 1, 2))
+    beat(bench, among(0, 1, 2))
+    assert [each.members.current for each in bench.machines] == [(0, 1, 2)] * 3 + [(0, 1, 2, 3)]
+    bench.fire(3, ELECTION)
+    bench.deliver()
+    if bench.machines[3].term == 1:  # its timer has only caught up with the last append
+        bench.fire(3, ELECTION)
+        bench.deliver()
+    assert bench.machines[0].role == FOLLOWER
+    stand(bench, 1)
+    beat(bench, leader=1)
+    assert bench.machines[1].role == LEADER
+    assert bench.machines[3].members.current == (0, 1, 2)
+    term = bench.machines[1].term
+    for _ in range(3):
+        bench.fire(3, ELECTION)
+        bench.deliver()
+    assert (bench.machines[1].role, bench.machines[1].term) == (LEADER, term)
+
+
+# --- the range of time-outs -------------------------------------------------------------
+
+
+def patience_ns(params: Params, seed: int = 1) -> list[int]:
+    """What a node that hears nobody drew for each of many elections in which it stood."""
+    bench = Bench(Raft, params, 3, seed=seed)
+    bench.wire.clear()
+    drawn = []
+    for _ in range(200):
+        bench.fire(1, ELECTION)
+        bench.wire.clear()
+        drawn.append(bench.timers[1, ELECTION] - bench.now_ns)
+    return drawn
+
+
+@pytest.mark.parametrize("longest", [1000, 1004, 2500])
+def test_time_outs_are_drawn_from_the_whole_range(longest: int) -> None:
+    drawn = patience_ns(replace(PARAMS, election_timeout_max=longest))
+    assert min(drawn) >= 1000 and max(drawn) <= longest
+    reach = longest - 1000
+    assert min(drawn) <= 1000 + reach // 20 and max(drawn) >= longest - reach // 20
+
+
+def test_time_outs_are_drawn_up_to_the_double_unless_it_is_said() -> None:
+    drawn = patience_ns(PARAMS)
+    assert drawn == patience_ns(replace(PARAMS, election_timeout_max=2000))
+    assert max(drawn) > 1900
+    assert drawn != patience_ns(PARAMS, seed=2)
+
+
+def test_the_range_has_to_be_one() -> None:
+    protocol = {"name": "raft", "election_timeout": "150ms"}
+    for longest in ("149ms", "0s"):
+        system = {"protocol": protocol | {"election_timeout_max": longest}}
+        with pytest.raises(ConfigError, match="election_timeout_max must be at least"):
+            load_mapping({"system": system})
+    load_mapping({"system": {"protocol": protocol | {"election_timeout_max": "150ms"}}})

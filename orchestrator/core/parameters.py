@@ -140,12 +140,18 @@ def _quantity(
 
 
 def duration(
-    default: Any = _MISSING, *, many: int = 0, low: str | None = None, help: str = ""
+    default: Any = _MISSING,
+    *,
+    many: int = 0,
+    low: str | None = None,
+    help: str = "",
+    probes: Sequence[str] = (),
 ) -> Any:
     """An int of nanoseconds, written like ``5ms``, at least ``low``; with ``many`` a tuple of
-    them, with ``many=2`` a tuple of such tuples (whose default is empty).
+    them, with ``many=2`` a tuple of such tuples (whose default is empty). ``probes``: tried when
+    it is fuzzed, where none is the default; to the scale of the other durations' defaults.
     """
-    return _quantity(DURATION, default, many=many, low=low, help=help)
+    return _quantity(DURATION, default, many=many, low=low, help=help, probes=probes)
 
 
 def size(

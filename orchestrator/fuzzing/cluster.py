@@ -195,8 +195,7 @@ class FuzzedCluster(SimulatedCluster):
             case "command":
                 self.struck(fault)
                 for node in self.fuzzed:
-                    if not node.shell.stopped:
-                        node.shell.hear(Admin(fault.command, victim.node))
+                    self._tell((node, Admin(fault.command, victim.node)))
 
     def _cut_links(self, links: list[tuple[int, int]], fault: Fault, until_ns: int) -> None:
         for link in links:
@@ -210,7 +209,15 @@ class FuzzedCluster(SimulatedCluster):
         others = [each.node for each in self.nodes if each is not leader]
         links = [(node, other) for other in others if self.chance(node, other, 11) < fault.loss]
         self._cut_links(links, fault, now_ns + wait_ns)
+        if fault.command:
+            about = others[int(len(others) * self.chance(node, node, 12))]
+            self.clock.at(now_ns, self._tell, (leader, Admin(fault.command, about)))
         self.clock.at(now_ns + wait_ns, self._ambushed, (leader, fault))
+
+    def _tell(self, told: tuple[FuzzedNode, Admin]) -> None:
+        node, command = told
+        if not node.shell.stopped:
+            node.shell.hear(command)
 
     def _crash(self, victim: FuzzedNode, fault: Fault, until_ns: int | None) -> None:
         if victim.shell.stopped:

@@ -7,7 +7,6 @@ many elections, retransmissions and changes of view.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -24,12 +23,12 @@ from orchestrator.core.machine import (
     WRITE,
     ClaimContext,
 )
-from orchestrator.core.parameters import DURATION
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.registry import Family, Plugin, plugin, plugins
+from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
+from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
 from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
@@ -43,6 +42,8 @@ STEP_NS: Final = 10_000
 AUTHORITY_SHARE: Final = 0.15
 """Of the crashes, where a protocol has an authority."""
 _ATTEMPTS: Final = 50
+SPARSE: Final = 20
+"""Of so many faults one is left where they are sparse."""
 SHARDED: Final = 0.1
 """Share of the simulations in which the protocol has several shards."""
 
@@ -166,7 +167,12 @@ class _Drawing:
             nodes = replicas + chance.choice(self._profile.spares)
             if shards > 1:
                 nodes = replicas
-            built = self._built(params)
+            try:
+                built = self._built(params)
+            except ConfigError as error:
+                # Words that contradict each other.
+                reason = str(error)
+                continue
             for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
                 reason = self._plugin.implementation.validate(built, copies, all_nodes)
                 if reason is None and not self._carries(built, copies):
@@ -193,37 +199,15 @@ class _Drawing:
 
     def _params(self) -> dict[str, Any]:
         """The protocol's; what is fixed is the layer's where there is one."""
-        return self._drawn(self._plugin, self._fixed if self._layer is None else {})
+        fixed = self._fixed if self._layer is None else {}
+        return draw_parameters(self._chance, self._plugin, fixed, self._pace_ns)
 
     def _transactions(self) -> dict[str, Any]:
         if self._layer is None:
             return {}
-        drawn = self._drawn(self._layer, self._fixed, self._patience)
+        longest_ns = self._patience * self._pace_ns
+        drawn = draw_parameters(self._chance, self._layer, self._fixed, longest_ns)
         return {"transactions": {"name": self._layer.name} | drawn}
-
-    def _drawn(self, of: Plugin, fixed: Mapping[str, Any], paces: int = 1) -> dict[str, Any]:
-        """Words and switches at random, numbers from their probes, durations to scale: the
-        longest lasts so many paces.
-        """
-        chance = self._chance
-        params: dict[str, Any] = {}
-        fields: Any = dataclasses.fields(of.params)
-        durations_ns: list[int] = [field.default for field in fields if _is_duration(field)]
-        longest_ns = max(durations_ns, default=self._pace_ns)
-        for field in fields:
-            metadata = field.metadata
-            if field.name in fixed:
-                continue
-            if _is_duration(field):
-                scaled_ns = max(1000, field.default * paces * self._pace_ns // longest_ns)
-                params[field.name] = format_duration(scaled_ns // 1000 * 1000)
-            elif "options" in metadata:
-                params[field.name] = chance.choice(metadata["options"])
-            elif field.type == "bool":
-                params[field.name] = chance.random() < 0.5
-            elif "probes" in metadata and (drawn := chance.choice((None, *metadata["probes"]))):
-                params[field.name] = drawn
-        return params | dict(fixed)
 
     # --- the load -------------------------------------------------------------------------
 
@@ -298,12 +282,13 @@ class _Drawing:
             "storm": profile.storm,
             "command": profile.command if commands else 0.0,
         }
-        kinds = chance.choices(
-            list(weights), list(weights.values()), k=chance.randint(*profile.faults)
-        )
+        count = chance.randint(*profile.faults)
+        if profile.sparse and chance.random() < profile.sparse:
+            count //= SPARSE
+        kinds = chance.choices(list(weights), list(weights.values()), k=count)
         times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
         lost = 0
-        faults = self._constant(heal_ns)
+        faults = self._constant(heal_ns, commands)
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
@@ -316,7 +301,7 @@ class _Drawing:
             faults.append(self._fault(kind, at_ns, nodes, commands))
         return faults
 
-    def _constant(self, heal_ns: int) -> list[Fault]:
+    def _constant(self, heal_ns: int, commands: Sequence[str]) -> list[Fault]:
         """What happens all the time until all is healed."""
         chance = self._chance
         faults = []
@@ -331,8 +316,10 @@ class _Drawing:
             faults.append(Fault("storm", 0, heal_ns, late=self._late, after_ns=self._late_ns))
         if self._ambush:
             after_ns = self._part_of_pace((2, 4, 8))
-            loss, until_ns = chance.choice((0.0, 0.5, 0.7)), heal_ns * 3 // 4
-            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns))
+            loss, until_ns = chance.choice(self._profile.unheard), heal_ns * 3 // 4
+            known = [command for command in self._profile.told if command in commands]
+            told = chance.choice(known) if known else ""
+            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns, command=told))
         return faults
 
     def _lateness(self) -> tuple[float, int]:
@@ -381,10 +368,6 @@ class _Drawing:
 def _own(system: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's parameters in a configuration."""
     return {key: value for key, value in system["protocol"].items() if key != "name"}
-
-
-def _is_duration(field: dataclasses.Field[Any]) -> bool:
-    return field.metadata.get("quantity") == DURATION and isinstance(field.default, int)
 
 
 def _times(chance: random.Random, low_ns: int, high_ns: int, count: int) -> list[int]:

@@ -11,13 +11,15 @@ class Profile:
     """What simulations are heavy in.
 
     ``crash`` to ``command``: weights of the kinds of fault. ``hunt``: share that is aimed at the
-    leader. ``faults``: how many, between. ``lasts``: how long one takes on average, in paces.
-    ``delays``: how many mean delays of a link make one pace. ``ambush``: share of simulations in
-    which every new leader crashes. ``late``: share of those in which messages take longer until
+    leader. ``faults``: how many, between; ``sparse``: share of simulations with far fewer.
+    ``lasts``: how long one takes on average, in paces. ``delays``: how many mean delays of a link
+    make one pace. ``ambush``: share of simulations in which every new leader crashes;
+    ``unheard``: shares of the others that hear nothing of it before; ``told``: commands, one of
+    which it is told at once. ``late``: share of simulations in which messages take longer until
     all is healed; ``lateness``: how many do, and by what part of a pace. ``losses``: shares of
-    messages that are lost, and that arrive twice, until then. ``rush``: how many times
-    the usual number of operations, on fewer keys and from as many times the clients. ``spares``:
-    nodes beside the replicas.
+    messages that are lost, and that arrive twice, until then. ``rush``: how many times the usual
+    number of operations, on fewer keys and from as many times the clients. ``spares``: nodes
+    beside the replicas.
     """
 
     hunt: float
@@ -28,8 +30,11 @@ class Profile:
     storm: float = 0.0
     command: float = 0.0
     delays: tuple[int, ...] = (60, 30, 20)
+    sparse: float = 0.0
     lasts: float = 1.5
     ambush: float = 0.0
+    unheard: tuple[float, ...] = (0.0, 0.5, 0.7)
+    told: tuple[str, ...] = ()
     late: float = 0.2
     lateness: tuple[tuple[float, int], ...] = ((0.05, 1), (0.3, 1), (0.3, 4), (1.0, 4), (1.0, 8))
     losses: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.01, 0.0), (0.03, 0.01), (0.06, 0.02))
@@ -96,18 +101,23 @@ PROFILES: Final = {
         lateness=((0.1, 2), (0.3, 2)),
         replicas=(5,),
     ),
-    # Members come and go faster than a change takes, and so do leaders.
+    # Members come and go faster than a change takes, and so do leaders, who begin a change of
+    # which few others hear and then are away. Four members are enough that two changes, of which
+    # neither has heard of the other, have majorities without a common member.
     "membership": Profile(
         crash=0.03,
         cut=0.07,
         command=0.9,
         hunt=0.5,
         faults=(400, 600),
+        sparse=0.7,
         delays=(30,),
         lasts=1.0,
         ambush=1.0,
+        unheard=(0.7, 0.8),
+        told=("remove",),
         late=0.0,
         replicas=(4,),
-        spares=(1,),
+        spares=(0, 0, 0, 1),
     ),
 }

@@ -53,8 +53,9 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     is lost, the share ``duplicates`` arrives twice and the share ``late`` about ``after_ns``
     later, and of all requests of clients the share ``repeats`` is asked at another node, too.
     ``ambush``: whoever comes to lead crashes, about ``after_ns`` later, and stays away for about
-    as long; until then the share ``loss`` of the others hears nothing of it. ``command``: an
-    operator's command about the node.
+    as long; until then the share ``loss`` of the others hears nothing of it. With a ``command``
+    it is told that about one of the others as soon as it leads. ``command``: an operator's
+    command about the node, told to everybody.
     """
 
     kind: Literal["crash", "pause", "cut", "storm", "ambush", "command"]

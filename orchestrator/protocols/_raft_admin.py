@@ -13,7 +13,7 @@ from abc import abstractmethod
 from typing import Any, Final
 
 from orchestrator.core.machine import Effect, MachineContext, Mark, Op, Send
-from orchestrator.protocols._raft_election import LEADER, NOBODY, TimeoutNow, VoteRequest
+from orchestrator.protocols._raft_election import LEADER, NOBODY, Elections, TimeoutNow, VoteRequest
 from orchestrator.protocols._raft_log import Progress
 from orchestrator.protocols._raft_members import Changes, Transfer, configuration
 from orchestrator.protocols._raft_replication import Replicator
@@ -30,21 +30,24 @@ class Administered(Replicator):
         "_attentive",
         "_changed",
         "_changes",
+        "_strangers",
         "_transfer",
     )
 
     def __init__(
         self,
         context: MachineContext,
-        election_timeout_ns: int,
+        elections: Elections,
         snapshot_every: int | None,
         in_flight: int | None,
         chunk_bytes: int,
     ) -> None:
-        super().__init__(context, election_timeout_ns, snapshot_every, in_flight, chunk_bytes)
+        super().__init__(context, elections, snapshot_every, in_flight, chunk_bytes)
         self._attentive = False  # something waits for the commit index to move
         self._changed = False  # a configuration is in the log that is not known to be committed
         self._changes = Changes()
+        # Without pre-vote: who asked for votes and is no member, until there is a leader again.
+        self._strangers: list[int] = []
         self._transfer: Transfer | None = None
 
     @abstractmethod
@@ -154,9 +157,19 @@ class Administered(Replicator):
         self, source: int, message: VoteRequest, now_ns: int, effects: list[Effect]
     ) -> None:
         super()._vote_request(source, message, now_ns, effects)
+        known = source in self.members.current or source in self._strangers
+        if not self._pre_vote and not known:
+            # It has just deposed the leader, who could have told it that it was removed.
+            self._strangers.append(source)
         if self.role == LEADER and source not in self._progress:
             # It was removed and has not heard so: it is followed until it has.
             self._progress[source] = Progress(0, self.log.last + 1)
+
+    def _track(self) -> None:
+        super()._track()
+        for stranger in self._strangers:
+            self._progress.setdefault(stranger, Progress(0, self.log.last + 1))
+        self._strangers = []
 
     # --- leadership transfer --------------------------------------------------------------
 

@@ -4,12 +4,14 @@ Sections 5.2 and 5.4.1 of the paper that :mod:`orchestrator.protocols.raft` name
 Ongaro's dissertation section 9.6: a node that has heard of no leader for a while first asks
 whether it would win, so that one which was cut off does not depose a leader when it returns;
 section 4.2.3: who has just heard the leader gives nobody a vote, nor takes a newer term from
-who asks for one; section 3.10: unless the leader itself wants to be replaced.
+who asks for one; section 3.10: unless the leader itself wants to be replaced. Without pre-vote
+neither of the first two holds, and elections are those of the paper.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -71,6 +73,18 @@ class Ballot(msgspec.Struct, array_like=True, tag=5, gc=False):
     vote: int
 
 
+@dataclass(frozen=True)
+class Elections:
+    """Their rules: patience is drawn between the two time-outs, both included.
+
+    ``pre_vote``: who stands first asks whether it would win, and who hears a leader refuses.
+    """
+
+    shortest_timeout_ns: int
+    longest_timeout_ns: int
+    pre_vote: bool
+
+
 class Elector(ABC):
     """A node as a voter and candidate; who leads a log builds on it."""
 
@@ -80,9 +94,11 @@ class Elector(ABC):
         "_led_ns",
         "_node",
         "_peers",
+        "_pre_vote",
         "_pre_voting",
         "_shortest_timeout_ns",
         "_timeout_ns",
+        "_timeout_span_ns",
         "_votes",
         "commit",
         "leader",
@@ -93,11 +109,13 @@ class Elector(ABC):
         "vote",
     )
 
-    def __init__(self, context: MachineContext, election_timeout_ns: int) -> None:
+    def __init__(self, context: MachineContext, elections: Elections) -> None:
         self._node = context.node
         self._peers = context.peers
         self._chance = context.chance
-        self._shortest_timeout_ns = election_timeout_ns
+        self._shortest_timeout_ns = elections.shortest_timeout_ns
+        self._timeout_span_ns = elections.longest_timeout_ns - elections.shortest_timeout_ns
+        self._pre_vote = elections.pre_vote
         self.role = FOLLOWER
         self.term = 0
         self.vote = NOBODY
@@ -142,7 +160,8 @@ class Elector(ABC):
 
     def _led(self, now_ns: int) -> bool:
         """Whether a leader was heard so recently that nobody else should stand."""
-        return self.role == LEADER or now_ns - self._led_ns < self._shortest_timeout_ns
+        recently = now_ns - self._led_ns < self._shortest_timeout_ns
+        return self._pre_vote and (self.role == LEADER or recently)
 
     def _may_stand(self) -> bool:
         """Whether it is a member, or still needed as one until it is known not to be.
@@ -153,8 +172,8 @@ class Elector(ABC):
         return self._node in members.current or self._node in members.at(self.commit)
 
     def _arm_election(self, effects: list[Effect]) -> None:
-        shortest_ns = self._shortest_timeout_ns
-        self._timeout_ns = shortest_ns + self._chance.randrange(shortest_ns + 1)
+        more_ns = self._chance.randrange(self._timeout_span_ns + 1)
+        self._timeout_ns = self._shortest_timeout_ns + more_ns
         effects.append(SetTimer(ELECTION, self._timeout_ns))
 
     def _election_timer(self, now_ns: int, effects: list[Effect]) -> None:
@@ -174,6 +193,7 @@ class Elector(ABC):
     def _campaign(
         self, now_ns: int, effects: list[Effect], *, pre: bool = True, transfer: bool = False
     ) -> None:
+        pre = pre and self._pre_vote
         self.leader = NOBODY
         self._votes = {self._node} if pre else set()
         self._pre_voting = pre

@@ -26,7 +26,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.state import KeyValueState
 from orchestrator.core.transactions import STEPS
-from orchestrator.protocols._raft_election import LEADER, Ballot, Elector
+from orchestrator.protocols._raft_election import LEADER, Ballot, Elections, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
 from orchestrator.protocols._raft_members import CONFIGURATION, members_in
 from orchestrator.protocols._raft_reads import AT_ONCE, PatientReads
@@ -59,9 +59,9 @@ class Replica(Elector):
     )
 
     def __init__(
-        self, context: MachineContext, election_timeout_ns: int, snapshot_every: int | None
+        self, context: MachineContext, elections: Elections, snapshot_every: int | None
     ) -> None:
-        super().__init__(context, election_timeout_ns)
+        super().__init__(context, elections)
         self.applied = 0
         self._state = KeyValueState(context.preload, accesses=context.accesses)
         self._snapshot_every = snapshot_every

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from orchestrator.core.machine import Effect, MachineContext, Mark, Send
 from orchestrator.protocols._pipeline import Pipeline
-from orchestrator.protocols._raft_election import NOBODY
+from orchestrator.protocols._raft_election import NOBODY, Elections
 from orchestrator.protocols._raft_log import Append, Image, Progress
 from orchestrator.protocols._raft_reads import Confirmation, Reads
 from orchestrator.protocols._raft_replica import Replica
@@ -35,12 +35,12 @@ class Replicator(Replica):
     def __init__(
         self,
         context: MachineContext,
-        election_timeout_ns: int,
+        elections: Elections,
         snapshot_every: int | None,
         in_flight: int | None,
         chunk_bytes: int,
     ) -> None:
-        super().__init__(context, election_timeout_ns, snapshot_every)
+        super().__init__(context, elections, snapshot_every)
         self._batch_max = context.batch_max
         self._pipeline = Pipeline(in_flight, context.batch_max)
         self._chunk_bytes = chunk_bytes

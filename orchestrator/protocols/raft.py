@@ -53,7 +53,7 @@ from orchestrator.core.machine import (
     Started,
     TimerFired,
 )
-from orchestrator.core.parameters import ParameterError, choice, duration, number, size
+from orchestrator.core.parameters import ParameterError, choice, duration, flag, number, size
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._pipeline import IN_FLIGHT_HELP
 from orchestrator.protocols._raft_admin import ADD, REMOVE, TRANSFER, Administered
@@ -64,6 +64,7 @@ from orchestrator.protocols._raft_election import (
     LEADER,
     NOBODY,
     Ballot,
+    Elections,
     TimeoutNow,
     VoteReply,
     VoteRequest,
@@ -87,8 +88,14 @@ _level: Final = attrgetter("level")
 
 @dataclass(frozen=True)
 class Params:
-    election_timeout: int = duration("500ms", help="drawn between this and its double")
+    election_timeout: int = duration("500ms", help="the shortest that is drawn")
+    election_timeout_max: int | None = duration(
+        None, help="the longest; null: its double", probes=("600ms", "750ms")
+    )
     heartbeat: int = duration("50ms")
+    pre_vote: bool = flag(
+        True, help="who stands asks first, who hears a leader refuses; false: as in the paper"
+    )
     in_flight: int | None = number(None, low=1, help=IN_FLIGHT_HELP)
     reads: str = choice(LOG, options=(LOG, READ_INDEX, LEASE), help="how strong reads are served")
     clock_drift: float = number(
@@ -100,6 +107,21 @@ class Params:
     def __post_init__(self) -> None:
         if self.heartbeat <= 0 or self.heartbeat * 2 > self.election_timeout:
             raise ParameterError("heartbeat must be above 0 and at most half of election_timeout")
+        longest = self.election_timeout_max
+        if longest is not None and longest < self.election_timeout:
+            raise ParameterError("election_timeout_max must be at least election_timeout")
+        if self.reads == LEASE and not self.pre_vote:
+            raise ParameterError(
+                "reads: lease needs pre_vote: true, since a lease holds only while who hears the"
+                " leader refuses to elect another; without it use reads: read_index",
+                key="pre_vote",
+            )
+
+    @property
+    def elections(self) -> Elections:
+        """What the elections go by."""
+        longest_ns = self.election_timeout_max or 2 * self.election_timeout
+        return Elections(self.election_timeout, longest_ns, self.pre_vote)
 
     @property
     def clock_bound(self) -> float:
@@ -140,7 +162,7 @@ class Raft(RaftClaims, Administered, Machine):
     def __init__(self, context: MachineContext, params: Params) -> None:
         super().__init__(
             context,
-            params.election_timeout,
+            params.elections,
             params.snapshot_every,
             params.in_flight,
             params.snapshot_chunk,
