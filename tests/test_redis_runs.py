@@ -265,6 +265,7 @@ def test_a_full_server_refuses_or_evicts(runtime: ray_cluster.RayRuntime) -> Non
     assert (record.history.outcome == OK).all()
 
 
+@pytest.mark.serial
 def test_faults_strike_real_servers(runtime: ray_cluster.RayRuntime) -> None:
     """A server that stops and one that dies: what it had in memory is lost, and told."""
     made = plan(
