@@ -204,10 +204,9 @@ LINKS_TEXT = """
 
 The paper says of its cluster that a broadcast, a request to all servers and the answers of all,
 takes some 15 ms. It does not say how much of that is the way of the request, and that decides:
-votes split when a second server stands before it has heard that the first one does. On the
-1 Gb/s Ethernet that Howard et al. describe (the cluster of the paper; "Raft Refloated: Do We Have
-Consensus?", 2015) it is not the wire that takes 15 ms but what a server does before it answers,
-such as syncing its vote to a disk. **Two figures here are chosen to fit**: a request takes
+votes split when a second server stands before it has heard that the first one does. On a
+local network it is not the wire that takes 15 ms but what a server does before it answers, such as
+syncing its vote to a disk. **Two figures here are chosen to fit**: a request takes
 {asking} ms, which gives about the paper's median for 150–155 ms, and answers vary much, from
 {answering} ms, so that the majority's are there before the last, which gives about the paper's mean
 for 12–24 ms. All else in the table above follows. With other links of about the same broadcast time
