@@ -24,6 +24,7 @@ from orchestrator.runtimes._lifetime import OwnFolder
 from orchestrator.runtimes._member import Member, gather
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes._pool import HostWarning, Pool
 from orchestrator.runtimes.ray_cluster import RayRuntime
 
 
@@ -209,3 +210,33 @@ def test_a_head_that_does_not_answer_is_told_within_seconds(
     with pytest.raises(ClusterLost, match="head of the Ray cluster does not answer"):
         runtime.run(plan(config()))
     over.set()
+
+
+@pytest.mark.serial
+def test_a_host_on_which_nothing_starts_is_left_out_for_a_while_and_named(
+    runtime: RayRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second host that is not there: what was to go there goes to the first."""
+    here = ray.get_runtime_context().get_node_id()
+    ghost = "f" * len(here)
+    monkeypatch.setattr(_pool, "_addresses", lambda: {ghost: "10.0.0.9", here: "127.0.0.1"})
+    monkeypatch.setattr(_pool, "ANOTHER_START_S", 12.0)
+    pool = Pool(runtime._pool._actor_class)
+    try:
+        with pytest.warns(HostWarning, match=r"host 10\.0\.0\.9 is left out for 60 s: placing"):
+            nodes, clients = pool.members(2, 1)
+        assert {member.host_id for member in nodes + clients} == {here}
+        assert [len(each) for each in pool.members(2, 1)] == [2, 1]  # and is not tried again
+    finally:
+        pool.close()
+
+
+@pytest.mark.serial
+def test_members_are_reached_by_the_address_that_their_host_has_now(
+    runtime: RayRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,), _ = runtime._pool.members(1, 0)
+    assert before.host == "127.0.0.1"
+    monkeypatch.setattr(_pool, "_addresses", lambda: {before.host_id: "192.0.2.7"})
+    (after,), _ = runtime._pool.members(1, 0)
+    assert (after.host, after.actor) == ("192.0.2.7", before.actor)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -35,6 +36,10 @@ CONCURRENCY: Final = 8
 ACTOR_CPUS: Final = 0.01
 """Actors only supervise; what runs where is decided by the pool."""
 _NODE_ID: Final = "ray.io/node-id"
+
+
+class HostWarning(UserWarning):
+    """A host of the cluster is not used."""
 
 
 def known_hosts() -> list[dict[str, Any]]:
@@ -121,11 +126,13 @@ class Pool:
                 break
             if set(failed) >= set(addresses):
                 raise next(iter(failed.values()))
-            now_s = time.monotonic()
-            self._doubted_s |= dict.fromkeys(failed, now_s)
+            self._doubt(failed, addresses)
         free: dict[str, list[Member]] = {}
         for batch in self._batches:
-            free.setdefault(batch.host_id, []).extend(batch.members)
+            # A cluster of one host may have grown: its address is no longer the loopback's.
+            address = addresses.get(batch.host_id, "")
+            there = [replace(member, host=address) for member in batch.members]
+            free.setdefault(batch.host_id, []).extend(there)
         return [free[host].pop(0) for host in of_nodes], [free[host].pop(0) for host in of_clients]
 
     def close(self) -> None:
@@ -152,6 +159,15 @@ class Pool:
         if not usable:
             raise PartLost("no host of the cluster answers", hint="archbench doctor looks at it")
         return usable
+
+    def _doubt(
+        self, failed: Mapping[str, EnvironmentFailure], addresses: Mapping[str, str]
+    ) -> None:
+        """Leave hosts out for a while on which nothing could be started, and say so."""
+        for host, error in failed.items():
+            self._doubted_s[host] = time.monotonic()
+            text = f"host {addresses[host]} is left out for {DOUBT_S:.0f} s: {error}"
+            warnings.warn(text, HostWarning, stacklevel=3)
 
     def _drop_lost(self) -> None:
         """Forget actors that died or do not answer; end what may be left of them."""
