@@ -9,13 +9,18 @@ import ipaddress
 from typing import Any, Final
 
 from orchestrator.runtimes import _handshake
-from orchestrator.runtimes._administration import OK, Failure, Value
+from orchestrator.runtimes._administration import OK, RESP2, Failure, Value, encode
 from orchestrator.runtimes._handshake import NONCE_BYTES, Credentials
 
 FAILURES_MAX: Final = 3
 """Wrong passwords on one connection, after which it ends."""
 PASSWORD_VARIABLE: Final = "ARCHBENCH_PASSWORD"
 """The environment variable that holds the password; a command line would show it to everybody."""
+
+NO_PROOF: Final = encode(
+    Failure("NOPROOF this command is for clients of the run, after ABHELLO and ABPROOF"), RESP2
+)
+TOO_MANY: Final = encode(Failure("ERR max number of clients reached"), RESP2)
 
 _USER: Final = b"default"
 _WRONG: Final = Failure("WRONGPASS invalid username-password pair or user is disabled.")

@@ -21,10 +21,20 @@ from typing import Any, Final, Protocol, cast
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, Op, Redirect, Reply
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
-from orchestrator.runtimes._gate import Gate
+from orchestrator.runtimes._gate import NO_PROOF, TOO_MANY, Gate
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._network import Link
-from orchestrator.runtimes._parser import ERRORS, PIECE_BYTES, WORDS_MAX_BYTES, CommandParser
+from orchestrator.runtimes._parser import (
+    ARRAY,
+    ERRORS,
+    NEWLINE,
+    PIECE_BYTES,
+    PUSH,
+    WORDS_MAX_BYTES,
+    CommandParser,
+    long_array,
+    nobody_asks,
+)
 from orchestrator.runtimes._watch import Watch
 
 PLAIN_SESSIONS: Final = 1 << 30
@@ -35,17 +45,8 @@ ENTRY_MAX_BYTES: Final = 8 << 20
 _DONE: Final = b"+OK\r\n"
 _NOT_DONE: Final = encode(Failure("TRYAGAIN the operation was not carried out"), RESP2)
 _IN_DOUBT: Final = encode(Failure("UNKNOWN the operation may have been carried out"), RESP2)
-_NO_PROOF: Final = encode(
-    Failure("NOPROOF this command is for clients of the run, after ABHELLO and ABPROOF"), RESP2
-)
-_TOO_MANY: Final = encode(Failure("ERR max number of clients reached"), RESP2)
-_TOO_LARGE: Final = encode(
-    Failure(
-        f"ERR string exceeds maximum allowed size ({ENTRY_MAX_BYTES} bytes with its key,"
-        f" {WORDS_MAX_BYTES} bytes for a key)"
-    ),
-    RESP2,
-)
+_LIMITS: Final = f"({ENTRY_MAX_BYTES} bytes with its key, {WORDS_MAX_BYTES} bytes for a key)"
+_TOO_LARGE: Final = encode(Failure(f"ERR string exceeds maximum allowed size {_LIMITS}"), RESP2)
 
 
 class Service(Protocol):
@@ -87,12 +88,12 @@ class Connection(CommandParser, asyncio.Protocol):
     """One client's connection."""
 
     _numbers = itertools.count(1)
-    _own_command: bytes | None = None
-    """The private command, once the client has proven that it is of this run."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
         self._service = service
+        # Whether the client has proven that it is of this run.
+        self._own = False
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._slots: deque[PlainSlot] = deque()
@@ -118,7 +119,7 @@ class Connection(CommandParser, asyncio.Protocol):
         if self.gate.open:
             self._trust(own=False)
         if not service.watch.admit(self):
-            self._transport.write(_TOO_MANY)
+            self._transport.write(TOO_MANY)
             self.cut()
 
     def _trust(self, *, own: bool) -> None:
@@ -132,7 +133,7 @@ class Connection(CommandParser, asyncio.Protocol):
         self._transport = None
         self._service.watch.leave(self)
         # A bound method is a cycle, and nobody collects those here.
-        self.take = _nobody_asks
+        self.take = nobody_asks
 
     def pause_writing(self) -> None:
         """A client that does not read its answers is not read from either."""
@@ -160,7 +161,17 @@ class Connection(CommandParser, asyncio.Protocol):
         if self.ending:
             return
         try:
-            self.parse(data)
+            # What nearly all that arrives is like needs no closer look.
+            if (
+                self.kept
+                or data[0] != ARRAY
+                or data[-1] != NEWLINE
+                or PUSH in data
+                or long_array(data)
+            ):
+                self.parse(data)
+            else:
+                self.commands(data)
         except ERRORS as error:
             slot = self._new_slot()
             text = str(error).removeprefix("Protocol error, ") or type(error).__name__
@@ -184,7 +195,7 @@ class Connection(CommandParser, asyncio.Protocol):
                 raise ValueError("a command is an array of strings")
             if not command:
                 continue
-            if command[0] == self._own_command:
+            if self._own and command[0] == _wire.COMMAND:
                 op = _wire.decode_request(command)
                 handles.append((self, op.session, op.sequence))
                 ops.append(op)
@@ -279,15 +290,15 @@ class Connection(CommandParser, asyncio.Protocol):
             self._slots.pop()
             self._service.probed(self, command[1])
             return
-        answer = _NO_PROOF
+        answer = NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):
             answer = encode(said, RESP2)
         elif folded == _wire.PROOF and len(command) == 2 and self.gate.prove(command[1]):
             answer = _DONE
-            self._own_command = _wire.COMMAND
+            self._own = True
             self._trust(own=True)
         slot.fill(answer)
-        if answer is _NO_PROOF:
+        if answer is NO_PROOF:
             self.end()
 
     @property
@@ -299,7 +310,7 @@ class Connection(CommandParser, asyncio.Protocol):
         """A plain client names its password."""
         answer = self.gate.authenticate(user, password)
         if self.gate.open:
-            self._trust(own=self._own_command is not None)
+            self._trust(own=self._own)
         elif self.gate.exhausted:
             self.end()
         return answer
@@ -319,10 +330,6 @@ class Connection(CommandParser, asyncio.Protocol):
         """Close once everything asked so far is answered; hear nothing any more."""
         self.ending = True
         self.write(b"")
-
-
-def _nobody_asks(command: list[bytes]) -> None:
-    """What a connection that has ended does with commands."""
 
 
 class PlainSlot:
