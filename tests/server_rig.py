@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.core.machine import OK, WRITE, Op, Redirect, Reply
 from orchestrator.runtimes import _server, _wire
 from orchestrator.runtimes._handshake import Credentials, client_proof
+from orchestrator.runtimes._plain_slot import PlainSlot
 from orchestrator.runtimes._watch import Watch
 
 SECRET = bytes(range(32))
@@ -57,7 +58,7 @@ class Node:
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
         self.values: dict[bytes, bytes] = {}
-        self.idle_slots: list[_server.PlainSlot] = []
+        self.idle_slots: list[PlainSlot] = []
         self.opened = 0
         self.proxied: list[Redirect] = []
         self._dirty: list[_server.Connection] = []

@@ -35,8 +35,9 @@ from orchestrator.runtimes._parts import (
     make_shell,
     warm,
 )
+from orchestrator.runtimes._plain_slot import PLAIN_SESSIONS, PlainSlot
 from orchestrator.runtimes._proxy import Proxy
-from orchestrator.runtimes._server import PLAIN_SESSIONS, Connection, PlainSlot
+from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._session import SESSION_BITS
 from orchestrator.runtimes._watch import Watch
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
