@@ -117,18 +117,21 @@ def fuzzer(parts: Parts, deployment: Deployment, seed: int) -> Fuzzer:
 @contextmanager
 def watching(deployment: Deployment, seen: dict[str, list[Any]], end_s: float) -> Iterator[None]:
     """Samples the nodes' resident memory until ``end_s`` of the monotonic clock."""
-    began_s = time.monotonic()
+    began_s, over = time.monotonic(), threading.Event()
 
     def watch() -> None:
-        while (now_s := time.monotonic()) < end_s:
+        while (now_s := time.monotonic()) < end_s and not over.is_set():
             seen["resident"].append([resident_bytes(pid) for pid in deployment.node_pids])
             seen["taken"].append((now_s - began_s) / (end_s - began_s))
-            time.sleep(min(1.0, (end_s - began_s) / 100))
+            over.wait(min(1.0, (end_s - began_s) / 100))
 
     thread = threading.Thread(target=watch)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def observe(
@@ -150,7 +153,7 @@ def observe(
 
         def send() -> None:
             try:
-                hostile.send(frames, 1.1 * frames / end_s, 1.2 * end_s)
+                hostile.send(frames, 1.1 * frames / end_s, max(60.0, 1.2 * end_s))
             except BaseException as error:
                 failures.append(error)
 
@@ -217,7 +220,7 @@ def test_a_hundred_thousand_hostile_frames_leave_no_trace(runtime: RayRuntime) -
     parts = made("190s")
     quiet = observe(runtime, parts)
     fuzzed = observe(runtime, parts, frames=100_000)
-    assert fuzzed.frames >= 100_000
+    assert fuzzed.frames >= 100_000, "this machine is too busy to send them during the load"
     assert fuzzed.trusted > 10_000
     figures = []
     for node in range(3):

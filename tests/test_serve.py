@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Served:
         return self.process.wait(20.0)
 
 
-def start(folder: Path, *arguments: str) -> Served:
+def start(folder: Path, *arguments: str, **environment: str) -> Served:
     """``archbench serve`` in a process group of its own, once it listens."""
     config = folder / "raft.yaml"
     config.write_text(RAFT)
@@ -67,6 +68,7 @@ def start(folder: Path, *arguments: str) -> Served:
         text=True,
         cwd=Path(__file__).resolve().parent.parent,
         start_new_session=True,
+        env=os.environ | environment,
     )
     assert process.stdout is not None
     watch = threading.Timer(START_S, process.kill)
@@ -248,6 +250,42 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_with_a_password_nobody_is_served_without_it(tmp_path: Path) -> None:
+    cluster = start(tmp_path, ARCHBENCH_PASSWORD="open sesame")
+    try:
+        for options in ({"password": "open sesame"}, {"password": "open sesame", "protocol": 3}):
+            with cluster.client(1, **options) as client:
+                assert client.set("a", 1) is True
+        with (
+            cluster.client(2) as stranger,
+            pytest.raises(redis.AuthenticationError, match="client already authenticated"),
+        ):
+            stranger.get("a")
+        with (
+            cluster.client(2, password="open") as stranger,
+            pytest.raises(redis.AuthenticationError, match="invalid username-password pair"),
+        ):
+            stranger.get("a")
+        # Nor can it be read from what the nodes were started with.
+        for each in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if each.name != str(cluster.process.pid):
+                    assert b"open sesame" not in (each / "environ").read_bytes()
+                assert b"open sesame" not in (each / "cmdline").read_bytes()
+    finally:
+        assert cluster.end() == 0
+        assert cluster.process.stdout is not None
+        cluster.process.stdout.close()
+
+
+def test_an_empty_password_is_refused() -> None:
+    with (
+        pytest.raises(InputError, match="ARCHBENCH_PASSWORD"),
+        serving(load_mapping({}), password=""),
+    ):
+        raise AssertionError("it was served")
 
 
 @pytest.mark.parametrize(
