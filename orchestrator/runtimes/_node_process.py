@@ -45,7 +45,6 @@ from orchestrator.systems.replicated_store import FSYNC, MEMORY
 STORAGE_FAILED: Final = 74
 """Exit status of a node that could not write."""
 
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
