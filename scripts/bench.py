@@ -129,7 +129,7 @@ def data_path(report: Report) -> None:
         return
     runtime = ray_cluster.RayRuntime()
     parts = raft()
-    runtime.reserve(4)
+    runtime.reserve(3, 1)
     ours, real, piped = [], [], []
     try:
         with runtime.deployed(parts, clients=False) as deployment, _real_redis(2) as redis_port:

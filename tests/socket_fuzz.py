@@ -88,6 +88,10 @@ class Fuzzer:
     _last: socket.socket | None = None
     _heard: list[bytes] = field(default_factory=list)
 
+    def _close_last(self) -> None:
+        if self._last is not None:
+            self._last.close()
+
     def send(self, count: int, pace_per_s: float, limit_s: float) -> None:
         """That many frames, at that rate and for so long at most; some connections are left open
         half-way.
@@ -100,11 +104,11 @@ class Fuzzer:
             self._last = None
             try:
                 self.chance.choice(ways)(node)
-            except BaseException as error:
-                if self._last is not None:
-                    self._last.close()
-                if not isinstance(error, OSError):
-                    raise
+            except OSError:
+                self._close_last()
+            except BaseException:
+                self._close_last()
+                raise
             self._drip()
             ahead_s = (self.frames - first) / pace_per_s - (time.monotonic() - began_s)
             if ahead_s > 0:
