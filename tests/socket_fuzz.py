@@ -85,12 +85,8 @@ class Fuzzer:
     trusted: int = 0
     dropped: int = 0
     lingering: list[tuple[socket.socket, float]] = field(default_factory=list)
-    _last: socket.socket | None = None
+    _unfinished: socket.socket | None = None
     _heard: list[bytes] = field(default_factory=list)
-
-    def _close_last(self) -> None:
-        if self._last is not None:
-            self._last.close()
 
     def send(self, count: int, pace_per_s: float, limit_s: float) -> None:
         """That many frames, at that rate and for so long at most; some connections are left open
@@ -101,21 +97,26 @@ class Fuzzer:
         ways = (self._strange_client, self._strange_peer, self._mad_peer, self._mad_client)
         while self.frames < goal and time.monotonic() - began_s < limit_s:
             node = self.chance.randrange(len(self.clients))
-            self._last = None
             try:
                 self.chance.choice(ways)(node)
             except OSError:
-                self._close_last()
-            except BaseException:
-                self._close_last()
-                raise
+                self._close_unfinished()
+            else:
+                self._unfinished = None
             self._drip()
             ahead_s = (self.frames - first) / pace_per_s - (time.monotonic() - began_s)
             if ahead_s > 0:
                 time.sleep(ahead_s)
 
+    def _close_unfinished(self) -> None:
+        """Close the connection on which the node has said less than it should, if any."""
+        if self._unfinished is not None:
+            self._unfinished.close()
+            self._unfinished = None
+
     def close(self) -> None:
         """Close what was left open."""
+        self._close_unfinished()
         for connection, _ in self.lingering:
             connection.close()
 
@@ -243,7 +244,7 @@ class Fuzzer:
         connection = socket.create_connection(address, ANSWER_S)
         # A reset at the end, so that no used port stays behind.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._last = connection
+        self._unfinished = connection
         return connection
 
     def _talk(self, connection: socket.socket, said: Sequence[bytes] | Iterator[bytes]) -> None:
