@@ -29,6 +29,7 @@ from orchestrator.core.machine import (
     Persist,
     Send,
 )
+from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, check_claims
@@ -139,7 +140,10 @@ def variants() -> list[Variant]:
             elif field.type == "bool":
                 options.append([(field.name, switch) for switch in (False, True)])
         for choices in combinations(options, {field.name: field.default for field in fields}):
-            params = plugin.params(**dict(choices))
+            try:
+                params = plugin.params(**dict(choices))
+            except ParameterError:  # choices that exclude each other
+                continue
             fits = [n for n in (3, 1) if plugin.implementation.validate(params, n, n) is None]
             # Some choices need nodes that are no replicas: their own tests have them.
             if fits:

@@ -5,8 +5,8 @@ supervises one child process, forked warm, that holds the sockets, so a node can
 without losing its actor and a trial starts in milliseconds. The pool of actors stays warm
 between runs.
 
-Every remote wait has a deadline. With no cluster named, an embedded Ray is started, guarded by Ray's
-own token, and a reaper process ends it should this process be killed.
+Every remote wait has a deadline. With no cluster named, an embedded Ray is started, guarded by
+Ray's own token, and a reaper process ends it should this process be killed.
 """
 
 from __future__ import annotations
