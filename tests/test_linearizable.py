@@ -194,6 +194,32 @@ def test_the_uncertainty_of_clocks_is_part_of_the_verdict() -> None:
     assert "widened by 50us" in short.explanation
 
 
+def test_what_one_clock_shows_needs_no_comparison_of_clocks() -> None:
+    acts = [
+        write(1, 1, 1_000_000, 1_100_000, client=0),
+        read(2, 1, 1_300_000, 1_400_000, PRELOADED, client=1),
+        write(3, 1, 1_000_000, 1_100_000, client=2, key=1),
+    ]
+    far = Evidence(uncertainty_ns=200_000, clocks=("a", "b", "b"))
+    assert check(history(acts), "linearizable", far).verdict == VALID
+    near = replace(far, clocks=("a", "a", "b"))
+    for level in ("linearizable", "regular"):
+        verdict = check(history(acts), level, near)
+        assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "2r1"])
+        assert verdict.explanation.endswith("(By the clock of one host alone.)")
+    # Of a value that another host wrote, one clock only knows that it was read.
+    foreign = [
+        write(1, 1, 1_000_000, 1_100_000, client=0),
+        read(2, 1, 1_000_000, 1_100_000, value_id(1, 1), client=1),
+        read(3, 1, 1_300_000, 1_400_000, PRELOADED, client=1),
+    ]
+    verdict = check(history(foreign), "linearizable", far)
+    assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "2r1", "3r1"])
+    assert check(history(foreign), "linearizable", replace(far, clocks="abb")).verdict == INVALID
+    apart = [foreign[0], foreign[1], replace(foreign[2], client=2)]
+    assert check(history(apart), "linearizable", replace(far, clocks="abc")).verdict == VALID
+
+
 def test_a_session_keeps_its_order_where_the_clock_shows_none() -> None:
     # In virtual time a session without think time returns and goes on at the same nanosecond.
     acts = [write(1, 1, 0, 10), read(1, 2, 10, 20, PRELOADED)]

@@ -32,7 +32,7 @@ Column = NDArray[numpy.int64]
 def staleness(history: History, uncertainty_ns: int = 0) -> tuple[Column, Column]:
     """(staleness_ns, versions), both of length n; NOT_A_READ for all but acknowledged reads.
 
-    ``uncertainty_ns`` bounds the error of comparing clocks; it makes the figures smaller. A read
+    ``uncertainty_ns`` bounds how far a time may be off; it makes the figures smaller. A read
     of a value that nobody is known to have written counts as fresh. Where several writes of a key
     wrote the value, the one that returned last counts.
     """

@@ -20,7 +20,9 @@ INTERVAL_NS: Final = 100_000_000
 NO_COPY: Final = "no copy"
 """Digest of a node that holds no copy of the data."""
 LOST: Final = "lost"
-"""Kind of the event that a node's server ended by itself; the run is then invalid."""
+"""Kind of the event that a node ended though nobody asked it to; the run is then invalid."""
+STORAGE: Final = "storage"
+"""Kind of the event that a node ended itself since a fault failed its storage."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class RunRecord:
     real time from asking for the run to its first intended start. ``host_busy``: busiest
     host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
     measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
-    error of comparing times of clients on different hosts (0 on one host and in sim). ``faults``
+    error of comparing times of clients on different hosts (0 on one host and in sim), and
+    ``client_clocks[i]`` names the clock of client i (empty in sim, where there is one). ``faults``
     in the order in which they struck. ``links`` is empty in sim, where the model is the network.
     """
 
@@ -114,6 +117,7 @@ class RunRecord:
     offered_ops: float | None
     setup_ns: int = 0
     clock_uncertainty_ns: int = 0
+    client_clocks: tuple[str, ...] = ()
     lost_parts: tuple[str, ...] = ()
     host_busy: float | None = None
     faults: tuple[Strike, ...] = ()

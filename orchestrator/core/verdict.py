@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Protocol
 
 from orchestrator.core import levels
@@ -16,6 +16,7 @@ from orchestrator.core.history import NOTHING, PHASE_NAMES, History
 from orchestrator.core.machine import CAS, KIND_NAMES, OUTCOME_NAMES, TRANSACTION
 from orchestrator.core.models import REGISTER, STEPS_MAX
 from orchestrator.core.models import canonical as canonical_model
+from orchestrator.core.one_clock import OF_REAL_TIME, views
 from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.errors import ConfigError
 
@@ -60,8 +61,9 @@ class Evidence:
 
     ``model``: which kind of object each key is (register, cas-register, kv, append, counter,
     set, queue, txn). ``digests[i]`` fingerprints the contents of replica i at the end ("": not
-    known). ``uncertainty_ns`` bounds the error of comparing times of clients on different
-    hosts. ``steps_max`` bounds a search; one that runs out is ``unknown``.
+    known). ``uncertainty_ns`` bounds how far a time of a client may be off; ``clocks[i]`` names the
+    clock of client i, and times of one clock are exact against each other (empty: nothing is
+    known of that). ``steps_max`` bounds a search; one that runs out is ``unknown``.
     ``failed_cas_observed``: an unsuccessful cas saw another value than the one it expected at
     some moment of its interval (False: it says nothing).
     """
@@ -69,6 +71,7 @@ class Evidence:
     model: str = REGISTER
     digests: Sequence[str] = ()
     uncertainty_ns: int = 0
+    clocks: Sequence[str] = ()
     steps_max: int = STEPS_MAX
     failed_cas_observed: bool = True
 
@@ -106,7 +109,23 @@ def check(history: History, level: str, evidence: Evidence = Evidence()) -> Verd
     check_served(name, model)
     found = plugin(Family.CHECKER, name)
     checker: Checker = found.implementation(found.params())
-    return checker.check(history, evidence)
+    verdict = checker.check(history, evidence)
+    if verdict.verdict == VALID and evidence.uncertainty_ns and name in OF_REAL_TIME:
+        return _by_one_clock(checker, history, evidence) or verdict
+    return verdict
+
+
+def _by_one_clock(checker: Checker, history: History, evidence: Evidence) -> Verdict | None:
+    """What one clock alone shows to be broken, though several together cannot tell."""
+    if evidence.model != REGISTER or history.values is not None:
+        return None
+    exact = replace(evidence, uncertainty_ns=0)
+    for seen in views(history, evidence.clocks):
+        verdict = checker.check(seen, exact)
+        if verdict.verdict == INVALID:
+            text = f"{verdict.explanation} (By the clock of one host alone.)"
+            return replace(verdict, explanation=text)
+    return None
 
 
 def check_served(level: str, model: str, *, path: str = "model") -> None:

@@ -26,13 +26,12 @@ from orchestrator.runtimes._client_process import ClientReport, ClientSpec
 from orchestrator.runtimes._conductor import Conductor
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._host_clock import (
-    ONE_CLOCK,
     SAME_CLOCK,
     ClockTrack,
     Reading,
     apart_ns,
-    clock_name,
-    read_clock,
+    clock_tracks,
+    read_clocks,
 )
 from orchestrator.runtimes._link_probe import link_record
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
@@ -77,6 +76,7 @@ class Deployment:
         self.node_pids: list[int] = []
         self.client_pids: list[int] = []
         self._origin_ns = 0
+        self._began_s = time.monotonic()
         self._conductor: Conductor | None = None
         self.links: tuple[LinkRecord, ...] = ()
         # Other clocks than the driver's, by name: as they were before the run.
@@ -129,7 +129,9 @@ class Deployment:
             loading = self._clients[0].call(
                 "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
             )
-            gather_all(self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data")
+            gather_all(
+                self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data", self._nodes
+            )
 
     def _probe_links(self) -> tuple[LinkRecord, ...]:
         """What the links between all parties really take."""
@@ -146,13 +148,7 @@ class Deployment:
         )
 
     def _read_clocks(self) -> dict[str, Reading]:
-        """The clocks of all hosts that have another one than this process."""
-        asked: dict[str, Member] = {}
-        for member in self._nodes + self._clients:
-            if not member.is_silent():
-                asked.setdefault(member.clock, member)
-        asked.pop(clock_name(), None)
-        return {name: read_clock(member.clock_ns) for name, member in asked.items()}
+        return read_clocks(m for m in self._nodes + self._clients if not m.is_silent())
 
     def _origin_on(self, member: Member) -> int:
         """Time 0 by the clock of a host."""
@@ -209,6 +205,8 @@ class Deployment:
         self._conductor.heal()
         for number, problem in enumerate(self._conductor.problems):
             self._lost[f"fault {number}"] = problem
+        if self._lost:
+            return  # what is read back now would say nothing
         self._settle(HEAL_S)
         for _ in range(PASSES):
             reading = [m.call("read_back") for m in self._clients]
@@ -277,14 +275,15 @@ class Deployment:
         pairs: list[tuple[NodeRecord, list[EventRecord]] | None] = self._collect_each(
             self._nodes, counting, "node"
         )
+        deaths = self._deaths()
+        self._note_silence()
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
         tracks = self._tracks()
         events = self._events(
             tracks[member.clock].event(event, self._origin_ns)
-            for member, pair in zip(self._nodes, pairs, strict=True)
-            if pair is not None
-            for event in pair[1]
+            for member, pair, died in zip(self._nodes, pairs, deaths, strict=True)
+            for event in (*(pair[1] if pair is not None else ()), *died)
         )
         members = self._nodes + self._clients
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
@@ -300,12 +299,27 @@ class Deployment:
             offered_ops=parts.arrival.rate_per_s,
             setup_ns=setup_ns,
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
+            client_clocks=tuple(member.clock for member in self._clients),
             lost_parts=tuple(self._lost.values()),
             host_busy=max(report.host_busy for report in present),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             links=self.links,
             hosts=tuple(sorted({member.host for member in members})),
         )
+
+    def _deaths(self) -> list[list[EventRecord]]:
+        """What no fault ended and what was started again all the same, by node."""
+        if not self._parts.returning:
+            return [[] for _ in self._nodes]
+        asked = [member.actor.deaths.remote() for member in self._nodes]
+        return [died or [] for died in self._collect_each(self._nodes, asked, "node")]
+
+    def _note_silence(self) -> None:
+        """Hosts that did not answer for a while, though they do now."""
+        for member in self._nodes + self._clients:
+            if member.was_silent(self._began_s):
+                reason = f"host {member.host} did not answer for a while"
+                self._lost.setdefault(f"host {member.host}", reason)
 
     def _history(
         self, reports: Sequence[ClientReport | None], tracks: Mapping[str, ClockTrack]
@@ -321,15 +335,13 @@ class Deployment:
 
     def _tracks(self) -> dict[str, ClockTrack]:
         """How the clock of each host ran against the driver's, by name."""
-        tracks = {member.clock: ONE_CLOCK for member in self._nodes + self._clients}
+        last: dict[str, Reading] = {}
         try:
             last = self._read_clocks() if self._readings else {}
         except EnvironmentFailure as error:
-            last = {}
             self._lost.setdefault("clocks", str(error))
-        for name, first in self._readings.items():
-            tracks[name] = ClockTrack(first, last.get(name, first))
-        return tracks
+        names = [member.clock for member in self._nodes + self._clients]
+        return clock_tracks(names, self._readings, last)
 
     def _events(self, heard: Iterable[EventRecord]) -> tuple[EventRecord, ...]:
         """What nodes and the conductor noted, in order; a server that ended itself is lost."""
@@ -375,7 +387,9 @@ class Deployment:
 
     def end(self) -> None:
         """End all processes of the run."""
-        if self._conductor is not None:
-            self._conductor.stop()
         members = self._nodes + self._clients
-        gather(members, [m.actor.drop.remote() for m in members], STOP_S, "ending processes")
+        try:
+            if self._conductor is not None:
+                self._conductor.stop()
+        finally:
+            gather(members, [m.actor.drop.remote() for m in members], STOP_S, "ending processes")

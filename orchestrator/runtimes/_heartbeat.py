@@ -8,7 +8,9 @@ Should it answer after all, it is a host like any other again.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ class _Pulse:
     actors: list[Any] = field(default_factory=list)
     question: Any = None
     missed: int = 0
+    silent_s: float = -math.inf
+    """When it was silent last."""
 
 
 class Heartbeat:
@@ -53,6 +57,11 @@ class Heartbeat:
         pulse = self._pulses.get(host)
         return pulse is not None and pulse.missed >= SILENT_BEATS
 
+    def silent_since(self, host: str, began_s: float) -> bool:
+        """Whether the host was silent at any time since then, by time.monotonic()."""
+        pulse = self._pulses.get(host)
+        return pulse is not None and pulse.silent_s >= began_s
+
     def close(self) -> None:
         """Ask no more."""
         self._over.set()
@@ -73,14 +82,26 @@ class Heartbeat:
         if pulse.question is not None:
             done, _ = ray.wait([pulse.question], timeout=0)
             if not done:
-                pulse.missed += 1
+                self._miss(pulse)
                 return
             try:
                 ray.get(done[0], timeout=BEAT_S)
+            except ray.exceptions.ActorUnavailableError:
+                # No answer either: Ray has lost the way to it.
+                self._miss(pulse)
             except ray.exceptions.RayError:
                 # That actor is gone, which Ray itself tells whoever waits for it.
                 pulse.actors.pop(0)
-            pulse.question, pulse.missed = None, 0
+            else:
+                pulse.missed = 0
+            pulse.question = None
         if pulse.actors:
             with suppress(ray.exceptions.RayError):
                 pulse.question = pulse.actors[0].clock_ns.remote()
+        else:
+            pulse.missed = 0
+
+    def _miss(self, pulse: _Pulse) -> None:
+        pulse.missed += 1
+        if pulse.missed >= SILENT_BEATS:
+            pulse.silent_s = time.monotonic()

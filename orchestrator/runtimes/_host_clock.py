@@ -3,17 +3,19 @@
 A host's monotonic clock starts anywhere and runs at its own rate, some ten millionths off. It is
 read before and after a run: it was asked and answered within a round trip, so its offset is known
 up to half of that (Cristian, "Probabilistic clock synchronization", 1989, section 4), and between
-the two readings the offset is taken to have changed evenly.
+the two readings the offset is taken to have changed evenly. Then a time between them is off by no
+more than the worse of the two readings, since the error changes evenly, too.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy
 from numpy.typing import NDArray
@@ -80,11 +82,9 @@ class ClockTrack:
 
     @property
     def drift(self) -> float:
-        """How much faster it runs than ours; 0 where the readings cannot tell."""
+        """How much faster it runs than ours, by the readings."""
         gained_ns = self.last.offset_ns - self.first.offset_ns
-        if abs(gained_ns) <= self.first.uncertainty_ns + self.last.uncertainty_ns:
-            return 0.0
-        return gained_ns / (self.last.at_ns - self.first.at_ns)
+        return gained_ns / (self.last.at_ns - self.first.at_ns) if gained_ns else 0.0
 
     def ours_ns(self, times_ns: NDArray[numpy.int64], origin_ns: int) -> NDArray[numpy.int64]:
         """Times since an origin, brought from their clock to ours.
@@ -124,6 +124,36 @@ class ClockTrack:
 
 
 ONE_CLOCK: Final = ClockTrack(SAME_CLOCK, SAME_CLOCK)
+
+
+class Clocked(Protocol):
+    """Something on a host: which clock that has, and what it shows."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> str: ...
+
+    @abstractmethod
+    def clock_ns(self) -> int: ...
+
+
+def read_clocks(owners: Iterable[Clocked]) -> dict[str, Reading]:
+    """The clocks of all that have another one than this process, by name."""
+    asked: dict[str, Clocked] = {}
+    for owner in owners:
+        asked.setdefault(owner.clock, owner)
+    asked.pop(clock_name(), None)
+    return {name: read_clock(owner.clock_ns) for name, owner in asked.items()}
+
+
+def clock_tracks(
+    names: Iterable[str], first: Mapping[str, Reading], last: Mapping[str, Reading]
+) -> dict[str, ClockTrack]:
+    """How the clocks ran between two readings, by name; one that was not read is our own."""
+    tracks = dict.fromkeys(names, ONE_CLOCK)
+    for name, reading in first.items():
+        tracks[name] = ClockTrack(reading, last.get(name, reading))
+    return tracks
 
 
 def apart_ns(tracks: Sequence[ClockTrack]) -> int:

@@ -40,7 +40,8 @@ class Member:
 
     ``host``: the address of its host, to bind to and to be reached at. ``host_id``: Ray's name of
     it. ``clock``: which clock it reads; those of one name agree. ``is_silent``: whether its host
-    has stopped to answer.
+    has stopped to answer. ``was_silent``: whether it had at any time since a moment of
+    time.monotonic().
     """
 
     actor: Any
@@ -48,6 +49,7 @@ class Member:
     host_id: str
     clock: str
     is_silent: Callable[[], bool]
+    was_silent: Callable[[float], bool] = lambda began_s: False
 
     def call(self, name: str, *arguments: Any, timeout_s: float = CALL_S) -> Any:
         """Let its child carry out a command; returns Ray's reference."""
@@ -60,11 +62,16 @@ class Member:
 
 
 def gather(
-    members: Sequence[Member], references: Sequence[Any], timeout_s: float, what: str
+    members: Sequence[Member],
+    references: Sequence[Any],
+    timeout_s: float,
+    what: str,
+    needed: Sequence[Member] = (),
 ) -> list[Any]:
     """The answer of each member, or the EnvironmentFailure that stands in its place.
 
-    They share one deadline, and nobody waits for a member whose host is silent.
+    They share one deadline, and nobody waits for a member whose host is silent, nor for any where
+    that of one that they need is.
     """
     import ray
 
@@ -78,10 +85,14 @@ def gather(
         look_s = min(LOOK_S, left_s)
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=look_s)
         waiting = [reference for reference in waiting if not of[reference].is_silent()]
-    return [_outcome(reference, of[reference], timeout_s, what) for reference in references]
+        if any(member.is_silent() for member in needed):
+            break
+    return [_outcome(reference, of[reference], timeout_s, what, needed) for reference in references]
 
 
-def _outcome(reference: Any, member: Member, timeout_s: float, what: str) -> Any:
+def _outcome(
+    reference: Any, member: Member, timeout_s: float, what: str, needed: Sequence[Member]
+) -> Any:
     import ray
 
     done, _ = ray.wait([reference], timeout=0)
@@ -90,16 +101,21 @@ def _outcome(reference: Any, member: Member, timeout_s: float, what: str) -> Any
             return get(reference, CALL_S, what)
         except EnvironmentFailure as error:
             return error
-    if member.is_silent():
-        return PartLost(f"{what}: host {member.host} does not answer any more")
+    for each in (member, *needed):
+        if each.is_silent():
+            return PartLost(f"{what}: host {each.host} does not answer any more")
     return PartLost(f"{what}: no answer in {timeout_s:.0f} s")
 
 
 def gather_all(
-    members: Sequence[Member], references: Sequence[Any], timeout_s: float, what: str
+    members: Sequence[Member],
+    references: Sequence[Any],
+    timeout_s: float,
+    what: str,
+    needed: Sequence[Member] = (),
 ) -> list[Any]:
-    """The answers of all members; raises the first failure."""
-    answers = gather(members, references, timeout_s, what)
+    """The answers of all members, as of :func:`gather`; raises the first failure."""
+    answers = gather(members, references, timeout_s, what, needed)
     for answer in answers:
         if isinstance(answer, EnvironmentFailure):
             raise answer

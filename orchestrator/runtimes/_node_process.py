@@ -17,7 +17,7 @@ import msgspec
 from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState, client_party
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
@@ -336,7 +336,7 @@ class NodeProcess:
 
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
-        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, "storage", why))
+        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, STORAGE, why))
         os._exit(STORAGE_FAILED)
 
     # --- peers ----------------------------------------------------------------------------

@@ -19,11 +19,13 @@ from typing import Any, Final
 
 from orchestrator.errors import ClusterLost, EnvironmentFailure, PartLost
 from orchestrator.runtimes._heartbeat import Heartbeat
-from orchestrator.runtimes._member import Member, gather, get
+from orchestrator.runtimes._member import LOOK_S, Member, gather
 from orchestrator.runtimes._placement import placed
 
+PLACE_S: Final = 8.0
+"""On a host that is well and has room, placing takes milliseconds."""
 ACTOR_START_S: Final = 60.0
-ANOTHER_START_S: Final = 40.0
+ANOTHER_START_S: Final = 20.0
 """Where other hosts can do its work, a host is not waited for that long."""
 HEAD_S: Final = 10.0
 ALIVE_S: Final = 10.0
@@ -81,8 +83,14 @@ def _addresses() -> dict[str, str]:
     here = ray.get_runtime_context().get_node_id()
     if len(hosts) == 1 and hosts[0]["NodeID"] == here:
         return {here: "127.0.0.1"}
-    hosts.sort(key=lambda host: bool(host["NodeID"] == here))
-    return {host["NodeID"]: host["NodeManagerAddress"] for host in hosts}
+    # The head of a cluster may be there for its own sake alone.
+    working = [host for host in hosts if host["Resources"].get("CPU")]
+    if not working:
+        raise EnvironmentFailure(
+            "no host of the cluster has a CPU to give", hint="start Ray with --num-cpus above 0"
+        )
+    working.sort(key=lambda host: bool(host["NodeID"] == here))
+    return {host["NodeID"]: host["NodeManagerAddress"] for host in working}
 
 
 @dataclass
@@ -172,14 +180,17 @@ class Pool:
     def _drop_lost(self) -> None:
         """Forget actors that died or do not answer; end what may be left of them."""
         members = [member for batch in self._batches for member in batch.members]
-        asked = [member.actor.clock_ns.remote() for member in members]
+        asked = [member.actor.well.remote() for member in members]
         answers = gather(members, asked, ALIVE_S, "looking after an actor")
         lost = {
             id(member)
             for member, answer in zip(members, answers, strict=True)
-            if isinstance(answer, EnvironmentFailure)
+            if answer is not True
         }
-        for batch in self._batches if lost else ():
+        if not lost:
+            return
+        known_hosts()  # Ray would wait for a head that is gone, and end the process then
+        for batch in self._batches:
             self._end(batch, [member for member in batch.members if id(member) in lost])
         self._batches = [batch for batch in self._batches if batch.members]
 
@@ -204,34 +215,67 @@ class Pool:
         """Start so many actors on each host, all at once; returns the hosts that failed."""
         limit_s = ACTOR_START_S if len(addresses) == 1 else ANOTHER_START_S
         batches = [self._batch(host, count) for host, count in missing.items()]
-        failed: dict[str, EnvironmentFailure] = {}
-        started: list[tuple[_Batch, list[Any], list[Any]]] = []
-        for batch, count in zip(batches, missing.values(), strict=True):
-            try:
-                get(batch.group.ready(), limit_s, f"placing on {addresses[batch.host_id]}")
-            except EnvironmentFailure as error:
+        failed = self._place(batches, addresses)
+        started = [batch for batch in batches if batch.host_id not in failed]
+        for batch in started:
+            host_id = batch.host_id
+            gone = partial(self._gone, host_id)
+            actors = [self._actor(batch, index) for index in range(missing[host_id])]
+            batch.members = [Member(each, addresses[host_id], host_id, "", gone) for each in actors]
+        members = [member for batch in started for member in batch.members]
+        asked = [member.actor.ready.remote() for member in members]
+        answers = iter(gather(members, asked, limit_s, "starting an actor"))
+        for batch in started:
+            said = [next(answers) for _ in batch.members]
+            error = next((each for each in said if isinstance(each, EnvironmentFailure)), None)
+            if error is not None:
                 failed[batch.host_id] = error
-                self._end(batch, ())
-                continue
-            actors = [self._actor(batch, index) for index in range(count)]
-            started.append((batch, actors, [actor.ready.remote() for actor in actors]))
-        for batch, actors, answers in started:
-            address = addresses[batch.host_id]
-            is_silent: Callable[[], bool] = partial(self._heartbeat.silent, batch.host_id)
-            try:
-                facts = get(answers, limit_s, f"starting actors on {address}")
-            except EnvironmentFailure as error:
-                failed[batch.host_id] = error
-                self._end(batch, ())
-                continue
-            batch.members = [
-                Member(actor, address, batch.host_id, fact["clock"], is_silent)
-                for actor, fact in zip(actors, facts, strict=True)
-            ]
-            self._batches.append(batch)
-            if len(addresses) > 1:
-                self._heartbeat.watch(batch.host_id, actors)
+                self._end(batch, batch.members)
+            else:
+                self._take(batch, [fact["clock"] for fact in said])
         return failed
+
+    def _place(
+        self, batches: Sequence[_Batch], addresses: Mapping[str, str]
+    ) -> dict[str, EnvironmentFailure]:
+        """Wait until there is room for each batch on its host; returns the hosts without."""
+        import ray
+
+        deadline_s = time.monotonic() + PLACE_S
+        failed: dict[str, EnvironmentFailure] = {}
+        for batch in batches:
+            ready = False
+            with suppress(ray.exceptions.RayError):
+                while not (ready := batch.group.wait(LOOK_S)):
+                    if time.monotonic() > deadline_s or self._gone(batch.host_id):
+                        break
+            if not ready:
+                reason = "does not answer" if self._gone(batch.host_id) else "has no room"
+                failed[batch.host_id] = PartLost(
+                    f"placing on {addresses[batch.host_id]}: it {reason}"
+                )
+                self._end(batch, ())
+        return failed
+
+    def _gone(self, host_id: str) -> bool:
+        """Whether a host answers neither us nor Ray."""
+        if self._heartbeat.silent(host_id):
+            return True
+        return all(host["NodeID"] != host_id for host in alive_hosts())
+
+    def _take(self, batch: _Batch, clocks: Sequence[str]) -> None:
+        """Its actors are ready: they are of the pool, and their host is watched."""
+        import ray
+
+        is_silent = partial(self._heartbeat.silent, batch.host_id)
+        was_silent = partial(self._heartbeat.silent_since, batch.host_id)
+        batch.members = [
+            replace(member, clock=clock, is_silent=is_silent, was_silent=was_silent)
+            for member, clock in zip(batch.members, clocks, strict=True)
+        ]
+        self._batches.append(batch)
+        if batch.host_id != ray.get_runtime_context().get_node_id():
+            self._heartbeat.watch(batch.host_id, [member.actor for member in batch.members])
 
     def _batch(self, host_id: str, count: int) -> _Batch:
         from ray.util.placement_group import placement_group

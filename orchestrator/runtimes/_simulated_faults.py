@@ -19,6 +19,7 @@ from orchestrator.core.fault_conditions import (
 from orchestrator.core.fault_plan import NEVER_NS, Strike
 from orchestrator.core.faults import CLEAR, RESPAWN_NS, WELL, LinkState, client_party
 from orchestrator.core.randomness import scalar_stream
+from orchestrator.core.record import STORAGE
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts, cluster_state, fault_plan
@@ -91,7 +92,7 @@ class FrailNode(PausableNode):
         """The storage failed: nobody may rely on this process any more."""
         if self.shell.stopped:
             return
-        self.cluster.event(self.node, "storage", why)
+        self.cluster.event(self.node, STORAGE, why)
         self.end(power=False)
         clock = self.cluster.clock
         clock.at(clock.current_ns + RESPAWN_NS, self.cluster.respawn, self.node)

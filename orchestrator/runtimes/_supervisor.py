@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.core.faults import RESPAWN_NS
-from orchestrator.core.record import NO_COPY
+from orchestrator.core.record import LOST, NO_COPY, STORAGE, EventRecord
 from orchestrator.core.units import NS_PER_S
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import EnvironmentFailure, PartLost
 from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
 from orchestrator.runtimes._duty import DutyCycle
@@ -70,6 +70,7 @@ class Supervisor:
         theirs.close()
         self._socket = ours
         self._ready = False
+        self._broken = False
         self._control: Control | None = None
         self._lifeline = -1
         self._pid = 0
@@ -84,8 +85,13 @@ class Supervisor:
             lambda: self._signal(signal.SIGSTOP), lambda: self._signal(signal.SIGCONT)
         )
         self._afflictions: dict[str, tuple[Any, ...]] = {}
+        self._deaths: list[EventRecord] = []
         self._own_folder = OwnFolder()
         self.folder = self._own_folder.path
+
+    def well(self) -> bool:
+        """Whether it can fork another child."""
+        return not self._broken and self._zygote.poll() is None
 
     def ready(self) -> dict[str, str]:
         """Wait for the zygote; says which clock its host has."""
@@ -100,9 +106,9 @@ class Supervisor:
         try:
             data = self._socket.recv(PID.size)
         except TimeoutError as error:
-            raise EnvironmentFailure(f"the fork server did not answer in {timeout_s} s") from error
+            raise PartLost(f"the fork server did not answer in {timeout_s:g} s") from error
         if len(data) < PID.size:
-            raise EnvironmentFailure("the fork server died")
+            raise PartLost("the fork server died")
         return int(PID.unpack(data)[0])
 
     def clock_ns(self) -> int:
@@ -116,16 +122,31 @@ class Supervisor:
     # --- the child ------------------------------------------------------------------------
 
     def fork(self) -> int:
-        """A fresh child in place of the one before; returns its process id."""
+        """A fresh child in place of the one before; returns its process id.
+
+        Raises PartLost where the fork server is gone or does not answer. It is not asked again
+        then: an answer that comes late would be taken for that to the next question.
+        """
         self.ready()
         with self._lock:
             self._end_child()
             ours, theirs = socket.socketpair()
             reading, writing = os.pipe()
-            socket.send_fds(self._socket, [b"f"], [theirs.fileno(), writing])
-            theirs.close()
-            os.close(writing)
-            self._pid = self._receive_pid(FORK_S)
+            try:
+                if self._broken:
+                    raise PartLost("the fork server failed before")
+                socket.send_fds(self._socket, [b"f"], [theirs.fileno(), writing])
+                self._pid = self._receive_pid(FORK_S)
+            except (OSError, PartLost) as error:
+                self._broken = True
+                ours.close()
+                os.close(reading)
+                if isinstance(error, PartLost):
+                    raise
+                raise PartLost(f"the fork server is gone: {error.strerror}") from error
+            finally:
+                theirs.close()
+                os.close(writing)
             self._control = Control(Connection(ours.detach()))
             self._lifeline = reading
             self._births += 1
@@ -137,13 +158,17 @@ class Supervisor:
         with self._lock:
             self._rebirth, self._down, self._paused = None, False, False
             self._afflictions.clear()
+            self._deaths = []
+            self._end_child()
+            # A run that could not end well may have left its log.
+            self._clear_folder()
             return self.folder, self.fork()
 
     def call(self, name: str, *arguments: Any, timeout_s: float) -> Any:
         """Let the child carry out a command; raises what it raised, or after the deadline."""
         control = self._control
         if control is None:
-            raise EnvironmentFailure(f"no process to {name}")
+            raise PartLost(f"no process to {name}")
         return control.call(name, arguments, timeout_s)
 
     def _alive(self) -> bool:
@@ -191,7 +216,25 @@ class Supervisor:
         # What cannot be born again is missed when it is asked for what it counted.
         with self._lock, suppress(EnvironmentFailure):
             if self._births == birth and not self._down:
+                self._note_death()
                 self._bear_again()
+
+    def _note_death(self) -> None:
+        """A process that no fault has ended, and that has not ended itself, was lost."""
+        rebirth = self._rebirth
+        if rebirth is None:
+            return
+        journal = Journal(Path(self.folder) / JOURNAL)
+        journal.close()
+        if journal.events and journal.events[-1].kind == STORAGE:
+            return
+        at_ns = time.monotonic_ns() - rebirth.origin_ns - RESPAWN_NS
+        detail = "its process died, and was started again"
+        self._deaths.append(EventRecord(at_ns, rebirth.spec.node, LOST, detail))
+
+    def deaths(self) -> list[EventRecord]:
+        """When children of this run died of which nobody knows why."""
+        return self._deaths
 
     def _bear_again(self) -> None:
         """The node comes back with what it finds in its folder."""
