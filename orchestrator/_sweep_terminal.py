@@ -68,7 +68,7 @@ def show_sweep(out: Console, result: SweepResult) -> None:
     for point in result.points:
         if point.reason is not None:
             named = [f"{path}={told[path][cell(point.values[path])]}" for path in result.axes]
-            out.print(f"infeasible: {' '.join(named)}: {point.reason}", markup=False)
+            out.print(f"{point.state}: {' '.join(named)}: {point.reason}", markup=False)
     if faulty and len(result.axes) == 2 and "faults" in result.axes:
         _show_matrix(out, result, told)
     out.print(f"stored in {result.results}", markup=False)

@@ -165,15 +165,15 @@ def _cluster(address: str | None) -> list[Check]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         ray_cluster.connect(address)
-        shape = ray_cluster.cluster_shape()
-        where = f"the cluster at {address}" if address else "an embedded Ray"
-        detail = f"{where} has {shape['nodes']:g} machine(s), {shape['cpus']:g} CPUs"
-        found = [Check("ray", True, detail)]
-        return found + (_hosts() if address else [])
+        try:
+            shape = ray_cluster.cluster_shape()
+            where = f"the cluster at {address}" if address else "an embedded Ray"
+            detail = f"{where} has {shape['nodes']:g} machine(s), {shape['cpus']:g} CPUs"
+            return [Check("ray", True, detail), *(_hosts() if address else [])]
+        finally:
+            ray_cluster.disconnect()
     except (ArchbenchError, OSError, RuntimeError, ValueError) as error:
         return [Check("ray", False, str(error).splitlines()[0])]
-    finally:
-        ray_cluster.disconnect()
 
 
 # --- hosts of a cluster -----------------------------------------------------------------

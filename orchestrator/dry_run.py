@@ -128,8 +128,8 @@ def _placement(parts: Parts, address: str | None) -> dict[str, Any]:
         return here | {"machines": 1, "cpus": os.cpu_count()}
     from orchestrator.runtimes import ray_cluster
 
+    ray_cluster.connect(address)
     try:
-        ray_cluster.connect(address)
         shape = ray_cluster.cluster_shape()
     finally:
         ray_cluster.disconnect()

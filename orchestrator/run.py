@@ -175,6 +175,7 @@ class Runner:
         self._address = address
         self._turn = turn
         self._runtime: RayRuntime | None = None
+        self._abandoned = False
         self._provenance: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
@@ -188,28 +189,24 @@ class Runner:
     ) -> None:
         self.close()
 
+    def abandon(self) -> None:
+        """End the actors, also under a run that another thread waits for: it raises PartLost."""
+        self._abandoned = True
+        if self._runtime is not None:
+            self._runtime.abandon()
+
     def close(self) -> None:
         """End the actors and leave Ray; an embedded Ray ends."""
-        if self._runtime is None:
-            return
-        from orchestrator.runtimes import ray_cluster
-
-        runtime, self._runtime = self._runtime, None
-        try:
+        if self._runtime is not None:
+            runtime, self._runtime = self._runtime, None
             runtime.close()
-        finally:
-            ray_cluster.disconnect()
 
     def runtime(self) -> RayRuntime:
         """The warm pool, made at the first call. Raises EnvironmentFailure without Ray."""
         if self._runtime is None:
             from orchestrator.runtimes import ray_cluster
 
-            try:
-                self._runtime = ray_cluster.RayRuntime(self._address, self._turn)
-            except BaseException:
-                ray_cluster.disconnect()
-                raise
+            self._runtime = ray_cluster.RayRuntime(self._address, self._turn)
         return self._runtime
 
     def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
@@ -224,14 +221,25 @@ class Runner:
             # Workloads, arrivals and systems are given the seed when they are used.
             parts = dataclasses.replace(parts, config=dataclasses.replace(parts.config, seed=seed))
         name = parts.config.runtime
+        self._check_wanted()
         runtime = self.runtime() if name == RAY else None
         provenance = self._provenance_of(name)
         record = execute(parts, runtime=runtime)
+        self._check_wanted()
         lost_s = runtime.lost_between_runs_s if runtime is not None else None
         return self._stored(parts, record, provenance, lost_s)
 
+    def _check_wanted(self) -> None:
+        """What is measured while everything is being ended says nothing."""
+        if self._abandoned:
+            raise PartLost("the run was abandoned")
+
     def run_surely(
-        self, config: Config | Parts, lost: Callable[[str], None] | None = None
+        self,
+        config: Config | Parts,
+        lost: Callable[[str], None] | None = None,
+        *,
+        seed: int | None = None,
     ) -> RunResult:
         """As :meth:`run`; again, on what is left, where a process or a host of it was lost.
 
@@ -239,9 +247,9 @@ class Runner:
         """
         for attempt in range(1, RUNS_MAX + 1):
             try:
-                result = self.run(config)
+                result = self.run(config, seed=seed)
             except PartLost as error:
-                if attempt == RUNS_MAX:
+                if attempt == RUNS_MAX or self._abandoned:
                     raise
                 reason = str(error)
             else:
@@ -253,11 +261,15 @@ class Runner:
         return result
 
     def run_repeated(self, config: Config | Parts, repeats: int) -> RunResult:
-        """``repeats`` runs with seeds counted up from the config's, each stored, pooled."""
+        """``repeats`` runs with seeds counted up from the config's, each stored, pooled.
+
+        One of several that loses a part is made again, so that it does not spoil the others.
+        """
         parts = config if isinstance(config, Parts) else plan(config)
+        if repeats == 1:
+            return self.run(parts)
         seeds = range(parts.config.seed, parts.config.seed + repeats)
-        done = [self.run(parts, seed=seed) for seed in seeds]
-        return done[0] if repeats == 1 else pooled(done)
+        return pooled([self.run_surely(parts, seed=seed) for seed in seeds])
 
     def _stored(
         self,

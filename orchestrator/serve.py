@@ -58,18 +58,15 @@ def serving(
         )
     from orchestrator.runtimes import ray_cluster
 
-    runtime = None
+    runtime = ray_cluster.RayRuntime(address)
     try:
-        runtime = ray_cluster.RayRuntime(address)
         with runtime.deployed(
             parts, clients=False, first_port=port or 0, password=password
         ) as deployment:
             deployment.start()
             yield tuple(Address(*place) for place in deployment.client_addresses)
     finally:
-        if runtime is not None:
-            runtime.close()
-        ray_cluster.disconnect()
+        runtime.close()
 
 
 def serve(

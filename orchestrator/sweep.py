@@ -7,6 +7,7 @@ the results already is taken from there; what its own limits forbid is listed an
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -14,13 +15,23 @@ from typing import Any, Final, Literal
 from orchestrator.config.load import ConfigSource, parse_override, parse_value
 from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
-from orchestrator.errors import ConfigError, InfeasibleError, InputError
+from orchestrator.errors import (
+    ClusterLost,
+    ConfigError,
+    EnvironmentFailure,
+    InfeasibleError,
+    InputError,
+    ResultsFull,
+)
 from orchestrator.plan import plan
 from orchestrator.run import Runner
 
 RUN: Final = "run"
 REUSED: Final = "reused"
 INFEASIBLE: Final = "infeasible"
+FAILED: Final = "failed"
+FAILURES_MAX: Final = 3
+"""So many failures in a row, all for the same reason, end a sweep."""
 
 Axes = Mapping[str, Sequence[Any]]
 _OPENING: Final = {"[": "]", "{": "}", "(": ")"}
@@ -37,10 +48,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Point:
-    """One variant that was dealt with; ``summary`` is None where it is infeasible."""
+    """One variant that was dealt with; ``summary`` is None where it is infeasible or failed."""
 
     values: dict[str, Any]
-    state: Literal["run", "reused", "infeasible"]
+    state: Literal["run", "reused", "infeasible", "failed"]
     summary: dict[str, Any] | None = None
     reason: str | None = None
 
@@ -54,18 +65,21 @@ class SweepResult:
     axes: dict[str, list[Any]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """``runs``: result objects with ``values`` and ``reused``; ``infeasible``: with reasons."""
+        """``runs``: result objects with ``values`` and ``reused``; the others with reasons."""
         return {
             "runs": [
                 {**point.summary, "values": point.values, "reused": point.state == REUSED}
                 for point in self.points
                 if point.summary is not None
             ],
-            "infeasible": [
-                {"values": point.values, "reason": point.reason}
-                for point in self.points
-                if point.state == INFEASIBLE
-            ],
+            **{
+                state: [
+                    {"values": point.values, "reason": point.reason}
+                    for point in self.points
+                    if point.state == state
+                ]
+                for state in (INFEASIBLE, FAILED)
+            },
             "results": self.results,
         }
 
@@ -188,13 +202,16 @@ def sweep(
     """Run every feasible variant of the grid that has no valid run yet.
 
     ``started(number, of, variant)`` is called before a run, ``told(number, of, point)`` after
-    each variant, ``lost(reason)`` when a run lost a part and is made again. Raises what
-    :func:`variants` and Runner.run raise; finished runs are kept, and the same call goes on
-    where it stopped.
+    each variant, ``lost(reason)`` when a run lost a part and is made again. A variant whose run
+    fails is left out, and the next call tries it again.
+
+    Raises what :func:`variants` raises; ClusterLost and ResultsFull; and EnvironmentFailure
+    after FAILURES_MAX failures in a row for the same reason. Finished runs are kept, and the
+    same call goes on where it stopped.
     """
     grid = variants(source, axes)
     done = _valid_runs(runner)
-    points = []
+    points: list[Point] = []
     for number, variant in enumerate(grid, start=1):
         point = _known(variant, done)
         if point is None:
@@ -206,6 +223,7 @@ def sweep(
         points.append(point)
         if told is not None:
             told(number, len(grid), point)
+        _end_on_failures(points)
     listed = {path: list(values) for path, values in axes.items()}
     return SweepResult(tuple(points), runner.store.results, listed)
 
@@ -229,4 +247,20 @@ def _known(variant: Variant, done: Mapping[str, dict[str, Any]]) -> Point | None
 
 def _run(variant: Variant, runner: Runner, lost: Callable[[str], None] | None) -> Point:
     assert variant.config is not None
-    return Point(variant.values, RUN, runner.run_surely(variant.config, lost).summary)
+    try:
+        return Point(variant.values, RUN, runner.run_surely(variant.config, lost).summary)
+    except (ClusterLost, ResultsFull):
+        raise
+    except EnvironmentFailure as error:
+        return Point(variant.values, FAILED, reason=str(error))
+
+
+def _end_on_failures(points: Sequence[Point]) -> None:
+    """A sweep whose every run breaks in the same way is broken itself."""
+    last = [point for point in points if point.state in (RUN, FAILED)][-FAILURES_MAX:]
+    reasons = {re.sub(r"\d+", "0", str(point.reason)) for point in last}
+    if len(last) == FAILURES_MAX and len(reasons) == 1 and last[0].state == FAILED:
+        raise EnvironmentFailure(
+            f"{FAILURES_MAX} runs in a row failed: {last[-1].reason}",
+            hint="the same command goes on where this one stopped",
+        )

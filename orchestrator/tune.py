@@ -217,11 +217,7 @@ class _Slots:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The first one leaves the cluster, so it goes last.
-        if self._planned.config.runtime != SIM:
-            for runner in self.runners[1:]:
-                runner.runtime().close()
-        for runner in self.runners[:1]:
+        for runner in self.runners:
             runner.close()
         self.runners.clear()
 

@@ -142,7 +142,6 @@ def data_path(report: Report) -> None:
         own = [_own_clients(runtime.run(parts)) for _ in range(ROUNDS)]
     finally:
         runtime.close()
-        ray_cluster.disconnect()
     for mine, theirs in zip(ours, real, strict=True):
         report.note(f"redis-benchmark SET: {mine:,.0f}/s, real Redis {theirs:,.0f}/s")
     ratio = statistics.median(a / b for a, b in zip(ours, real, strict=True))
@@ -251,7 +250,6 @@ def warm_pool(report: Report) -> None:
                 lost.append(runtime.lost_between_runs_s)
     finally:
         runtime.close()
-        ray_cluster.disconnect()
     report.bar("lost between two runs", statistics.median(lost), 0.5, "s", least=False)
 
 
@@ -356,7 +354,6 @@ def fuzzer(report: Report) -> None:
     """Simulated seeds of all protocols and layers, in parallel."""
     from orchestrator.core.registry import Family, plugins
     from orchestrator.fuzz import Wanted, fuzz
-    from orchestrator.runtimes import ray_cluster
 
     seeds, all_s = 0, 0.0
     with tempfile.TemporaryDirectory(prefix="archbench-bench-") as folder:
@@ -366,7 +363,6 @@ def fuzzer(report: Report) -> None:
             if findings.failures:
                 raise RuntimeError(f"{protocol}: {findings.failures[0].violation.explanation}")
             seeds, all_s = seeds + findings.seeds, all_s + took_s
-    ray_cluster.disconnect()
     report.bar("seeds of all protocols", seeds / all_s * 60, 1000, "a minute", least=True)
 
 

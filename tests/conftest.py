@@ -39,4 +39,3 @@ def runtime() -> Iterator[RayRuntime]:
         made = ray_cluster.RayRuntime()
         yield made
         made.close()
-        ray_cluster.disconnect()

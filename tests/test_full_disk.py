@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 from study_toys import check_whole, source
 
 from orchestrator.errors import ResultsFull
 from orchestrator.store.parquet import Store
+from orchestrator.study.trials import open_storage
 from orchestrator.tune import tune
 
 TRIALS = 6
@@ -34,13 +36,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True, timeout=20)
 
 
-@pytest.mark.parametrize("size_kib", [8, 130, 200, 340])
-def test_a_full_disk_stops_a_study_which_goes_on_later(size_kib: int, small_disk: Path) -> None:
+@pytest.mark.parametrize(
+    ("size_kib", "storage"),
+    [
+        (8, "journal"),
+        (130, "journal"),
+        (200, "journal"),
+        (340, "journal"),
+        (100, "sqlite"),
+        (240, "sqlite"),
+    ],
+)
+def test_a_full_disk_stops_a_study_which_goes_on_later(
+    size_kib: int, storage: str, small_disk: Path
+) -> None:
     assert mount("-o", f"remount,size={size_kib}k", str(small_disk))
     results = small_disk / "results"
     searched = source("record.operations=all")
     with pytest.raises(ResultsFull) as told:
-        tune(searched, trials=TRIALS, results=results, study="full")
+        tune(searched, trials=TRIALS, results=results, study="full", storage=storage)
     assert "no room is left" in told.value.message
     assert "the same command goes on" in str(told.value.hint)
 
@@ -54,7 +68,20 @@ def test_a_full_disk_stops_a_study_which_goes_on_later(size_kib: int, small_disk
     kept = store.table("runs").column("run_id").to_pylist()
 
     assert mount("-o", "remount,size=64m", str(small_disk))
-    done = tune(searched, trials=TRIALS, results=results, study="full")
+    done = tune(searched, trials=TRIALS, results=results, study="full", storage=storage)
     assert done.trials["failed"] == 0
     assert set(kept) <= set(store.table("runs").column("run_id").to_pylist())
     check_whole(results, "full", TRIALS)
+
+
+def test_what_a_full_disk_left_of_a_line_is_taken_away_before_the_next(tmp_path: Path) -> None:
+    """By a driver that has had the journal open all the time."""
+    lines = open_storage("journal", tmp_path, "s")
+    study = optuna.create_study(storage=lines, study_name="s")
+    study.set_user_attr("one", 1)
+    path = tmp_path / "s.journal"
+    with path.open("ab") as file:
+        file.write(b'{"op_code":2,"study_id":0,"user_attr":{"half":')
+    study.set_user_attr("two", 2)
+    again = optuna.load_study(storage=open_storage("journal", tmp_path, "s"), study_name="s")
+    assert again.user_attrs == study.user_attrs == {"one": 1, "two": 2}

@@ -14,7 +14,14 @@ from small_runs import BASE
 from orchestrator._sweep_terminal import labels, show_sweep
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import Config
-from orchestrator.errors import ConfigError, InfeasibleError
+from orchestrator.errors import (
+    ClusterLost,
+    ConfigError,
+    EnvironmentFailure,
+    InfeasibleError,
+    PartLost,
+    ResultsFull,
+)
 from orchestrator.run import Runner, RunResult
 from orchestrator.runtimes._parts import Parts
 from orchestrator.sweep import (
@@ -237,3 +244,46 @@ def test_faults_by_variants_make_a_matrix(tmp_path: Path) -> None:
     matrix = {line[0]: line[-2:] for line in lines[lines.index(["fault", "1", "2"]) + 2 :]}
     assert matrix["duplication"] == ["0", "0"]
     assert all(float(text) > 0.1 for text in matrix["crash"])
+
+
+class Breaking(Runner):
+    """Fails for some numbers of replicas: at once, or by losing a part every time."""
+
+    def __init__(self, results: Path, failing: dict[int, EnvironmentFailure]) -> None:
+        super().__init__(results)
+        self.failing = failing
+
+    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
+        assert isinstance(config, Config)
+        error = self.failing.get(config.system.params.replicas)
+        if error is not None:
+            raise error
+        return super().run(config, seed=seed)
+
+
+def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_next_sweep(
+    tmp_path: Path,
+) -> None:
+    axes = {"system.replicas": [1, 3, 5]}
+    with Breaking(tmp_path, {3: PartLost("node 1: gone")}) as runner:
+        done = sweep(SOURCE, axes, runner)
+    assert [point.state for point in done.points] == ["run", "failed", "run"]
+    assert done.as_json()["failed"] == [
+        {"values": {"system.replicas": 3}, "reason": "node 1: gone"},
+    ]
+    again, ran = swept(tmp_path, axes)
+    assert [point.state for point in again.points] == ["reused", "run", "reused"]
+    assert ran == 1
+
+
+def test_a_sweep_in_which_all_fails_in_the_same_way_ends(tmp_path: Path) -> None:
+    same = {replicas: EnvironmentFailure(f"port {replicas} is taken") for replicas in (1, 2, 3)}
+    with (
+        Breaking(tmp_path, same) as runner,
+        pytest.raises(EnvironmentFailure, match="3 runs in a row failed: port 3 is taken"),
+    ):
+        sweep(SOURCE, {"system.replicas": [1, 2, 3, 4]}, runner)
+    gone = {1: ClusterLost("no head"), 3: ResultsFull("no room")}
+    for replicas, error in gone.items():
+        with Breaking(tmp_path, gone) as runner, pytest.raises(type(error)):
+            sweep(SOURCE, {"system.replicas": [replicas, 5]}, runner)

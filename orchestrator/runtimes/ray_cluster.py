@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,16 +28,45 @@ from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._pool import Pool, alive_hosts
 from orchestrator.runtimes._supervisor import Supervisor
 
+_lock = threading.Lock()
+_users = 0
+"""How many connects there were without a disconnect."""
+_joined_here = False
+"""Whether this module joined Ray; a Ray that was there before stays when we leave."""
+
 
 def connect(address: str | None) -> None:
-    """Join the cluster at ``address`` (or RAY_ADDRESS), else start an embedded Ray."""
+    """Join the cluster at ``address`` (or RAY_ADDRESS), else start an embedded Ray.
+
+    Where this process has joined one already, that is used. Each connect needs a disconnect.
+    """
+    global _users, _joined_here  # noqa: PLW0603 - one Ray a process
     # Ray reports what it lost on stdout, with pages of its log; we say so in our own words.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    # Whoever comes late must not start another Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
-    if ray.is_initialized():
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
+    with _lock:
+        if not ray.is_initialized():
+            _join(address or os.environ.get("RAY_ADDRESS"))
+            _users, _joined_here = 0, True
+        _users += 1
+
+
+def disconnect() -> None:
+    """Leave the cluster with the last who joined it; an embedded one ends."""
+    global _users, _joined_here  # noqa: PLW0603
+    with _lock:
+        _users = max(0, _users - 1)
+        if not _users and _joined_here:
+            _joined_here = False
+            _leave()
+
+
+def _join(address: str | None) -> None:
+    import ray
+
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         _reachable(address)
@@ -48,15 +78,27 @@ def connect(address: str | None) -> None:
                 hint="start one with 'ray start --head', or leave the address out",
             ) from error
         return
-    with _reaper.guard() as started:
-        ray.init(
-            num_cpus=os.cpu_count(),
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=128 << 20,
-            **quiet,
-        )
-        started()
+    try:
+        with _reaper.guard() as started:
+            ray.init(
+                num_cpus=os.cpu_count(),
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=128 << 20,
+                **quiet,
+            )
+            started()
+    except BaseException:
+        _leave()
+        raise
+
+
+def _leave() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+    _reaper.dismiss()
 
 
 def _reachable(address: str) -> None:
@@ -67,21 +109,13 @@ def _reachable(address: str) -> None:
     if not port.isdigit():
         return
     try:
-        socket.create_connection((host or "127.0.0.1", int(port)), timeout=5.0).close()
+        place = (host.strip("[]") or "127.0.0.1", int(port))
+        socket.create_connection(place, timeout=5.0).close()
     except OSError as error:
         raise EnvironmentFailure(
             f"no Ray cluster answers at {address!r}: {error.strerror or error}",
             hint="start one with 'ray start --head', or leave the address out",
         ) from error
-
-
-def disconnect() -> None:
-    """Leave the cluster; an embedded one ends."""
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
-    _reaper.dismiss()
 
 
 def cluster_shape() -> dict[str, float]:
@@ -92,11 +126,15 @@ def cluster_shape() -> dict[str, float]:
 
 
 class RayRuntime:
-    """A warm pool of actors that runs one plan at a time; of several, each has its ``turn``."""
+    """A warm pool of actors that runs one plan at a time; of several, each has its ``turn``.
+
+    It joins Ray, and leaves it at :meth:`close`.
+    """
 
     def __init__(self, address: str | None = None, turn: int = 0) -> None:
         connect(address)
         self._pool = Pool(_Actor, turn)
+        self._closed = False
         self._last_return_s: float | None = None
         self.lost_between_runs_s: float | None = None
 
@@ -104,9 +142,19 @@ class RayRuntime:
         """Have actors for so many nodes and clients before a run needs them."""
         self._pool.members(nodes, clients)
 
-    def close(self) -> None:
-        """End all actors and what they hold."""
+    def abandon(self) -> None:
+        """End all actors and what they hold, also under a run."""
         self._pool.close()
+
+    def close(self) -> None:
+        """The same, and leave Ray."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._pool.close()
+        finally:
+            disconnect()
 
     def run(self, parts: Parts, settle: bool = False) -> RunRecord:
         """One run; ``settle``: wait at the end until the replicas hold the same.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs
 
-from orchestrator.errors import EnvironmentFailure, InputError, ResultsFull
+from orchestrator.errors import ArchbenchError, EnvironmentFailure, InputError, ResultsFull
 
 
 def opened(results: str) -> tuple[Any, str]:
@@ -62,9 +63,16 @@ def check_writable(results: str) -> None:
         )
 
 
-def is_full(error: OSError) -> bool:
-    """Whether it says that no room is left, or none that this user may have."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full(error: BaseException) -> bool:
+    """Whether it says, or comes from something that says, that no room is left for this user."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(seen, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def full(results: str) -> ResultsFull:
@@ -87,7 +95,9 @@ def room_needed(results: str) -> Iterator[None]:
     """Turns what a full disk makes any writer beneath raise into :class:`ResultsFull`."""
     try:
         yield
-    except OSError as error:
+    except ArchbenchError:
+        raise
+    except Exception as error:  # each library wraps what the disk said in its own
         if is_full(error):
             raise full(results) from error
         raise

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
@@ -24,11 +23,13 @@ from orchestrator.errors import (
     ConfigError,
     EnvironmentFailure,
     InfeasibleError,
+    PartLost,
     ResultsFull,
 )
 from orchestrator.report.model import FAILED, INFEASIBLE
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
+from orchestrator.store.place import is_full
 from orchestrator.study.leases import Leases
 from orchestrator.study.trials import Asked, Study
 from orchestrator.study.verdict import Outcome, best_of, counts, judged
@@ -37,6 +38,8 @@ LOOK_S: Final = 1.0
 """How often a waiting driver looks after the trials of others."""
 FAILURES_MAX: Final = 3
 """So many failures in a row, all for the same reason, end a study."""
+ABANDONED_S: Final = 30.0
+"""Within which a run that was abandoned has noticed."""
 REFUSALS_PER_TRIAL: Final = 50
 LOSSES_MAX: Final = 3
 """A variant that took its driver along that often is not tried again."""
@@ -47,6 +50,9 @@ class Slot(Protocol):
 
     def run_surely(self, config: Config, lost: Callable[[str], None] | None) -> RunResult:
         """Run, check and store it; again, after telling ``lost`` why, where it lost a part."""
+
+    def abandon(self) -> None:
+        """End a run that is under way in another thread; it fails there, soon."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,16 @@ class Driver:
                 self._settle(future)
             else:
                 del self._open[future]
-                # On a full disk it stays taken, until the next driver finds its taker dead.
-                with suppress(OSError), self._leases.exclusive():
-                    self._study.give_back(run.asked)
+                self._give_back(run.asked)
+
+    def _give_back(self, asked: Asked) -> None:
+        try:
+            with self._leases.exclusive():
+                self._study.give_back(asked)
+        except Exception as error:
+            # On a full disk it stays taken, until the next driver finds its taker dead.
+            if not is_full(error):
+                raise
 
     # --- where the study stands -----------------------------------------------------------
 
@@ -164,7 +177,16 @@ class Driver:
                 self._wait()
         finally:
             if executor is not None:
-                executor.shutdown(wait=False, cancel_futures=True)
+                self._end(slots, executor)
+
+    def _end(self, slots: Sequence[Slot], executor: ThreadPoolExecutor) -> None:
+        """No thread goes on measuring once the study has ended, for whatever reason."""
+        executor.shutdown(wait=False, cancel_futures=True)
+        left = [future for future in self._open if not future.done()]
+        if left:
+            for slot in slots:
+                slot.abandon()
+            wait(left, timeout=ABANDONED_S)
 
     def _fill(
         self, free: SimpleQueue[Slot], slots: int, executor: ThreadPoolExecutor | None
@@ -250,7 +272,7 @@ class Driver:
         error = future.exception()
         match error:
             case None:
-                self._finish(run, future.result())
+                error = self._finish(run, future.result())
             case ConfigError() | InfeasibleError():
                 self._refuse(run, error)
             case ClusterLost() | ResultsFull():
@@ -266,8 +288,14 @@ class Driver:
         refusal = {"state": INFEASIBLE, "reason": error.message}
         self._tell(run, refusal, {"refused": 1.0}, None)
 
-    def _finish(self, run: _Run, result: RunResult) -> None:
+    def _finish(self, run: _Run, result: RunResult) -> PartLost | None:
+        """Judge what was measured; returns why it says nothing, where it does not."""
         verdict, constraints = judged(result.summary, result.config, self._objective)
+        error = None
+        if result.record.lost_parts:
+            # That says nothing about the variant, so no sampler may learn from it.
+            error = PartLost("; ".join(result.record.lost_parts))
+            verdict, constraints = {"state": FAILED, "reason": error.message}, {}
         loaded_s = run.run_s
         if result.config.runtime != SIM:
             loaded_s = result.record.end_ns / NS_PER_S
@@ -277,6 +305,7 @@ class Driver:
             "lost_between_trials_s": result.lost_between_runs_s,
         }
         self._tell(run, verdict | measured, constraints, result.summary)
+        return error
 
     def _tell(
         self,

@@ -10,6 +10,7 @@ All methods expect :meth:`Leases.exclusive` to be held where they say so.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.errors import ConfigError, EnvironmentFailure
+from orchestrator.store.place import is_full
 from orchestrator.study.leases import FileLock, Leases
 from orchestrator.study.space import Params, Sampler, SearchSpace, Values, key, suggest
 from orchestrator.study.verdict import Outcome
@@ -38,9 +40,9 @@ def open_storage(kind: str, folder: Path, name: str) -> optuna.storages.BaseStor
     try:
         if kind == JOURNAL:
             path = folder / f"{name}.journal"
-            # Unlike Optuna's own locks, free at once when the process that held it is killed.
-            lock = FileLock(f"{path}.lock")
-            _drop_half_line(path, lock)
+            lock = _JournalLock(path)
+            lock.acquire()
+            lock.release()
             backend = JournalFileBackend(str(path), lock_obj=cast(Any, lock))
             return optuna.storages.JournalStorage(backend)
         url = f"sqlite:///{folder / name}.db" if kind == SQLITE else kind
@@ -48,6 +50,8 @@ def open_storage(kind: str, folder: Path, name: str) -> optuna.storages.BaseStor
         wait = {"connect_args": {"timeout": SQLITE_WAIT_S}}
         return optuna.storages.RDBStorage(url, engine_kwargs=wait)
     except Exception as error:  # a damaged file fails in many ways, each backend's own
+        if is_full(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise EnvironmentFailure(f"the study cannot be opened: {reason}", path=name) from error
 
@@ -65,18 +69,36 @@ def storage_file(kind: str, folder: Path, name: str) -> Path:
     )
 
 
-def _drop_half_line(path: Path, lock: FileLock) -> None:
-    """A machine that lost power in mid-write leaves a half line; what follows it must be whole."""
-    if not path.exists():
-        return
-    lock.acquire()
-    try:
-        with path.open("rb+") as file:
-            text = file.read()
-            if not text.endswith(b"\n"):
-                file.truncate(text.rfind(b"\n") + 1)
-    finally:
-        lock.release()
+class _JournalLock(FileLock):
+    """Held while lines are appended, after what is there.
+
+    A full disk, or a machine that lost power in mid-write, leaves half a line, which whoever
+    comes next must not append to. Unlike Optuna's own locks it is free at once when the process
+    that held it is killed.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(f"{journal}.lock")
+        self._journal = journal
+
+    def acquire(self) -> bool:
+        super().acquire()
+        try:
+            self._drop_half_line()
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+    def _drop_half_line(self) -> None:
+        if not self._journal.exists():
+            return
+        with self._journal.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read(1) not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
 
 
 @dataclass(frozen=True)
