@@ -26,6 +26,7 @@ from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import placed
 from orchestrator.runtimes._pool import HostWarning, Pool
 from orchestrator.runtimes.ray_cluster import RayRuntime
+from orchestrator.study.leases import start_ticks
 
 
 def config(duration: str = "2s") -> Config:
@@ -147,6 +148,12 @@ def process_of(member: Member) -> int:
     return pid
 
 
+def children_of(pid: int) -> list[int]:
+    """Process ids of its children, whichever thread made them."""
+    paths = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for path in paths for word in path.read_text().split()]
+
+
 def run_while(runtime: RayRuntime, parts: Parts, strike: Callable[[Any], None]) -> RunRecord:
     """A run that is struck half a second after its start."""
     with runtime.deployed(parts) as deployment:
@@ -180,6 +187,21 @@ def test_a_run_names_the_actors_that_it_lost_and_the_next_has_new_ones(
     assert not again.lost_parts
     assert set(again.history.client.tolist()) == {0, 1}
     assert time.monotonic() - began_s < 30
+
+
+@pytest.mark.serial
+def test_an_actor_whose_fork_server_died_is_replaced(runtime: RayRuntime) -> None:
+    parts = plan(config())
+    members, _ = runtime._pool.members(3, 2)
+    victim = process_of(members[0])
+    (server,) = children_of(victim)
+    os.kill(server, signal.SIGKILL)
+    deadline_s = time.monotonic() + 10
+    while start_ticks(server) is not None and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    record = runtime.run(parts)
+    assert not record.lost_parts
+    assert victim not in {process_of(member) for member in runtime._pool.members(3, 2)[0]}
 
 
 @pytest.mark.serial
@@ -220,7 +242,6 @@ def test_a_host_on_which_nothing_starts_is_left_out_for_a_while_and_named(
     here = ray.get_runtime_context().get_node_id()
     ghost = "f" * len(here)
     monkeypatch.setattr(_pool, "_addresses", lambda: {ghost: "10.0.0.9", here: "127.0.0.1"})
-    monkeypatch.setattr(_pool, "ANOTHER_START_S", 12.0)
     pool = Pool(runtime._pool._actor_class)
     try:
         with pytest.warns(HostWarning, match=r"host 10\.0\.0\.9 is left out for 60 s: placing"):
