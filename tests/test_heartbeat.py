@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ class Answers:
     def get(self, question: str, timeout: float) -> int:
         if self.state[question] == "dead":
             raise ray.exceptions.RayActorError
+        if self.state[question] == "lost sight of":
+            raise ray.exceptions.ActorUnavailableError("no way there", b"0" * 16)
         return 1
 
 
@@ -89,6 +92,31 @@ def test_another_actor_is_asked_when_one_has_died(heartbeat: Heartbeat, answers:
     beaten(heartbeat, 20)
     # Nobody is left to ask: whether the host is up is for Ray to say.
     assert not heartbeat.silent("a")
+
+
+def test_an_actor_that_ray_lost_sight_of_has_not_answered_either(
+    heartbeat: Heartbeat, answers: Answers
+) -> None:
+    heartbeat.watch("a", [answers.actor("a0")])
+    beaten(heartbeat, 1)
+    answers.state["a0"] = "lost sight of"
+    beaten(heartbeat, SILENT_BEATS)
+    assert heartbeat.silent("a")
+
+
+def test_a_silence_is_remembered_when_it_is_over(heartbeat: Heartbeat, answers: Answers) -> None:
+    began_s = time.monotonic()
+    heartbeat.watch("a", [answers.actor("a0")])
+    beaten(heartbeat, 2)
+    assert not heartbeat.silent_since("a", began_s)
+    answers.state["a0"] = "silent"
+    beaten(heartbeat, SILENT_BEATS)
+    answers.state["a0"] = "well"
+    beaten(heartbeat, 1)
+    assert not heartbeat.silent("a")
+    assert heartbeat.silent_since("a", began_s)
+    assert not heartbeat.silent_since("a", time.monotonic())
+    assert not heartbeat.silent_since("elsewhere", began_s)
 
 
 def test_of_a_host_that_is_not_watched_nothing_is_known(heartbeat: Heartbeat) -> None:

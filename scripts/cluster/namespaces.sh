@@ -86,6 +86,9 @@ end_all_on() { # HOST
 down() {
   for host in $(host_numbers); do
     end_all_on "$host"
+    # The kernel takes a namespace's links away when the last process in it has ended, which may
+    # be later; a set of the same name could not be made until then.
+    ip link del "${net}v$host" 2>/dev/null || true
     ip netns del "$net$host" || true
   done
   ip link del "${net}br" 2>/dev/null || true
