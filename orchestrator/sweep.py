@@ -54,6 +54,7 @@ class Point:
     state: Literal["run", "reused", "infeasible", "failed"]
     summary: dict[str, Any] | None = None
     reason: str | None = None
+    error: EnvironmentFailure | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,8 @@ def sweep(
     fails is left out, and the next call tries it again.
 
     Raises what :func:`variants` raises; ClusterLost and ResultsFull; and EnvironmentFailure
-    after FAILURES_MAX failures in a row for the same reason. Finished runs are kept, and the
-    same call goes on where it stopped.
+    after FAILURES_MAX failures in a row for the same reason, or where nothing but failed.
+    Finished runs are kept, and the same call goes on where it stopped.
     """
     grid = variants(source, axes)
     done = _valid_runs(runner)
@@ -224,6 +225,9 @@ def sweep(
         if told is not None:
             told(number, len(grid), point)
         _end_on_failures(points)
+    errors = [point.error for point in points if point.error is not None]
+    if errors and all(point.summary is None for point in points):
+        raise errors[-1]
     listed = {path: list(values) for path, values in axes.items()}
     return SweepResult(tuple(points), runner.store.results, listed)
 
@@ -252,7 +256,7 @@ def _run(variant: Variant, runner: Runner, lost: Callable[[str], None] | None) -
     except (ClusterLost, ResultsFull):
         raise
     except EnvironmentFailure as error:
-        return Point(variant.values, FAILED, reason=str(error))
+        return Point(variant.values, FAILED, reason=str(error), error=error)
 
 
 def _end_on_failures(points: Sequence[Point]) -> None:

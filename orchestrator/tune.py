@@ -26,6 +26,7 @@ from orchestrator.runtimes._parts import Parts
 from orchestrator.store.parquet import Store
 from orchestrator.store.place import room_needed
 from orchestrator.store.tables import TRIAL_STATES
+from orchestrator.store.text import plain_name
 from orchestrator.stored import reports_folder
 from orchestrator.study import view as views
 from orchestrator.study.driver import Driver, Listener
@@ -257,5 +258,7 @@ def write_report(view: StudyView, results: str) -> tuple[Path, list[Path]]:
     from orchestrator.report.figures import study_figures
 
     figures = study_figures(view)
-    folder = reports_folder(results.removeprefix("file://")) / view.study
+    # The name may come from results that somebody else has made.
+    name = plain_name(view.study, "study")
+    folder = reports_folder(results.removeprefix("file://")) / name
     return page.write(folder, page.study_page(view, figures), figures)

@@ -283,6 +283,9 @@ def test_a_sweep_in_which_all_fails_in_the_same_way_ends(tmp_path: Path) -> None
         pytest.raises(EnvironmentFailure, match="3 runs in a row failed: port 3 is taken"),
     ):
         sweep(SOURCE, {"system.replicas": [1, 2, 3, 4]}, runner)
+    with Breaking(tmp_path, same) as runner, pytest.raises(EnvironmentFailure) as told:
+        sweep(SOURCE, {"system.replicas": [1, 3]}, runner)
+    assert told.value is same[3]
     gone = {1: ClusterLost("no head"), 3: ResultsFull("no room")}
     for replicas, error in gone.items():
         with Breaking(tmp_path, gone) as runner, pytest.raises(type(error)):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import struct
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_views import hostile_view
+from made_views import hostile_view, study_view
 from small_runs import YAML
 
 from orchestrator import cli
+from orchestrator.errors import ConfigError
 from orchestrator.report.figures import run_figures, study_figures
 from orchestrator.report.page import run_page, study_page
+from orchestrator.store.query import query, relation
+from orchestrator.tune import write_report
 
 # --- YAML -------------------------------------------------------------------------------
 
@@ -57,6 +62,52 @@ def test_yaml_executes_nothing(
         "good.yaml",
         "scenario.yaml",
     ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${{oc.env:{name}}}",
+        "x-${{oc.env:{name},none}}",
+        "${{oc.decode:${{oc.env:{name}}}}}",
+        "${{${{experiment}}:{name}}}",
+        "${{ oc.env : {name} }}",
+    ],
+)
+def test_a_configuration_does_not_read_the_environment(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHBENCH_TEST", "open sesame")
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    text = value.format(name="ARCHBENCH_TEST")
+    good.write_text(YAML, encoding="utf-8")
+    bad.write_text(YAML.replace("small", json.dumps(text), 1), encoding="utf-8")
+    assert text in bad.read_text(encoding="utf-8")
+    for arguments in (["show", str(bad)], ["show", str(good), f"experiment={text}"]):
+        assert cli.main([*arguments, "--json"]) == 2
+        said = capsys.readouterr().out
+        assert "open sesame" not in said
+        assert json.loads(said)["error"]["path"] == "experiment"
+
+
+def test_numbers_without_end_and_aliases_without_end_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(YAML, encoding="utf-8")
+    bad.write_text(f"{YAML}seed: {'9' * 5000}\n", encoding="utf-8")
+    laughs = tmp_path / "laughs.yaml"
+    lines = ["a0: &a0 [lol, lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    laughs.write_text("\n".join(lines), encoding="utf-8")
+    for arguments in (
+        ["show", str(bad)],
+        ["show", str(good), f"seed={'9' * 5000}"],
+        ["show", str(laughs)],
+        ["fuzz", "raft", "--scenario", str(laughs)],
+    ):
+        assert cli.main([*arguments, "--json"]) == 2, arguments
+        assert "error" in json.loads(capsys.readouterr().out)
 
 
 # --- SQL --------------------------------------------------------------------------------
@@ -190,3 +241,24 @@ def test_a_name_that_is_a_path_or_a_tag_is_refused(name: str, tmp_path: Path) ->
     arguments = ["run", str(config), "--results", str(tmp_path / "results"), "--json"]
     assert cli.main(arguments) == 2
     assert list(tmp_path.iterdir()) == [config]
+
+
+def test_what_a_query_spills_is_for_its_user_alone_and_is_removed(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with relation(results) as connection:
+        (spill,) = tmp_path.iterdir()
+        assert stat.S_IMODE(spill.stat().st_mode) == 0o700
+        setting = connection.execute("SELECT current_setting('temp_directory')").fetchone()
+        assert setting == (str(spill),)
+    del connection
+    query(results, "SELECT 1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_of_foreign_results_names_no_other_folder(tmp_path: Path) -> None:
+    view = replace(study_view(), study="../../elsewhere")
+    with pytest.raises(ConfigError, match="cannot name results"):
+        write_report(view, str(tmp_path / "deep" / "results"))
+    assert not list(tmp_path.rglob("*.html"))

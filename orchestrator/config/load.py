@@ -7,12 +7,15 @@ not merged). One that changes the ``name`` of a slot takes away the keys that th
 does not know, so ``system.protocol.name=raft`` works whatever protocol the file has; a key
 that an override itself gives is never taken away but refused where it is unknown.
 
-``${path}`` takes the value from elsewhere in the same configuration, defaults included.
+``${path}`` takes the value from elsewhere in the same configuration, defaults included; nothing
+else is replaced, so no configuration reads the environment of whoever runs it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +147,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     parts_of(path)
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-    except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(
             f"malformed override {text!r}: {problem}", path=path, hint="the value is read as YAML"
@@ -154,37 +157,44 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
-        loaded = OmegaConf.load(path)
-        data = OmegaConf.to_container(loaded)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError("no such file", path=str(path), hint=_similar(path)) from None
-    except yaml.YAMLError as error:
-        raise _bad_yaml(path, error) from None
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8 text", path=str(path)) from None
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(str(error).splitlines()[0], path=str(path)) from None
     except OSError as error:
-        if error.errno is not None:
-            hint = "give a YAML file in it" if path.is_dir() else None
-            message = f"cannot read the file: {error.strerror}"
-            raise InputError(message, path=str(path), hint=hint) from None
-        data = None  # OmegaConf says so of a file that holds one bare number
-    if not isinstance(data, dict) or _is_bare_text(data, path):
-        raise ConfigError("the file holds no mapping of keys to values", path=str(path))
+        hint = "give a YAML file in it" if path.is_dir() else None
+        message = f"cannot read the file: {error.strerror}"
+        raise InputError(message, path=str(path), hint=hint) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, place: str) -> dict[Any, Any]:
+    """A mapping written as YAML, without tags, and with few aliases.
+
+    ``place`` says in errors where the text is from. Raises ConfigError.
+    """
+    try:
+        data = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    except yaml.YAMLError as error:
+        raise _bad_yaml(place, error) from None
+    except (OmegaConfBaseException, RecursionError, ValueError) as error:
+        raise ConfigError(str(error).splitlines()[0], path=place) from None
+    except OSError:
+        data = None  # OmegaConf says so of a text that is one bare number
+    if not isinstance(data, dict) or _is_bare_text(data, text):
+        raise ConfigError("the file holds no mapping of keys to values", path=place)
     return data
 
 
-def _is_bare_text(data: dict[Any, Any], path: Path) -> bool:
-    """Whether the file is one plain text, which OmegaConf takes for a key without a value."""
-    if list(data.values()) != [None]:
-        return False
-    return isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), str)
+def _is_bare_text(data: dict[Any, Any], text: str) -> bool:
+    """Whether the YAML is one plain text, which OmegaConf takes for a key without a value."""
+    return list(data.values()) == [None] and isinstance(yaml.safe_load(text), str)
 
 
-def _bad_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
+def _bad_yaml(place: str, error: yaml.YAMLError) -> ConfigError:
     mark = getattr(error, "problem_mark", None)
-    place = str(path) if mark is None else f"{path}:{mark.line + 1}"
+    place = place if mark is None else f"{place}:{mark.line + 1}"
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     context = getattr(error, "context", None)
     return ConfigError(f"bad YAML: {problem}", path=place, hint=context)
@@ -202,6 +212,34 @@ def _waits(data: Any) -> bool:
     return False
 
 
+def _refuse_calls(data: Any, place: str) -> None:
+    """OmegaConf's resolvers read the environment of whoever runs a config, and would store it."""
+    match data:
+        case str() if _calls(data):
+            raise ConfigError(
+                f"{data!r} calls a function",
+                path=place or None,
+                hint="${path} stands for the value at another path; nothing else is replaced",
+            )
+        case dict():
+            for key, each in data.items():
+                _refuse_calls(key, place)
+                _refuse_calls(each, f"{place}.{key}" if place else str(key))
+        case list() | tuple():
+            for index, each in enumerate(data):
+                _refuse_calls(each, f"{place}[{index}]")
+
+
+def _calls(text: str) -> bool:
+    """Whether a colon stands within ``${...}``, be it within another one."""
+    depth = 0
+    for mark in re.findall(r"\$\{|[:}]", text):
+        if mark == ":" and depth:
+            return True
+        depth = depth + 1 if mark == "${" else max(0, depth - (mark == "}"))
+    return False
+
+
 def _similar(path: Path) -> str | None:
     folder = path.parent
     names = sorted(each.name for each in folder.glob("*.y*ml")) if folder.is_dir() else []
@@ -211,6 +249,7 @@ def _similar(path: Path) -> str | None:
 def _interpolated(data: Any) -> Any:
     if not _waits(data):
         return data
+    _refuse_calls(data, "")
     try:
         container = OmegaConf.create(data)
         return OmegaConf.to_container(container, resolve=True, throw_on_missing=True)

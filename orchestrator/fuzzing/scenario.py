@@ -134,7 +134,11 @@ def load(path: str | os.PathLike[str]) -> Scenario:
     name = os.fspath(path)
     try:
         with open(name, encoding="utf-8") as file:
-            plain = yaml.safe_load(file)
+            text = file.read()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            # A few of them can stand for more than any memory holds.
+            raise DataError("aliases are not allowed in a scenario", path=name)
+        plain = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"cannot read the scenario: {error.strerror}", path=name) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

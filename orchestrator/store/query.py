@@ -11,7 +11,9 @@ import datetime
 import decimal
 import os
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -84,8 +86,10 @@ def _named_in(sql: str) -> list[str]:
 
 
 def _connect(store: Store, needed: Iterable[str], *, deep: bool) -> duckdb.DuckDBPyConnection:
-    spill = os.path.join(tempfile.gettempdir(), f"archbench-query-{os.getpid()}")
+    # What does not fit into memory is for this user's eyes only, and goes with the connection.
+    spill = tempfile.mkdtemp(prefix="archbench-query-")
     connection = duckdb.connect(config={"temp_directory": spill})
+    weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
     for name, table in TABLES.items():
         rows = store.dataset(name, deep=deep) if name in needed else table.view.empty_table()
         connection.register(name, rows)

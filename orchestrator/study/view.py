@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import optuna
-import yaml  # type: ignore[import-untyped]
 from optuna.trial import TrialState
 
-from orchestrator.config.load import ConfigSource
+from orchestrator.config.load import ConfigSource, parse_yaml
 from orchestrator.config.render import render_yaml
 from orchestrator.config.schema import CATEGORICAL, Config
 from orchestrator.config.search import Axis, axes
@@ -128,7 +127,8 @@ def _searched_config(store: Store, found: Sequence[Outcome]) -> Config:
     for outcome in sorted(found, key=lambda each: not each["is_default"]):
         run = store.run(outcome["run_id"]) if outcome["run_id"] is not None else None
         if run is not None:
-            return ConfigSource(yaml.safe_load(run["config_yaml"])).build()
+            text, place = run["config_yaml"], f"config of {run['run_id']}"
+            return ConfigSource(parse_yaml(text, place)).build()
     raise InputError("no trial of this study ever ran", path=str(found[0]["study"]))
 
 
