@@ -18,11 +18,17 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from study_toys import TINY, MadeUp, check_whole, make_up, module, runner, source
 
-from orchestrator.errors import ConfigError, EnvironmentFailure, RunInterrupted
+from orchestrator.errors import (
+    ConfigError,
+    EnvironmentFailure,
+    PartLost,
+    ResultsFull,
+    RunInterrupted,
+)
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.study import view as views
-from orchestrator.study.driver import FAILURES_MAX, Driver
+from orchestrator.study.driver import ABANDONED_S, FAILURES_MAX, Driver
 from orchestrator.tune import TuneResult, prepare, tune
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,6 +268,42 @@ def test_slots_run_side_by_side(tmp_path: Path, made_up: pytest.MonkeyPatch) -> 
     done = tune(source("tune.trials=9"), results=tmp_path)
     assert not together.broken
     check_whole(tmp_path, done.view.study, 9)
+
+
+def test_no_slot_goes_on_measuring_when_a_study_ends(
+    tmp_path: Path, made_up: pytest.MonkeyPatch
+) -> None:
+    together, abandoned, count = threading.Barrier(2), threading.Event(), itertools.count()
+
+    class Slow(MadeUp):
+        def run(self, config: Any, *, seed: int | None = None) -> RunResult:
+            first = next(count) == 0
+            together.wait(60)
+            if first:
+                raise ResultsFull("no room is left")
+            assert abandoned.wait(60)
+            raise PartLost("its actors are gone")
+
+        def abandon(self) -> None:
+            super().abandon()
+            abandoned.set()
+
+    made_up.setattr(module, "Runner", Slow)
+    slots = module._Slots
+
+    class Two(slots):  # type: ignore[misc,valid-type]
+        def __enter__(self) -> Any:
+            super().__enter__()
+            self.runners += [module.Runner(tmp_path)]
+            return self
+
+    made_up.setattr(module, "_Slots", Two)
+    began_s = time.monotonic()
+    with pytest.raises(ResultsFull):
+        tune(source(), results=tmp_path)
+    assert time.monotonic() - began_s < ABANDONED_S
+    assert next(count) == 2  # what was abandoned is not made again
+    assert not [each for each in threading.enumerate() if "ThreadPool" in each.name]
 
 
 def test_a_driver_that_hung_does_not_settle_what_another_took_over(
