@@ -27,15 +27,27 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, data
 settings.load_profile("deterministic")
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[RayRuntime]:
-    """One warm pool for all runs of a module."""
+@pytest.fixture(scope="session")
+def joined() -> Iterator[None]:
+    """One embedded Ray for all tests of this process that use it, since it takes seconds to start.
+
+    Actors find the machines that tests make.
+    """
     from orchestrator.runtimes import ray_cluster
 
     with pytest.MonkeyPatch.context() as patched:
-        # The actors find the machines that tests make.
         path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         patched.setenv("PYTHONPATH", path)
-        made = ray_cluster.RayRuntime()
-        yield made
-        made.close()
+        ray_cluster.connect(None)
+    yield
+    ray_cluster.disconnect()
+
+
+@pytest.fixture(scope="module")
+def runtime(joined: None) -> Iterator[RayRuntime]:
+    """One warm pool for all runs of a module."""
+    from orchestrator.runtimes import ray_cluster
+
+    made = ray_cluster.RayRuntime()
+    yield made
+    made.close()
