@@ -182,7 +182,7 @@ class Connection(CommandParser, asyncio.Protocol):
                 if self.ending:
                     return
         if not took or reader.has_data() or self._begun_bytes:
-            self.unfinished(took, len(data))
+            self.unfinished(took, data)
 
     # --- answers --------------------------------------------------------------------------
 
