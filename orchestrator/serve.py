@@ -62,7 +62,7 @@ def serving(
     try:
         runtime = ray_cluster.RayRuntime(address)
         with runtime.deployed(
-            parts, clients=False, first_port=port or 0, password=password
+            parts, clients=False, first_port=port or 0, plain_clients=True, password=password
         ) as deployment:
             deployment.start()
             yield tuple(Address(*place) for place in deployment.client_addresses)

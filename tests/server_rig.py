@@ -22,6 +22,7 @@ class Transport:
         self.data = b""
         self.closed = False
         self.reading = True
+        self.buffered_bytes = 0
         self._address = address
 
     def get_extra_info(self, name: str) -> tuple[str, int]:
@@ -40,6 +41,9 @@ class Transport:
 
     abort = close
 
+    def get_write_buffer_size(self) -> int:
+        return self.buffered_bytes
+
     def pause_reading(self) -> None:
         self.reading = False
 
@@ -52,8 +56,8 @@ class Node:
 
     node = 1
 
-    def __init__(self, password: str | None = None) -> None:
-        self.credentials = Credentials(SECRET, password)
+    def __init__(self, password: str | None = None, *, plain_clients: bool = True) -> None:
+        self.credentials = Credentials(SECRET, password, plain_clients)
         self.watch = Watch()
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []

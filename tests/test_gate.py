@@ -36,10 +36,13 @@ WAYS_IN = [
 
 
 def talk(
-    *commands: bytes, password: str | None = None, address: tuple[str, int] = HERE
+    *commands: bytes,
+    password: str | None = None,
+    address: tuple[str, int] = HERE,
+    plain_clients: bool = True,
 ) -> tuple[bytes, bool, Node]:
     """(what was answered, whether the connection was closed, the node)."""
-    node = Node(password)
+    node = Node(password, plain_clients=plain_clients)
     connection, transport = connect(node, address)
     for each in commands:
         connection.data_received(each)
@@ -110,6 +113,17 @@ def test_a_node_without_a_password_serves_plain_clients_of_its_machine_only() ->
     assert said.count(b"-NOAUTH Authentication required. ") == len(asked) + 1
     assert b"set ARCHBENCH_PASSWORD" in said
     assert not closed
+
+
+@pytest.mark.parametrize("password", [None, PASSWORD])
+@pytest.mark.parametrize("words", [*PLAIN, *WAYS_IN], ids=repr)
+def test_a_node_of_a_run_serves_no_plain_clients(words: list[bytes], password: str | None) -> None:
+    asked = [command(*words), command(b"SET", b"k", b"v"), b"SET k w\r\n"]
+    for address in (HERE, ELSEWHERE):
+        said, closed, node = talk(*asked, password=password, address=address, plain_clients=False)
+        assert said.count(b"serves the clients of its run only") == len(asked)
+        assert said.count(b"-NOAUTH ") == len(asked)
+        assert (closed, node.values, node.opened) == (False, {}, 0)
 
 
 def test_a_stranger_may_not_send_much() -> None:

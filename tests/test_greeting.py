@@ -195,12 +195,12 @@ def test_a_real_server_is_given_the_password_of_the_run() -> None:
 
 @asynccontextmanager
 async def node_process(
-    folder: Path
+    folder: Path, known: Credentials = KNOWN
 ) -> AsyncIterator[tuple[NodeProcess, tuple[str, int]]]:
     """One unreplicated node that listens and serves."""
     made = plan(load_mapping({"system": {"protocol": {"name": "unreplicated"}, "replicas": 1}}))
     loop = asyncio.get_running_loop()
-    node = NodeProcess(NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, KNOWN), loop)
+    node = NodeProcess(NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, known), loop)
     ports = await node.listen()
     node.connect([("127.0.0.1", ports["peer_port"])])
     node.start(time.monotonic_ns())
@@ -248,7 +248,8 @@ def test_who_says_nothing_is_cut_and_a_pause_of_the_node_is_not_held_against_oth
 
     async def scenario() -> tuple[bool, bool, bytes]:
         loop = asyncio.get_running_loop()
-        async with node_process(tmp_path) as (_, address):
+        serving = Credentials(KNOWN.secret, plain_clients=True)
+        async with node_process(tmp_path, serving) as (_, address):
             half, whole = Load(), Load()
             for each in (half, whole):
                 await loop.create_connection(lambda each=each: each, *address)  # type: ignore[misc]
