@@ -72,7 +72,7 @@ class NodeProcess:
         parts, node = spec.parts, spec.node
         store = parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
-        self.watch = Watch()
+        self.watch, self.peer_watch = Watch(), Watch()
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
         cache = make_cache(store)
@@ -102,8 +102,7 @@ class NodeProcess:
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
-        self._awake = False
-        self.flushing = False
+        self._awake = self.flushing = False
         # Peers and clients that are up already talk to a node that has not recovered yet: what
         # they say waits, else it would be answered, and logged, over what the log still holds.
         self._started = False
@@ -130,6 +129,7 @@ class NodeProcess:
         )
         self._servers = (clients, peers)
         self.watch.start(self._loop)
+        self.peer_watch.start(self._loop)
         return {
             "client_port": clients.sockets[0].getsockname()[1],
             "peer_port": peers.sockets[0].getsockname()[1],
@@ -191,6 +191,7 @@ class NodeProcess:
         for peer in self._peers.values():
             peer.close()
         self.watch.close()
+        self.peer_watch.close()
         if self._log is not None:
             self._log.close()
         self._journal.close()
