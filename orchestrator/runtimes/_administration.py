@@ -266,6 +266,21 @@ def _row(name: bytes) -> Value:
     return [name, command.arity, [Simple(command.flag)], *keys, [], [], [], []]
 
 
+def node_info(role: str, protocol: str, replicas: int, node: int) -> bytes:
+    """The text of INFO."""
+    lines = [
+        "# Server",
+        f"redis_version:{VERSION}",
+        "server_name:archbench",
+        "# Replication",
+        f"role:{role}",
+        f"protocol:{protocol}",
+        f"replicas:{replicas}",
+        f"node:{node}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n"
+
+
 def _info(caller: Caller, words: list[bytes]) -> Value:
     return caller.info()
 
