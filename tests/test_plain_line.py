@@ -12,7 +12,7 @@ import pytest
 from server_rig import ELSEWHERE, PATIENCE, Node, Transport, command, connect
 
 from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE, Op, Redirect, Reply
-from orchestrator.runtimes import _overdue, _plain_line, _wire
+from orchestrator.runtimes import _overdue, _plain_line, _server, _wire
 from orchestrator.runtimes._plain_line import OUTSTANDING_MAX, PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, Said
 from orchestrator.runtimes._server import Connection
@@ -67,7 +67,7 @@ def test_who_asks_for_much_at_a_time_is_read_from_again_when_all_is_answered() -
 
 
 def test_so_is_who_sends_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plain_line, "ASKED_MAX_BYTES", 10_000)
+    monkeypatch.setattr(_server, "ASKED_MAX_BYTES", 10_000)
     node = Node()
     connection, transport = connect(node)
     large = command(b"SET", b"k", bytes(3000))
@@ -168,6 +168,16 @@ def test_clients_of_the_run_are_not_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     node.serve()
     assert not transport.closed
     assert len(transport.data) > 30_000
+
+
+def test_a_connection_keeps_the_fast_form_of_objects() -> None:
+    """Python keeps the values of up to 30 attributes in the object itself."""
+    node = Node()
+    connection, _ = connect(node, own=True)
+    connection.data_received(GET[:9])
+    sweep(node, 3)
+    connection.pause_writing()
+    assert 20 < len(vars(connection)) <= 30
 
 
 # --- how long ---------------------------------------------------------------------------

@@ -66,7 +66,6 @@ class CommandParser(Watched):
         self._command_max_bytes = self._words_max_bytes = GREETING_MAX_BYTES
         self._line = b""
         self._held = b""
-        self._cut = False
 
     @abstractmethod
     def commands(self, data: bytes) -> None:
@@ -92,7 +91,6 @@ class CommandParser(Watched):
             # Whether an array is long shows when the rest of its count is here.
             self._held = half.group()
             data = data[: -len(self._held)]
-        self._cut = not whole
         self.kept = not whole or bool(self._line)
         if long_array(data) or PUSH in data:
             self._carefully(data)
@@ -128,7 +126,7 @@ class CommandParser(Watched):
         """Carry out commands given as lines; returns what follows them."""
         reader = self.reader
         if not self._line:
-            if data[0] == _STRING or self._cut or reader.has_data():
+            if data[0] == _STRING or self.kept or reader.has_data():
                 return data
             # A reader within an array takes this for its next element.
             reader.feed(_NO_COMMAND)

@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections import deque
 from typing import Final, Protocol
 
+from orchestrator.core.machine import Op
 from orchestrator.runtimes._administration import RESP2
 from orchestrator.runtimes._parser import WORDS_MAX_BYTES, CommandParser
 from orchestrator.runtimes._plain_slot import (
@@ -48,9 +49,11 @@ class LineService(SlotService, Protocol):
 class PlainLine(CommandParser):
     """The way back of a connection, whose heir takes up the commands."""
 
+    _service: LineService
+
     def __init__(self, service: LineService) -> None:
         super().__init__()
-        self._line_service = service
+        self._service = service
         # Whether the client has proven that it is of this run.
         self._own = False
         self._transport: asyncio.Transport | None = None
@@ -59,10 +62,10 @@ class PlainLine(CommandParser):
         self.protocol = RESP2
         self.queued_bytes = 0
         self.swept = 0
+        self.blocked = False
         # What has come since all was answered, and whether that is too much to read on.
         self._asked_bytes = 0
         self._full = False
-        self._dirty = False
 
     @property
     def begun(self) -> bool:
@@ -73,14 +76,13 @@ class PlainLine(CommandParser):
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""
-        self._out.append(data)
-        if not self._dirty:
-            self._dirty = True
-            self._line_service.flush_later(self)
+        out = self._out
+        if not out:
+            self._service.flush_later(self)
+        out.append(data)
 
     def flush(self) -> None:
         """Write out what is queued."""
-        self._dirty = False
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         if self._transport is not None:
@@ -88,6 +90,7 @@ class PlainLine(CommandParser):
                 self._transport.write(data)
                 if self.queued_bytes:
                     self.queued_bytes = max(0, self.queued_bytes - len(data))
+                if self.blocked:
                     self._bound_queue()
             if self.ending and not self._slots:
                 self._transport.close()
@@ -133,25 +136,17 @@ class PlainLine(CommandParser):
         else:
             transport.resume_reading()
 
-    def _asked(self, size_bytes: int) -> None:
-        """So much has come, and not all is answered."""
-        self._asked_bytes += size_bytes
-        if len(self._slots) > OUTSTANDING_MAX or self._asked_bytes > ASKED_MAX_BYTES:
-            self._full = True
-            self._read_or_not()
-
-    def _all_answered(self) -> None:
-        self._asked_bytes = 0
-        if self._full:
-            self._full = False
-            self._read_or_not()
+    def _read_no_more(self) -> None:
+        """Too much is under way."""
+        self._full = True
+        self._read_or_not()
 
     # --- answers in order -----------------------------------------------------------------
 
     def operate(self, kind: int, key: bytes, value: bytes | None) -> None:
         """A plain client's operation, for the machine."""
         size = len(key) + (0 if value is None else len(value))
-        service = self._line_service
+        service = self._service
         if size > WORDS_MAX_BYTES and (len(key) > WORDS_MAX_BYTES or size > ENTRY_MAX_BYTES):
             self.say(TOO_LARGE)
         elif service.overdue.full:
@@ -160,7 +155,13 @@ class PlainLine(CommandParser):
             idle = service.idle_slots
             slot = idle.pop() if idle else PlainSlot(service)
             self._slots.append(slot)
-            slot.submit(self, kind, key, value, size)
+            slot.connection = self
+            slot.since = self.swept
+            slot.sequence = sequence = slot.sequence + 1
+            slot.op = op = Op(slot.session, sequence, kind, key, value, size)
+            # What a slot holds may not hold the slot: nobody collects cycles here.
+            service.pending_handles.append((slot,))
+            service.pending_ops.append(op)
 
     def say(self, data: bytes) -> None:
         """An answer that is known already, behind those to what was asked before."""
@@ -178,8 +179,9 @@ class PlainLine(CommandParser):
         while slots and (data := slots[0].data) is not None:
             self.write(data)
             slots.popleft().release()
-        if not slots and self._asked_bytes:
-            self._all_answered()
+        if self._full and not slots:
+            self._full = False
+            self._read_or_not()
         if self.queued_bytes > QUEUED_MAX_BYTES:
             self._bound_queue()
 
@@ -187,7 +189,7 @@ class PlainLine(CommandParser):
         """Say of operations that are too old that their outcome is not known."""
         self.swept += 1
         slots = self._slots
-        while slots and slots[0].since <= self.swept - self._line_service.patience:
+        while slots and slots[0].since <= self.swept - self._service.patience:
             slot = slots.popleft()
             if isinstance(slot, PlainSlot) and slot.data is None:
                 self.write(slot.expire())

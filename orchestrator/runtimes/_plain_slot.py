@@ -49,8 +49,6 @@ class Line(Protocol):
     protocol: int
     queued_bytes: int
     """Of answers that the transport has not got yet."""
-    swept: int
-    """How many sweeps have come by."""
 
     @abstractmethod
     def fill(self) -> None:
@@ -65,7 +63,6 @@ class _Nowhere:
 
     protocol = RESP2
     queued_bytes = 0
-    swept = 0
     link = _AtOnce()
 
     def fill(self) -> None:
@@ -92,19 +89,21 @@ class PlainSlot:
     """Place of one plain operation's answer in the order of its connection.
 
     It comes with a session, which is one operation's until that is answered. Slots are used
-    again, unless the outcome of their last operation is in doubt. ``since``: the sweep before
-    its operation came. ``expired``: nobody waits for the answer any more.
+    again, unless the outcome of their last operation is in doubt. ``op``: the operation, as long
+    as it is out and waited for. ``since``: the sweep before it came. ``expired``: nobody waits
+    for the answer any more.
     """
 
     __slots__ = (
         "_in_doubt",
-        "_op",
-        "_sequence",
+        "_late",
         "_service",
-        "_session",
         "connection",
         "data",
         "expired",
+        "op",
+        "sequence",
+        "session",
         "since",
     )
 
@@ -116,43 +115,33 @@ class PlainSlot:
         self.expired = False
         self.connection = _NOWHERE
         self._service = service
-        self._session = service.new_session()
-        self._sequence = 0
-        # The operation, as long as it is out.
-        self._op: Op | None = None
+        self.session = service.new_session()
+        self.sequence = 0
+        self.op: Op | None = None
+        # One that is still out when nobody waits for it any more.
+        self._late: Op | None = None
         self._in_doubt = False
-
-    def submit(self, line: Line, kind: int, key: bytes, value: bytes | None, size: int) -> None:
-        """Make the operation."""
-        service = self._service
-        self.connection = line
-        self.since = line.swept
-        self._sequence = sequence = self._sequence + 1
-        self._op = op = Op(self._session, sequence, kind, key, value, size)
-        # Nothing that the slot holds may hold the slot: nobody collects cycles here.
-        service.pending_handles.append((self,))
-        service.pending_ops.append(op)
 
     def answer(self, handle: Any, reply: Reply) -> None:
         """Fill the slot."""
-        op, outcome = self._op, reply.outcome
-        if self.expired or op is None:
+        op, outcome = self.op, reply.outcome
+        if op is None:
             self._let_go(outcome)
             return
-        self._op = None
+        self.op = None
+        line = self.connection
         if outcome == OK:
             if op.kind == WRITE:
                 data = DONE
             elif reply.value is None:
-                data = encode(None, self.connection.protocol)
+                data = encode(None, line.protocol)
             else:
                 data = _wire.encode_bulk(reply.value)
+                line.queued_bytes += len(data)
         else:
             self._in_doubt = outcome != FAIL
             data = _NOT_DONE if outcome == FAIL else _IN_DOUBT
         self.data = data
-        line = self.connection
-        line.queued_bytes += len(data)
         line.fill()
 
     def redirect(self, handle: Any, redirect: Redirect) -> None:
@@ -161,21 +150,21 @@ class PlainSlot:
 
     def unheard(self, handle: Any) -> None:
         """The answer was lost on its way: nothing else will come."""
-        if self.expired:
-            self._let_go(UNKNOWN)
-        self._op = None
+        self._let_go(UNKNOWN)
+        self.op = None
 
     def expire(self) -> bytes:
         """Nobody waits any more for an answer that is not here; returns what to say instead."""
         self.expired = True
         self.connection = _NOWHERE
-        if self._op is not None:
-            self._service.overdue.add(self._op.size)
+        self._late, self.op = self.op, None
+        if self._late is not None:
+            self._service.overdue.add(self._late.size)
         return _IN_DOUBT
 
     def _let_go(self, outcome: int) -> None:
         """An answer that nobody waits for: where it says what happened, the session is free."""
-        op, self._op = self._op, None
+        op, self._late = self._late, None
         if op is not None:
             self._service.overdue.settle(op.size)
             if outcome in (OK, FAIL):

@@ -32,7 +32,12 @@ from orchestrator.runtimes._parser import (
     long_array,
     nobody_asks,
 )
-from orchestrator.runtimes._plain_line import LineService, PlainLine
+from orchestrator.runtimes._plain_line import (
+    ASKED_MAX_BYTES,
+    OUTSTANDING_MAX,
+    LineService,
+    PlainLine,
+)
 from orchestrator.runtimes._plain_slot import DONE
 from orchestrator.runtimes._watch import Watch
 
@@ -63,13 +68,15 @@ class Service(LineService, Protocol):
 
 
 class Connection(PlainLine, asyncio.Protocol):
-    """One client's connection."""
+    """One client's connection. It has no more than 30 attributes: objects with more of them are
+    slower.
+    """
 
+    _service: Service
     _numbers = itertools.count(1)
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        self._service = service
         # What it has sent before it has proven itself.
         self._stranger_bytes = 0
         self.link: Link | None = None
@@ -121,6 +128,8 @@ class Connection(PlainLine, asyncio.Protocol):
         try:
             if not self.proven:
                 self._strange(len(data))
+            if not self._slots:
+                self._asked_bytes = 0
             # What nearly all that arrives is like needs no closer look.
             if (
                 self.kept
@@ -140,7 +149,9 @@ class Connection(PlainLine, asyncio.Protocol):
         if service.pending_ops:
             service.wake()
         if self._slots:
-            self._asked(len(data))
+            self._asked_bytes += len(data)
+            if len(self._slots) > OUTSTANDING_MAX or self._asked_bytes > ASKED_MAX_BYTES:
+                self._read_no_more()
 
     def _strange(self, size_bytes: int) -> None:
         """So much has come of who has proven nothing yet."""
