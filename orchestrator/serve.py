@@ -61,7 +61,7 @@ def serving(
     runtime = ray_cluster.RayRuntime(address)
     try:
         with runtime.deployed(
-            parts, clients=False, first_port=port or 0, password=password
+            parts, clients=False, first_port=port or 0, plain_clients=True, password=password
         ) as deployment:
             deployment.start()
             yield tuple(Address(*place) for place in deployment.client_addresses)

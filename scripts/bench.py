@@ -132,7 +132,8 @@ def data_path(report: Report) -> None:
     runtime.reserve(3, 1)
     ours, real, piped = [], [], []
     try:
-        with runtime.deployed(parts, clients=False) as deployment, _real_redis(2) as redis_port:
+        serving = runtime.deployed(parts, clients=False, plain_clients=True)
+        with serving as deployment, _real_redis(2) as redis_port:
             deployment.start()
             port = deployment.client_addresses[0][1]
             for _ in range(ROUNDS):

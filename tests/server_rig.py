@@ -7,11 +7,14 @@ from typing import Any
 from orchestrator.core.machine import OK, WRITE, Op, Redirect, Reply
 from orchestrator.runtimes import _server, _wire
 from orchestrator.runtimes._handshake import Credentials, client_proof
+from orchestrator.runtimes._overdue import Overdue
+from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot
 from orchestrator.runtimes._watch import Watch
 
 SECRET = bytes(range(32))
 NONCE = b"n" * 16
+PATIENCE = 3
 HERE, ELSEWHERE = ("127.0.0.1", 7000), ("192.0.2.7", 7000)
 
 
@@ -22,6 +25,7 @@ class Transport:
         self.data = b""
         self.closed = False
         self.reading = True
+        self.buffered_bytes = 0
         self._address = address
 
     def get_extra_info(self, name: str) -> tuple[str, int]:
@@ -40,6 +44,9 @@ class Transport:
 
     abort = close
 
+    def get_write_buffer_size(self) -> int:
+        return self.buffered_bytes
+
     def pause_reading(self) -> None:
         self.reading = False
 
@@ -52,21 +59,23 @@ class Node:
 
     node = 1
 
-    def __init__(self, password: str | None = None) -> None:
-        self.credentials = Credentials(SECRET, password)
+    def __init__(self, password: str | None = None, *, plain_clients: bool = True) -> None:
+        self.credentials = Credentials(SECRET, password, plain_clients)
         self.watch = Watch()
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
         self.values: dict[bytes, bytes] = {}
         self.idle_slots: list[PlainSlot] = []
+        self.overdue = Overdue()
+        self.patience = PATIENCE
         self.opened = 0
         self.proxied: list[Redirect] = []
-        self._dirty: list[_server.Connection] = []
+        self._dirty: list[PlainLine] = []
 
     def wake(self) -> None:
         pass
 
-    def flush_later(self, connection: _server.Connection) -> None:
+    def flush_later(self, connection: PlainLine) -> None:
         self._dirty.append(connection)
 
     def proxy(self, handle: Any, redirect: Redirect) -> None:

@@ -1,6 +1,7 @@
 """Hostile bytes for the two ports of a node, drawn by a seed: what strangers send, and what a peer
 or a client of the run sends that has gone mad. Nothing in it is a command or a message that a
-node would rightly carry out.
+node would rightly carry out: commands of strangers may be well formed, but strangers have no
+password.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ANSWER_S = 10.0
 FOREIGN_KEY = b"fuzz"
 """What keys begin with that a hostile command names."""
 _GET = command(b"GET", FOREIGN_KEY)
+_SET = command(b"SET", FOREIGN_KEY, b"v")
 _REFUSED_SET = [
     command(b"SET", FOREIGN_KEY, b"v", b"EX", b"1"),
     command(b"SET", FOREIGN_KEY),
@@ -149,12 +151,7 @@ class Fuzzer:
     def _mad_client(self, node: int) -> None:
         """It knows the secret, and sends commands that are none."""
         connection = self._connect(self.clients[node])
-        nonce = self.chance.randbytes(NONCE_BYTES)
-        connection.sendall(command(_wire.HELLO, nonce))
-        node_nonce, _ = greeting(_exactly(connection, 66))
-        proof = client_proof(self.credentials.secret, nonce, node_nonce, node)
-        connection.sendall(command(_wire.PROOF, proof))
-        assert _exactly(connection, 5) == b"+OK\r\n"
+        proof = prove(connection, self.credentials, node, self.chance.randbytes(NONCE_BYTES))
         self.frames += 2
         self.trusted += 1
         whole = _wire.encode_request(Op(1, 1, WRITE, FOREIGN_KEY, b"v", 5))
@@ -179,6 +176,9 @@ class Fuzzer:
             lambda: chance.choice(_BOMBS),
             lambda: chance.choice(_LINES),
             lambda: chance.choice(_REFUSED_SET),
+            lambda: _SET * chance.randint(1, 50),
+            lambda: b"set fuzz v\r\n" * chance.randint(1, 50),
+            lambda: _changed(_SET, chance),
             lambda: _GET * chance.randint(1, 50),
             lambda: _GET[: chance.randrange(1, len(_GET))],
             lambda: _changed(_GET, chance),
@@ -294,6 +294,16 @@ class Fuzzer:
             except OSError:
                 continue
         return count
+
+
+def prove(connection: socket.socket, known: Credentials, node: int, nonce: bytes) -> bytes:
+    """Greet a node as a client of the run does; returns the proof that was given."""
+    connection.sendall(command(_wire.HELLO, nonce))
+    node_nonce, _ = greeting(_exactly(connection, 66))
+    proof = client_proof(known.secret, nonce, node_nonce, node)
+    connection.sendall(command(_wire.PROOF, proof))
+    assert _exactly(connection, 5) == b"+OK\r\n"
+    return proof
 
 
 def _hello(node: int, nonce: bytes, proof: bytes) -> bytes:

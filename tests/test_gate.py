@@ -11,7 +11,12 @@ from orchestrator.core.machine import WRITE, Op
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._gate import FAILURES_MAX, is_loopback
 from orchestrator.runtimes._handshake import client_proof, node_proof
-from orchestrator.runtimes._server import Connection
+from orchestrator.runtimes._parser import PIECE_BYTES
+from orchestrator.runtimes._server import (
+    STRANGER_COMMAND_BYTES,
+    STRANGER_MAX_BYTES,
+    Connection,
+)
 
 PASSWORD = "s3cret ü"
 WORD = PASSWORD.encode()
@@ -36,10 +41,13 @@ WAYS_IN = [
 
 
 def talk(
-    *commands: bytes, password: str | None = None, address: tuple[str, int] = HERE
+    *commands: bytes,
+    password: str | None = None,
+    address: tuple[str, int] = HERE,
+    plain_clients: bool = True,
 ) -> tuple[bytes, bool, Node]:
     """(what was answered, whether the connection was closed, the node)."""
-    node = Node(password)
+    node = Node(password, plain_clients=plain_clients)
     connection, transport = connect(node, address)
     for each in commands:
         connection.data_received(each)
@@ -110,6 +118,46 @@ def test_a_node_without_a_password_serves_plain_clients_of_its_machine_only() ->
     assert said.count(b"-NOAUTH Authentication required. ") == len(asked) + 1
     assert b"set ARCHBENCH_PASSWORD" in said
     assert not closed
+
+
+@pytest.mark.parametrize("password", [None, PASSWORD])
+@pytest.mark.parametrize("words", [*PLAIN, *WAYS_IN], ids=repr)
+def test_a_node_of_a_run_serves_no_plain_clients(words: list[bytes], password: str | None) -> None:
+    asked = [command(*words), command(b"SET", b"k", b"v"), b"SET k w\r\n"]
+    for address in (HERE, ELSEWHERE):
+        said, closed, node = talk(*asked, password=password, address=address, plain_clients=False)
+        assert said.count(b"serves the clients of its run only") == len(asked)
+        assert said.count(b"-NOAUTH ") == len(asked)
+        assert (closed, node.values, node.opened) == (False, {}, 0)
+
+
+@pytest.mark.parametrize("data", [command(b"PING"), b"PING\r\n", b"\n", b"AUTH 'x\\y'\r\n"])
+@pytest.mark.parametrize("step", [1, 300, None])
+def test_a_stranger_may_not_send_much_in_all(data: bytes, step: int | None) -> None:
+    node = Node(PASSWORD)
+    connection, transport = connect(node)
+    sent = data * (2 * STRANGER_MAX_BYTES // len(data))
+    if data.startswith(b"AUTH"):
+        # Wrong passwords end it before.
+        sent = data + b"\n" * 2 * STRANGER_MAX_BYTES
+    size = step or len(sent)
+    fed_bytes = 0
+    while not transport.closed and fed_bytes < len(sent):
+        connection.data_received(sent[fed_bytes : fed_bytes + size])
+        node.flush()
+        fed_bytes += size
+    assert transport.closed
+    assert transport.data.endswith(b"-ERR Protocol error: too much before a password or proof\r\n")
+    commands = transport.data.count(b"\r\n") - 1
+    assert commands <= STRANGER_MAX_BYTES // STRANGER_COMMAND_BYTES
+    if step and not commands:
+        assert STRANGER_MAX_BYTES < fed_bytes <= STRANGER_MAX_BYTES + max(step, PIECE_BYTES)
+
+
+def test_who_has_proven_itself_may_send_more() -> None:
+    asked = [command(b"AUTH", WORD) + command(b"ECHO", b"x" * 900) * 100]
+    said, closed, _ = talk(*asked, password=PASSWORD)
+    assert (said.count(b"$900\r\n"), closed) == (100, False)
 
 
 def test_a_stranger_may_not_send_much() -> None:

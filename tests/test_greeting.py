@@ -18,6 +18,7 @@ from orchestrator.core.machine import OK, WRITE, Op
 from orchestrator.plan import plan
 from orchestrator.runtimes import _watch, _wire
 from orchestrator.runtimes._greeting import (
+    ANSWERS_MAX_BYTES,
     Greeting,
     NodeGreeting,
     ServerGreeting,
@@ -116,6 +117,15 @@ def test_the_connection_is_the_loads_once_both_have_proven_themselves() -> None:
         lambda words: b"-ERR unknown command\r\n",
         lambda words: b"*2\r\n:1\r\n:2\r\n",
         lambda words: b"HTTP/1.1 400\r\n",
+        lambda words: b"*4000000000\r\n",
+        lambda words: b"*2\r\n*99999999\r\n",
+        lambda words: b"*2\r\n$16\r\n" + b"m" * 16 + b"\r\n*99999999\r\n",
+        lambda words: b"*2\r\n$16\r\n" + b"m" * 16 + b"\r\n$32\r\n" + b"p" * 32 + b"xx",
+        lambda words: b"*2\r\n$99999999\r\n",
+        lambda words: b"(" + b"9" * 5000 + b"\r\n",
+        lambda words: b"+" + b"x" * 5000,
+        lambda words: b"-" + b"\r" * 5000,
+        lambda words: b"+OK\n",
     ],
 )
 def test_nothing_is_proven_to_who_is_no_node_of_the_run(answer: Answer) -> None:
@@ -129,6 +139,42 @@ def test_nothing_is_proven_to_who_is_no_node_of_the_run(answer: Answer) -> None:
         greeted(noted, to_node)
     assert _wire.PROOF not in heard
     assert heard[0] == _wire.HELLO
+
+
+@pytest.mark.parametrize("make", [to_node, lambda loop: ServerGreeting(loop, KNOWN)])
+def test_little_is_kept_of_what_is_no_answer(
+    make: Callable[[asyncio.AbstractEventLoop], Greeting],
+) -> None:
+    async def held() -> tuple[bool, int]:
+        greeting = make(asyncio.get_running_loop())
+        kept_bytes = 0
+        for _ in range(1000):
+            greeting.data_received(b"-" + b"x" * 1000)
+            kept_bytes = max(kept_bytes, sum(map(size, vars(greeting).values())))
+        return isinstance(greeting.done.exception(), ConnectionError), kept_bytes
+
+    def size(value: object) -> int:
+        return len(value) if isinstance(value, bytes) else 0
+
+    failed, kept_bytes = asyncio.run(held())
+    assert failed
+    assert kept_bytes <= 3 * ANSWERS_MAX_BYTES
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 64])
+def test_answers_may_come_in_pieces(step: int) -> None:
+    async def said() -> list[bytes]:
+        greeting = to_node(asyncio.get_running_loop())
+        heard: list[bytes] = []
+        greeting.say = lambda *words: heard.extend(words)  # type: ignore[method-assign]
+        greeting.connection_made(asyncio.WriteTransport())
+        for answer in (honest([_wire.HELLO, heard[1]]), b"+OK\r\n"):
+            for at in range(0, len(answer), step):
+                greeting.data_received(answer[at : at + step])
+        await greeting.done
+        return heard
+
+    assert asyncio.run(said())[2] == _wire.PROOF
 
 
 def test_a_refusal_is_told() -> None:
@@ -148,11 +194,13 @@ def test_a_real_server_is_given_the_password_of_the_run() -> None:
 
 
 @asynccontextmanager
-async def node_process(folder: Path) -> AsyncIterator[tuple[NodeProcess, tuple[str, int]]]:
+async def node_process(
+    folder: Path, known: Credentials = KNOWN
+) -> AsyncIterator[tuple[NodeProcess, tuple[str, int]]]:
     """One unreplicated node that listens and serves."""
     made = plan(load_mapping({"system": {"protocol": {"name": "unreplicated"}, "replicas": 1}}))
     loop = asyncio.get_running_loop()
-    node = NodeProcess(NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, KNOWN), loop)
+    node = NodeProcess(NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, known), loop)
     ports = await node.listen()
     node.connect([("127.0.0.1", ports["peer_port"])])
     node.start(time.monotonic_ns())
@@ -200,7 +248,8 @@ def test_who_says_nothing_is_cut_and_a_pause_of_the_node_is_not_held_against_oth
 
     async def scenario() -> tuple[bool, bool, bytes]:
         loop = asyncio.get_running_loop()
-        async with node_process(tmp_path) as (_, address):
+        serving = Credentials(KNOWN.secret, plain_clients=True)
+        async with node_process(tmp_path, serving) as (_, address):
             half, whole = Load(), Load()
             for each in (half, whole):
                 await loop.create_connection(lambda each=each: each, *address)  # type: ignore[misc]

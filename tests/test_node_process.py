@@ -1,21 +1,25 @@
-"""A node behind real sockets and on a real disk: what reaches it before it has started."""
+"""A node behind real sockets and on a real disk: what reaches it, and what it owes whom."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 import uvloop
+from server_rig import command
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import WRITE, Op
 from orchestrator.plan import plan
 from orchestrator.protocols._quorum_copies import copy_of
 from orchestrator.protocols._quorum_messages import Kept, Store
-from orchestrator.runtimes import _peers
+from orchestrator.runtimes import _peers, _watch
 from orchestrator.runtimes._disk import GroupedLog
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._node_process import NodeProcess, NodeSpec
@@ -79,3 +83,75 @@ def test_what_comes_before_the_start_waits_until_the_log_is_recovered(tmp_path: 
     keys = [copy.key for record in log.recover() for copy in record.received]
     log.close()
     assert keys == [b"before", b"early"]
+
+
+# --- strangers and plain clients --------------------------------------------------------
+
+
+@asynccontextmanager
+async def _serving(
+    folder: Path, **network: Any
+) -> AsyncIterator[tuple[NodeProcess, dict[str, int]]]:
+    """A node without replicas that serves plain clients, and its ports."""
+    system = {"protocol": {"name": "unreplicated"}, "replicas": 1, "network": network}
+    made = plan(load_mapping({"system": system, "client": {"timeout": "100ms"}}))
+    known = Credentials.fresh(plain_clients=True)
+    loop = asyncio.get_running_loop()
+    node = NodeProcess(NodeSpec(made, NODE, "127.0.0.1", str(folder), 0, known), loop)
+    ports = await node.listen()
+    node.connect([("127.0.0.1", ports["peer_port"])])
+    node.start(time.monotonic_ns())
+    try:
+        yield node, ports
+    finally:
+        node.close()
+
+
+def test_strangers_at_one_port_take_no_room_at_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watch, "UNPROVEN_MAX", 2)
+    monkeypatch.setattr(_watch, "CONNECTIONS_MAX", 4)
+
+    async def crowd() -> bytes:
+        async with _serving(tmp_path) as (node, ports), asyncio.timeout(DEADLINE_S):
+            others = []
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports["peer_port"])
+            challenge = await reader.readexactly(5 + 16)
+            for _ in range(5):
+                others.append(await asyncio.open_connection("127.0.0.1", ports["client_port"]))
+            said = [await asyncio.wait_for(others[4][0].read(100), 1.0)]
+            assert (len(node.watch), len(node.peer_watch)) == (4, 1)
+            assert said[0].startswith(b"-ERR max number of clients")
+            assert not reader.at_eof()
+            for each in (writer, *(other[1] for other in others)):
+                each.close()
+            return challenge
+
+    challenge = uvloop.run(crowd())
+    assert challenge[4] == _peers.CHALLENGE
+
+
+@pytest.mark.parametrize(
+    ("network", "sessions"), [({"loss": 0.99}, 0), ({"delays": {"response": "400ms"}}, 1)]
+)
+def test_a_plain_client_waits_no_longer_than_the_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: dict[str, Any], sessions: int
+) -> None:
+    """Whether its answer is lost by the emulated network, or only late."""
+    monkeypatch.setattr(_watch, "SWEEP_S", 0.05)
+
+    async def asked() -> tuple[bytes, int, int]:
+        async with _serving(tmp_path, **network) as (node, ports), asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports["client_port"])
+            writer.write(command(b"GET", b"k") + command(b"PING"))
+            said = await reader.readline() + await reader.readline()
+            writer.write(command(b"PING"))
+            said += await reader.readline()
+            while node.overdue.operations:
+                await asyncio.sleep(0.01)
+            writer.close()
+            return said, node.overdue.size_bytes, len(node.idle_slots)
+
+    said = b"-UNKNOWN the operation may have been carried out\r\n+PONG\r\n+PONG\r\n"
+    assert uvloop.run(asked()) == (said, 0, sessions)

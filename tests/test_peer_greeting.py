@@ -60,7 +60,7 @@ class Node:
     def __init__(self, node: int = ACCEPTOR, secret: bytes = SECRET) -> None:
         self.node = node
         self.credentials = Credentials(secret)
-        self.watch = Watch()
+        self.peer_watch = Watch()
         self.flushing = False
         self.heard: list[tuple[int, int, Any]] = []
 
@@ -252,15 +252,14 @@ def test_a_large_frame_is_copied_once_and_not_with_every_piece() -> None:
     assert time.perf_counter() - began_s < 5.0
 
 
-def test_too_many_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_who_say_nothing_lock_no_peer_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_watch, "UNPROVEN_MAX", 2)
     node = Node()
-    accept(node)
-    greet(node)
-    accept(node)
-    incoming, transport = _peers.Incoming(node), Transport()
-    incoming.connection_made(cast("asyncio.BaseTransport", transport))
-    assert (transport.closed, transport.data) == (True, b"")
+    strangers = [accept(node)[1] for _ in range(2)]
+    incoming, transport = greet(node)
+    incoming.data_received(message(1))
+    assert node.heard == [(NODE, MACHINE, [1])]
+    assert [each.closed for each in (*strangers, transport)] == [True, False, False]
 
 
 # --- the side that connects -------------------------------------------------------------

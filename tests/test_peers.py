@@ -30,7 +30,7 @@ class Node:
     def __init__(self, node: int) -> None:
         self.node = node
         self.credentials = CREDENTIALS
-        self.watch = Watch()
+        self.peer_watch = Watch()
         self.flushing = False
         self.heard: list[bytes] = []
         self.incoming: list[Cut] = []

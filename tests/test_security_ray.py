@@ -14,22 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import msgspec
 import numpy
 import pytest
 from real_redis import parts as redis_parts
 from server_rig import command
-from socket_fuzz import FOREIGN_KEY, Fuzzer
+from socket_fuzz import FOREIGN_KEY, Fuzzer, prove
 
 from orchestrator.analysis.summary import summarise
 from orchestrator.config.load import load_mapping
-from orchestrator.core.machine import OK
+from orchestrator.core.machine import OK, READ, Op
 from orchestrator.core.record import RunRecord
 from orchestrator.core.verdict import VALID
 from orchestrator.plan import plan
 from orchestrator.run import judge
+from orchestrator.runtimes import _wire
 from orchestrator.runtimes._deployment import Deployment
-from orchestrator.runtimes._handshake import Credentials
+from orchestrator.runtimes._handshake import NONCE_BYTES, Credentials
 from orchestrator.runtimes._node_process import NodeProcess, NodeSpec
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._watch import PROOF_SWEEPS, REST_SWEEPS
@@ -146,7 +148,8 @@ def observe(
     seen: dict[str, list[Any]] = {"resident": [], "taken": []}
     assert parts.end_ns is not None
     end_s = parts.end_ns / 1e9
-    with runtime.deployed(parts, password=password) as deployment:
+    plain_clients = password is not None
+    with runtime.deployed(parts, plain_clients=plain_clients, password=password) as deployment:
         hostile = fuzzer(parts, deployment, seed)
         deployment.start()
         began_s = time.monotonic()
@@ -167,7 +170,12 @@ def observe(
         hostile.close()
         for pid in deployment.node_pids:
             os.kill(pid, 0)
-        assert foreign_values(deployment.client_addresses, password) == [b"$-1\r\n"] * 3
+        assert foreign_values(deployment) == {None}
+        said = answers(deployment.client_addresses, password)
+        if plain_clients:
+            assert said == {b"$-1\r\n"}
+        else:
+            assert all(b"serves the clients of its run only" in each for each in said)
         record = deployment.collect(True, 0)
     assert not failures, failures
     names = {"run_id": "r", "config_hash": "h", "results": "results"}
@@ -176,16 +184,33 @@ def observe(
     return Seen(record, summary, *counts, seconds, overstayed, seen["resident"], seen["taken"])
 
 
-def foreign_values(addresses: list[tuple[str, int]], password: str | None) -> list[bytes]:
-    """What each node answers to a plain client that reads the key of hostile writes."""
-    answers = []
+def foreign_values(deployment: Deployment) -> set[bytes | None]:
+    """What nodes answer to an own client that reads the key of hostile writes, but for those
+    that name another node.
+    """
+    found = set()
+    for node, address in enumerate(deployment.client_addresses):
+        with socket.create_connection(address, 10.0) as own:
+            prove(own, deployment.credentials, node, b"n" * NONCE_BYTES)
+            own.sendall(_wire.encode_request(Op(9, 1, READ, FOREIGN_KEY)))
+            reader = hiredis.Reader()
+            while (answer := reader.gets()) is False:
+                reader.feed(own.recv(100))
+            if _wire.unpack_response(answer[0])[3] != _wire.REDIRECTED:
+                found.add(answer[1])
+    return found
+
+
+def answers(addresses: list[tuple[str, int]], password: str | None) -> set[bytes]:
+    """What the nodes answer to a plain client that reads the key of hostile writes."""
+    answers = set()
     for address in addresses:
         with socket.create_connection(address, 10.0) as plain:
             if password is not None:
                 plain.sendall(command(b"AUTH", password.encode()))
                 assert plain.recv(100) == b"+OK\r\n"
             plain.sendall(command(b"GET", FOREIGN_KEY))
-            answers.append(plain.recv(100))
+            answers.add(plain.recv(200))
     return answers
 
 

@@ -8,7 +8,14 @@ import pytest
 from server_rig import ELSEWHERE, Node, command, connect
 
 from orchestrator.runtimes import _watch
-from orchestrator.runtimes._watch import PROOF_SWEEPS, READER_SWEEPS, REST_SWEEPS, Watch, Watched
+from orchestrator.runtimes._watch import (
+    PROOF_SWEEPS,
+    READER_SWEEPS,
+    REST_SWEEPS,
+    Watch,
+    Watched,
+    sweeps_in,
+)
 
 HALF = b"*2\r\n$3\r\nGET\r\n$1\r\n"
 
@@ -71,21 +78,33 @@ def test_progress_is_no_waiting() -> None:
     assert not peer.ended
 
 
-def test_the_newest_are_refused_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watch, "CONNECTIONS_MAX", 5)
+def test_the_oldest_stranger_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_watch, "UNPROVEN_MAX", 2)
     watch = Watch()
-    strangers = [Peer(proven=False) for _ in range(4)]
-    assert [watch.admit(each) for each in strangers] == [True, True, False, False]
-    watch.prove(strangers[0])
-    assert watch.admit(strangers[2])
-    watch.leave(strangers[1])
-    watch.leave(strangers[1])
-    assert watch.admit(strangers[3])
-    assert [watch.admit(Peer()) for _ in range(4)] == [True, True, False, False]
-    watch.leave(strangers[0])
+    strangers = [Peer(proven=False) for _ in range(6)]
+    assert all(watch.admit(each) for each in strangers[:3])
+    assert [each.ended for each in strangers] == [True] + [False] * 5
+    watch.prove(strangers[1])
+    assert all(watch.admit(each) for each in strangers[3:5])
+    assert [each.ended for each in strangers] == [True, False, True, False, False, False]
+    watch.leave(strangers[3])
+    watch.leave(strangers[3])
+    assert watch.admit(strangers[5])
+    assert not strangers[4].ended
+    assert len(watch) == 3
+
+
+def test_the_newest_is_refused_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "CONNECTIONS_MAX", 2)
+    watch, first = Watch(), Peer()
+    assert [watch.admit(each) for each in (first, Peer(), Peer())] == [True, True, False]
+    watch.leave(first)
     assert watch.admit(Peer())
     assert not watch.admit(Peer(proven=False))
+
+
+def test_sweeps_take_at_least_as_long_as_asked() -> None:
+    assert [sweeps_in(seconds) for seconds in (0.001, 1.0, 1.5, 5.0)] == [2, 2, 3, 6]
 
 
 def test_a_thousand_connections_cost_next_to_nothing() -> None:

@@ -7,6 +7,7 @@ RESP2, or RESP3 after HELLO 3 (which has maps and its own null).
 from __future__ import annotations
 
 import fnmatch
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ VERSION: Final = "7.0.0"
 
 _SETTINGS: Final = {b"save": b"", b"appendonly": b"no", b"maxmemory": b"0"}
 _SHOWN_BYTES: Final = 128
+PATTERNS_MAX: Final = 16
+PATTERN_MAX_BYTES: Final = 64
+"""Of CONFIG GET: each pattern is compiled."""
+_VERSION_DIGITS: Final = 4
 _BEFORE_AUTH: Final = "no_auth"
 """Flag of commands that may come before a password, as Redis has it."""
 
@@ -169,7 +174,8 @@ def _hello(caller: Caller, words: list[bytes]) -> Value:
     """``HELLO [2|3 [AUTH user password] [SETNAME name]]``."""
     protocol, name = caller.protocol, caller.name
     if len(words) >= 2:
-        if not words[1].isdigit():
+        # Longer ones are no numbers to Python, which bounds the digits that it converts.
+        if not words[1].isdigit() or len(words[1]) > _VERSION_DIGITS:
             return Failure("ERR Protocol version is not an integer or out of range")
         protocol = int(words[1])
         if protocol not in (RESP2, RESP3):
@@ -222,11 +228,17 @@ def _config(caller: Caller, words: list[bytes]) -> Value:
         return _unknown_subcommand(words)
     if len(words) < 3:
         return _wrong_number("config|get")
-    patterns = [pattern.lower() for pattern in words[2:]]
+    patterns = words[2:]
+    if len(patterns) > PATTERNS_MAX or max(map(len, patterns)) > PATTERN_MAX_BYTES:
+        most = f"{PATTERNS_MAX} patterns of {PATTERN_MAX_BYTES} bytes"
+        return Failure(f"ERR too many or too long patterns, at most {most}")
+    # The module for patterns keeps 32,768 of them, that for expressions 512.
+    texts = [fnmatch.translate(pattern.lower().decode("latin-1")) for pattern in patterns]
+    matches = [re.compile(text).match for text in texts]
     return {
         name: value
         for name, value in _SETTINGS.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        if any(match(name.decode()) for match in matches)
     }
 
 
@@ -252,6 +264,21 @@ def _row(name: bytes) -> Value:
         return None
     keys = (1, 1, 1) if command.answer is None else (0, 0, 0)
     return [name, command.arity, [Simple(command.flag)], *keys, [], [], [], []]
+
+
+def node_info(role: str, protocol: str, replicas: int, node: int) -> bytes:
+    """The text of INFO."""
+    lines = [
+        "# Server",
+        f"redis_version:{VERSION}",
+        "server_name:archbench",
+        "# Replication",
+        f"role:{role}",
+        f"protocol:{protocol}",
+        f"replicas:{replicas}",
+        f"node:{node}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n"
 
 
 def _info(caller: Caller, words: list[bytes]) -> Value:

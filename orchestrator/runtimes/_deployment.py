@@ -66,10 +66,10 @@ class Deployment:
         parts: Parts,
         nodes: Sequence[Member],
         clients: Sequence[Member],
-        password: str | None = None,
+        credentials: Credentials,
     ) -> None:
         self._parts = parts
-        self.credentials = Credentials.fresh(password)
+        self.credentials = credentials
         self._nodes = list(nodes)
         self._clients = list(clients)
         self._specs: list[NodeSpec] = []

@@ -1,5 +1,6 @@
-"""Who may give commands on a connection to a node: own clients by the run's secret, plain Redis
-clients by its password, or without one only from the node's own machine.
+"""Who may give commands on a connection to a node: own clients by the run's secret. Plain Redis
+clients where such are served at all: by the password, or without one only from the node's own
+machine.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ TOO_MANY: Final = encode(Failure("ERR max number of clients reached"), RESP2)
 _USER: Final = b"default"
 _WRONG: Final = Failure("WRONGPASS invalid username-password pair or user is disabled.")
 _NO_AUTH: Final = Failure("NOAUTH Authentication required.")
+_OF_THE_RUN: Final = Failure(
+    "NOAUTH Authentication required. This node serves the clients of its run only; 'archbench"
+    " serve' starts one for others."
+)
 _FROM_ELSEWHERE: Final = Failure(
     "NOAUTH Authentication required. This node has no password, so it serves plain clients on a"
     f" loopback address only; set {PASSWORD_VARIABLE} where it is started."
@@ -41,16 +46,21 @@ class Gate:
     def __init__(self, credentials: Credentials, node: int, local_address: Any) -> None:
         self._credentials = credentials
         self._node = node
+        # Why no plain client is served here, whatever it says.
+        self._shut: Failure | None = None
         free = credentials.password is None
-        self._from_elsewhere = free and not is_loopback(local_address)
+        if not credentials.plain_clients:
+            self._shut = _OF_THE_RUN
+        elif free and not is_loopback(local_address):
+            self._shut = _FROM_ELSEWHERE
         self._failures = 0
         self._nonces: tuple[bytes, bytes] | None = None
-        self.open = free and not self._from_elsewhere
+        self.open = free and self._shut is None
 
     @property
     def refusal(self) -> Failure:
         """The answer to a command while the gate is shut."""
-        return _FROM_ELSEWHERE if self._from_elsewhere else _NO_AUTH
+        return self._shut or _NO_AUTH
 
     @property
     def exhausted(self) -> bool:
@@ -59,8 +69,8 @@ class Gate:
 
     def authenticate(self, user: bytes | None, password: bytes) -> Value:
         """``AUTH [user] password``; user None: not given."""
-        if self._from_elsewhere:
-            return self.refusal
+        if self._shut is not None:
+            return self._shut
         if self._credentials.password is None:
             # As in Redis, a user without a password accepts any, if named.
             if user is None:

@@ -1,21 +1,36 @@
 """How a client's connection begins: it proves itself to an emulated node, which proves itself too,
 or gives a real server the run's password. Then the connection goes to whoever carries the load.
+
+Anybody may listen on a port that a node or a server has left. So the few answers that there are
+are told by their form alone, and nothing else is taken up, nor for long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Final, cast
-
-import hiredis
+from typing import Final, cast
 
 from orchestrator.runtimes import _handshake, _wire
-from orchestrator.runtimes._handshake import GREETING_S, Credentials
+from orchestrator.runtimes._handshake import GREETING_S, NONCE_BYTES, PROOF_BYTES, Credentials
 
 AGAIN_S: Final = 0.05
-_OK: Final = b"OK"
+ANSWERS_MAX_BYTES: Final = 1 << 10
+"""All that may be said to a client before the greeting is over."""
+
+_OK: Final = b"+OK"
+# A node's nonce and proof.
+_HEAD: Final = b"*2\r\n$%d\r\n" % NONCE_BYTES
+_MIDDLE: Final = b"\r\n$%d\r\n" % PROOF_BYTES
+_NONCE_END: Final = len(_HEAD) + NONCE_BYTES
+_PROOF_AT: Final = _NONCE_END + len(_MIDDLE)
+_proof = re.compile(
+    b"%b(.{%d})%b(.{%d})\r\n" % (re.escape(_HEAD), NONCE_BYTES, re.escape(_MIDDLE), PROOF_BYTES),
+    re.DOTALL,
+).match
+_line = re.compile(rb"([+-][^\r\n]*+)\r\n").match
 
 
 async def connect_greeted(
@@ -64,7 +79,8 @@ class Greeting(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
-        self._reader = hiredis.Reader(replyError=_error)
+        self._heard = b""
+        self._heard_bytes = 0
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,12 +92,19 @@ class Greeting(asyncio.Protocol):
         self.fail("the connection ended during the greeting")
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while not self.done.done() and (answer := self._reader.gets()) is not False:
-                self.answered(answer)
-        except hiredis.ProtocolError as error:
-            self.fail(str(error))
+        self._heard_bytes += len(data)
+        if self._heard_bytes > ANSWERS_MAX_BYTES:
+            self.fail("whoever listens there says too much")
+        if not self.done.done():
+            self._heard += data
+        while self._heard and not self.done.done():
+            found = _line(self._heard) or _proof(self._heard)
+            if found is None:
+                if not _may_go_on(self._heard):
+                    self.fail("whoever listens there is no node or server of this run")
+                return
+            self._heard = self._heard[found.end() :]
+            self.answered(found.groups())
 
     def say(self, *words: bytes) -> None:
         """Send a command."""
@@ -103,8 +126,8 @@ class Greeting(asyncio.Protocol):
         """The command to begin with."""
 
     @abstractmethod
-    def answered(self, answer: Any) -> None:
-        """The answer to the last command."""
+    def answered(self, answer: tuple[bytes, ...]) -> None:
+        """The answer to the last command: a line with its sign, or a nonce and a proof."""
 
 
 class NodeGreeting(Greeting):
@@ -122,15 +145,15 @@ class NodeGreeting(Greeting):
     def first_words(self) -> tuple[bytes, ...]:
         return _wire.HELLO, self._nonce
 
-    def answered(self, answer: Any) -> None:
+    def answered(self, answer: tuple[bytes, ...]) -> None:
         if self._proven:
-            if answer == _OK:
+            if answer == (_OK,):
                 self.succeed()
             else:
-                self.fail(f"the node refuses: {answer}")
+                self.fail(f"the node refuses: {_shown(answer)}")
             return
         match answer:
-            case [bytes(node_nonce), bytes(proof)]:
+            case (node_nonce, proof):
                 said = (self._secret, self._nonce, node_nonce, self._node)
                 if _handshake.same(proof, _handshake.node_proof(*said)):
                     self._proven = True
@@ -149,11 +172,11 @@ class ServerGreeting(Greeting):
     def first_words(self) -> tuple[bytes, ...]:
         return b"AUTH", self._password
 
-    def answered(self, answer: Any) -> None:
-        if answer == _OK:
+    def answered(self, answer: tuple[bytes, ...]) -> None:
+        if answer == (_OK,):
             self.succeed()
         else:
-            self.fail(f"the server refuses: {answer}")
+            self.fail(f"the server refuses: {_shown(answer)}")
 
 
 def greeting_for(
@@ -165,5 +188,14 @@ def greeting_for(
     return lambda node: ServerGreeting(loop, credentials)
 
 
-def _error(text: str) -> hiredis.ReplyError:
-    return hiredis.ReplyError(text)
+def _may_go_on(heard: bytes) -> bool:
+    """Whether it may be the beginning of an answer."""
+    if heard.startswith((b"+", b"-")):
+        return b"\n" not in heard
+    head, middle = heard[: len(_HEAD)], heard[_NONCE_END:_PROOF_AT]
+    whole_bytes = _PROOF_AT + PROOF_BYTES + len(b"\r\n")
+    return len(heard) < whole_bytes and _HEAD.startswith(head) and _MIDDLE.startswith(middle)
+
+
+def _shown(answer: tuple[bytes, ...]) -> str:
+    return answer[0][1:].decode("utf-8", "backslashreplace")

@@ -36,16 +36,18 @@ _PASSWORD: Final = b"archbench: the password of a real server"
 class Credentials:
     """What the processes of one run know and nobody else.
 
-    ``password``: what plain clients of emulated nodes must give; None: none is set.
+    ``plain_clients``: whether emulated nodes serve plain clients at all, and ``password`` what
+    these must give; None: none is set.
     """
 
     secret: bytes = field(repr=False)
     password: str | None = field(default=None, repr=False)
+    plain_clients: bool = field(default=False, repr=False)
 
     @classmethod
-    def fresh(cls, password: str | None = None) -> Credentials:
+    def fresh(cls, password: str | None = None, *, plain_clients: bool = False) -> Credentials:
         """Of a new run."""
-        return cls(secrets.token_bytes(SECRET_BYTES), password)
+        return cls(secrets.token_bytes(SECRET_BYTES), password, plain_clients)
 
     @property
     def server_password(self) -> str:

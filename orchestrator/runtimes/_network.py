@@ -135,15 +135,20 @@ class Link:
         size_bytes: int,
         deliver: Callable[[Any], None],
         argument: Any,
-    ) -> None:
-        """Let a message that is sent now arrive: never, once or, with a fault, twice."""
+    ) -> bool:
+        """Let a message that is sent now arrive: never, once or, with a fault, twice.
+
+        Returns whether it does.
+        """
         if not self._disturbed:
             due_ns = self.arrival_ns(now_ns, kind, size_bytes)
             if due_ns != LOST:
                 at(due_ns, deliver, argument)
-            return
-        for arrival_ns in self._arrivals_ns(now_ns, kind, size_bytes):
+            return due_ns != LOST
+        arrivals_ns = self._arrivals_ns(now_ns, kind, size_bytes)
+        for arrival_ns in arrivals_ns:
             at(arrival_ns, deliver, argument)
+        return bool(arrivals_ns)
 
     def _arrivals_ns(self, now_ns: int, kind: str, size_bytes: int) -> list[int]:
         """When a message arrives on a disturbed link: never, once or twice."""

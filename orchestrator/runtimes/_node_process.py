@@ -14,11 +14,13 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState, client_party
+from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
-from orchestrator.runtimes import _peers
+from orchestrator.core.units import NS_PER_S
+from orchestrator.runtimes import _administration, _peers
+from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog
@@ -27,6 +29,7 @@ from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe, session_of
 from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._overdue import Overdue
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -35,11 +38,11 @@ from orchestrator.runtimes._parts import (
     make_shell,
     warm,
 )
+from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PLAIN_SESSIONS, PlainSlot
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
-from orchestrator.runtimes._session import SESSION_BITS
-from orchestrator.runtimes._watch import Watch
+from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 STORAGE_FAILED: Final = 74
@@ -72,7 +75,6 @@ class NodeProcess:
         parts, node = spec.parts, spec.node
         store = parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
-        self.watch = Watch()
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
         cache = make_cache(store)
@@ -85,8 +87,7 @@ class NodeProcess:
         self._responses = Sender(store.network, seed, f"node/{node}/responses")
         at_once = self._responses.instant and not store.zones.apart
         self._answers_at_once = at_once and not parts.config.faults
-        # Links to clients, by the party that each is, and what they suffer from.
-        self._client_links: dict[int, list[Link]] = {}
+        self._client_links = ClientLinks(self._responses, parts, node)
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
@@ -102,20 +103,22 @@ class NodeProcess:
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
-        self._awake = False
-        self.flushing = False
+        self._awake = self.flushing = False
         # Peers and clients that are up already talk to a node that has not recovered yet: what
         # they say waits, else it would be answered, and logged, over what the log still holds.
         self._started = False
         self._early: list[tuple[int, int, Any]] = []
         self._dirty_links: list[_peers.Outgoing] = []
-        self._dirty_connections: list[Connection] = []
+        self._dirty_connections: list[PlainLine] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
+        self.overdue = Overdue()
+        self.patience = sweeps_in(parts.config.client.timeout / NS_PER_S)
         self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
         self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
+        self.watch, self.peer_watch = Watch(self._proxy.sweep), Watch()
 
     # --- life -----------------------------------------------------------------------------
 
@@ -130,6 +133,7 @@ class NodeProcess:
         )
         self._servers = (clients, peers)
         self.watch.start(self._loop)
+        self.peer_watch.start(self._loop)
         return {
             "client_port": clients.sockets[0].getsockname()[1],
             "peer_port": peers.sockets[0].getsockname()[1],
@@ -154,7 +158,7 @@ class NodeProcess:
         return await self._probes.send()
 
     def probed(self, connection: Connection, request: bytes) -> None:
-        link = self._link_to_client((connection, session_of(request)))
+        link = self._client_links.to((connection, session_of(request)))
         answer_probe(self.clock, link, request, connection.write)
 
     def start(self, origin_ns: int) -> None:
@@ -191,6 +195,7 @@ class NodeProcess:
         for peer in self._peers.values():
             peer.close()
         self.watch.close()
+        self.peer_watch.close()
         if self._log is not None:
             self._log.close()
         self._journal.close()
@@ -214,7 +219,7 @@ class NodeProcess:
         finally:
             self.flush()
 
-    def flush_later(self, connection: Connection) -> None:
+    def flush_later(self, connection: PlainLine) -> None:
         self._dirty_connections.append(connection)
         if not self.flushing:
             self.wake()
@@ -260,29 +265,15 @@ class NodeProcess:
 
     def _respond(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
         """Answer after the emulated delay of the way back."""
-        link = handle[0].connection.link or self._link_to_client(handle)
+        link = handle[0].connection.link or self._client_links.to(handle)
         if link.instant:
             answer(handle, effect)
             return
         value = getattr(effect, "value", None)
         size_bytes = len(value) if type(value) is bytes else 0
         clock, deliver = self.clock, functools.partial(answer, handle)
-        link.carry(clock.at, clock.now_ns(), RESPONSE, size_bytes, deliver, effect)
-
-    def _link_to_client(self, handle: Any) -> Link:
-        """Of the client that asked; plain clients stand beside the node that they ask."""
-        distance_ns = 0
-        own = type(handle[0]) is Connection
-        if own:
-            client = (handle[1] >> SESSION_BITS) - 1
-            distance_ns = self._spec.parts.client_distance_ns(client, self._spec.node)
-        link = handle[0].connection.link = Link(self._responses, distance_ns)
-        if own:
-            party = client_party(client)
-            self._client_links.setdefault(party, []).append(link)
-            if party in self._disturbed:
-                link.disturb(self._disturbed[party])
-        return link
+        if not link.carry(clock.at, clock.now_ns(), RESPONSE, size_bytes, deliver, effect):
+            handle[0].unheard(handle)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         assert self._log is not None
@@ -330,9 +321,7 @@ class NodeProcess:
         self._disturbed = links
         for peer, outgoing in self._peers.items():
             outgoing.link.disturb(links.get(peer, CLEAR))
-        for party, each in self._client_links.items():
-            for link in each:
-                link.disturb(links.get(party, CLEAR))
+        self._client_links.disturb(links)
 
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
@@ -367,17 +356,8 @@ class NodeProcess:
 
     def info(self) -> bytes:
         store = self._spec.parts.store
-        lines = [
-            "# Server",
-            "redis_version:7.0.0",
-            "server_name:archbench",
-            "# Replication",
-            f"role:{self.machine.role}",
-            f"protocol:{store.protocol.name}",
-            f"replicas:{store.replicas}",
-            f"node:{self._spec.node}",
-        ]
-        return "\r\n".join(lines).encode() + b"\r\n"
+        name = store.protocol.name
+        return _administration.node_info(self.machine.role, name, store.replicas, self.node)
 
     # --- what it counted ------------------------------------------------------------------
 

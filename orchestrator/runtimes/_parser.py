@@ -5,19 +5,20 @@ hiredis bounds neither how many elements an array may announce, for which it mak
 nor how much it takes up before a command is complete. Both are bounded here without parsing
 twice. What looks like a long array is told from the same bytes within a string by parsing up to
 them: between two elements nothing is left to parse. What an unfinished command has cost is what
-was fed less what still waits to be parsed.
+was fed less what still waits to be parsed (``_unparsed``).
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
 import hiredis
 
+from orchestrator.runtimes._inline import INLINE_MAX_BYTES, skip_blank_lines, words_of
+from orchestrator.runtimes._unparsed import Unparsed
 from orchestrator.runtimes._watch import Watched
 
 COMMAND_MAX_BYTES: Final = 16 << 20
@@ -27,7 +28,6 @@ GREETING_MAX_BYTES: Final = 4 << 10
 """A command of whoever has not proven yet that it may give any."""
 PIECE_BYTES: Final = 1 << 10
 """How much of what it sends is looked at at a time."""
-INLINE_MAX_BYTES: Final = 64 << 10
 ERRORS: Final = (hiredis.ProtocolError, ValueError, TypeError, MemoryError)
 """What is raised for bytes that are no command."""
 
@@ -62,10 +62,10 @@ class CommandParser(Watched):
         self.kept = False
         # Of a command that is unfinished.
         self._begun_bytes = 0
+        self._unparsed = Unparsed()
         self._command_max_bytes = self._words_max_bytes = GREETING_MAX_BYTES
         self._line = b""
         self._held = b""
-        self._cut = False
 
     @abstractmethod
     def commands(self, data: bytes) -> None:
@@ -91,7 +91,6 @@ class CommandParser(Watched):
             # Whether an array is long shows when the rest of its count is here.
             self._held = half.group()
             data = data[: -len(self._held)]
-        self._cut = not whole
         self.kept = not whole or bool(self._line)
         if long_array(data) or PUSH in data:
             self._carefully(data)
@@ -109,14 +108,15 @@ class CommandParser(Watched):
                 raise ValueError("invalid multibulk length")
         self.commands(data[at:])
 
-    def unfinished(self, took: bool, fed_bytes: int) -> None:
-        """After feeding so much: ``took`` says whether a command has ended in it."""
-        waiting_bytes = self.reader.len() if self.reader.has_data() else 0
+    def unfinished(self, took: bool, fed: bytes) -> None:
+        """After feeding that: ``took`` says whether a command has ended in it."""
+        self._unparsed.fed(fed, self.reader.len() if self.reader.has_data() else 0)
+        waiting_bytes = self._unparsed.size_bytes
         if took:
             self.sweeps = 0
             self._begun_bytes = waiting_bytes
         else:
-            self._begun_bytes += fed_bytes
+            self._begun_bytes += len(fed)
         if self._begun_bytes > self._command_max_bytes:
             raise ValueError("too big a command")
         if self._begun_bytes - waiting_bytes > self._words_max_bytes:
@@ -126,31 +126,32 @@ class CommandParser(Watched):
         """Carry out commands given as lines; returns what follows them."""
         reader = self.reader
         if not self._line:
-            if data[0] == _STRING or self._cut or reader.has_data():
+            if data[0] == _STRING or self.kept or reader.has_data():
                 return data
             # A reader within an array takes this for its next element.
             reader.feed(_NO_COMMAND)
             if reader.gets() != []:
                 raise ValueError(f"expected '$', got {chr(data[0])!r}")
         data, self._line = self._line + data, b""
-        while data and data[0] != ARRAY and not self.ending:
-            line, newline, rest = data.partition(b"\n")
-            if len(line) > min(INLINE_MAX_BYTES, self._command_max_bytes):
+        at = 0
+        while not self.ending:
+            if blank := skip_blank_lines(data, at):
+                at = blank.end()
+            if at == len(data) or data[at] == ARRAY:
+                return data[at:]
+            end = data.find(b"\n", at)
+            if (end if end >= 0 else len(data)) - at > INLINE_MAX_BYTES:
                 raise ValueError("too big inline request")
-            if not newline:
-                self._line = line
+            if end < 0:
+                self._line = data[at:]
                 return b""
-            data = rest
-            try:
-                words = shlex.split(line.decode("latin-1"))
-            except ValueError:
-                raise ValueError("unbalanced quotes in request") from None
-            if words:
-                command = [word.encode("latin-1") for word in words]
+            command = words_of(data[at:end])
+            at = end + 1
+            if command:
                 if command[0].upper() in _HTTP:
                     raise ValueError("this is no web server")
                 self.take(command)
-        return b"" if self.ending else data
+        return b""
 
 
 def nobody_asks(command: list[bytes]) -> None:

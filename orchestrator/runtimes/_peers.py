@@ -64,7 +64,7 @@ class Service(Protocol):
     machines: int
     """How many nodes the run has."""
     credentials: Credentials
-    watch: Watch
+    peer_watch: Watch
 
     @abstractmethod
     def decode(self, kind: int, payload: memoryview) -> Any:
@@ -232,14 +232,14 @@ class Incoming(Watched, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
-        if self._service.watch.admit(self):
+        if self._service.peer_watch.admit(self):
             self._transport.write(frame(CHALLENGE, self._challenge))
         else:
             self.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._service.watch.leave(self)
+        self._service.peer_watch.leave(self)
 
     @property
     def begun(self) -> bool:
@@ -310,7 +310,7 @@ class Incoming(Watched, asyncio.Protocol):
             return False
         self._peer = node
         self._frame_max_bytes = FRAME_MAX_BYTES
-        service.watch.prove(self)
+        service.peer_watch.prove(self)
         transport.write(frame(WELCOME, _handshake.welcome_proof(*said)))
         return True
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from abc import abstractmethod
-from collections import deque
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from orchestrator.core.machine import READ, WRITE, Redirect, Reply
 from orchestrator.runtimes import _administration, _wire
@@ -30,15 +29,25 @@ from orchestrator.runtimes._parser import (
     NEWLINE,
     PIECE_BYTES,
     PUSH,
-    CommandParser,
     long_array,
     nobody_asks,
 )
-from orchestrator.runtimes._plain_slot import DONE, PlainSlot, SlotService
+from orchestrator.runtimes._plain_line import (
+    ASKED_MAX_BYTES,
+    OUTSTANDING_MAX,
+    LineService,
+    PlainLine,
+)
+from orchestrator.runtimes._plain_slot import DONE
 from orchestrator.runtimes._watch import Watch
 
+STRANGER_MAX_BYTES: Final = 8 << 10
+"""All that a connection may send before it has proven itself."""
+STRANGER_COMMAND_BYTES: Final = 128
+"""What each of its commands counts for besides: it has to be answered."""
 
-class Service(SlotService, Protocol):
+
+class Service(LineService, Protocol):
     """What connections need of their node."""
 
     node: int
@@ -50,10 +59,6 @@ class Service(SlotService, Protocol):
         """Serve the pending operations at the end of this tick."""
 
     @abstractmethod
-    def flush_later(self, connection: Connection) -> None:
-        """Write out what the connection has to say at the end of this tick."""
-
-    @abstractmethod
     def info(self) -> bytes:
         """The text of INFO."""
 
@@ -62,23 +67,20 @@ class Service(SlotService, Protocol):
         """A client probes the link; ValueError where that is no probe."""
 
 
-class Connection(CommandParser, asyncio.Protocol):
-    """One client's connection."""
+class Connection(PlainLine, asyncio.Protocol):
+    """One client's connection. It has no more than 30 attributes: objects with more of them are
+    slower.
+    """
 
+    _service: Service
     _numbers = itertools.count(1)
 
     def __init__(self, service: Service) -> None:
-        super().__init__()
-        self._service = service
-        # Whether the client has proven that it is of this run.
-        self._own = False
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._slots: deque[PlainSlot] = deque()
-        self.dirty = False
+        super().__init__(service)
+        # What it has sent before it has proven itself.
+        self._stranger_bytes = 0
         self.link: Link | None = None
         # What plain clients may ask for.
-        self.protocol = RESP2
         self.name = b""
         self.number = next(self._numbers)
 
@@ -112,22 +114,7 @@ class Connection(CommandParser, asyncio.Protocol):
         self._service.watch.leave(self)
         # A bound method is a cycle, and nobody collects those here.
         self.take = nobody_asks
-
-    def pause_writing(self) -> None:
-        """A client that does not read its answers is not read from either."""
-        self.blocked = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def cut(self) -> None:
-        self.ending = True
-        if self._transport is not None:
-            self._transport.abort()
+        self.forget()
 
     # --- commands in ----------------------------------------------------------------------
 
@@ -139,6 +126,10 @@ class Connection(CommandParser, asyncio.Protocol):
         if self.ending:
             return
         try:
+            if not self.proven:
+                self._strange(len(data))
+            if not self._slots:
+                self._asked_bytes = 0
             # What nearly all that arrives is like needs no closer look.
             if (
                 self.kept
@@ -151,13 +142,22 @@ class Connection(CommandParser, asyncio.Protocol):
             else:
                 self.commands(data)
         except ERRORS as error:
-            slot = self._new_slot()
             text = str(error).removeprefix("Protocol error, ") or type(error).__name__
-            slot.fill(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
+            self.say(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
             self.end()
         service = self._service
         if service.pending_ops:
             service.wake()
+        if self._slots:
+            self._asked_bytes += len(data)
+            if len(self._slots) > OUTSTANDING_MAX or self._asked_bytes > ASKED_MAX_BYTES:
+                self._read_no_more()
+
+    def _strange(self, size_bytes: int) -> None:
+        """So much has come of who has proven nothing yet."""
+        self._stranger_bytes += size_bytes
+        if self._stranger_bytes > STRANGER_MAX_BYTES:
+            raise ValueError("too much before a password or proof")
 
     def commands(self, data: bytes) -> None:
         """Take up all commands that are complete by now."""
@@ -182,7 +182,7 @@ class Connection(CommandParser, asyncio.Protocol):
                 if self.ending:
                     return
         if not took or reader.has_data() or self._begun_bytes:
-            self.unfinished(took, len(data))
+            self.unfinished(took, data)
 
     # --- answers --------------------------------------------------------------------------
 
@@ -195,41 +195,17 @@ class Connection(CommandParser, asyncio.Protocol):
             )
         )
 
+    def unheard(self, handle: Any) -> None:
+        """An answer to an own client was lost on its way; the client gives it up by itself."""
+
     def redirect(self, handle: Any, redirect: Redirect) -> None:
         """Tell an own client whom to ask."""
         _, session, sequence = handle
         self.write(_wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None))
 
-    def write(self, data: bytes) -> None:
-        """Queue bytes for the end of this tick."""
-        self._out.append(data)
-        if not self.dirty:
-            self.dirty = True
-            self._service.flush_later(self)
-
-    def flush(self) -> None:
-        """Write out what is queued."""
-        self.dirty = False
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        if self._transport is not None:
-            if data:
-                self._transport.write(data)
-            if self.ending and not self._slots:
-                self._transport.close()
-
     # --- plain clients --------------------------------------------------------------------
 
-    def _new_slot(self) -> PlainSlot:
-        """A place at the end of the order of answers."""
-        idle = self._service.idle_slots
-        slot = idle.pop() if idle else PlainSlot(self._service)
-        slot.connection = self
-        self._slots.append(slot)
-        return slot
-
     def _plain(self, command: list[bytes]) -> None:
-        slot = self._new_slot()
         name, count = command[0], len(command)
         # Parsing lets anything stand in a command's place; only strings may go further.
         if (
@@ -237,35 +213,32 @@ class Connection(CommandParser, asyncio.Protocol):
             and name in (b"SET", b"set")
             and type(command[1]) is type(command[2]) is bytes
         ):
-            slot.submit(WRITE, command[1], command[2])
+            self.operate(WRITE, command[1], command[2])
         elif count == 2 and name in (b"GET", b"get") and type(command[1]) is bytes:
-            slot.submit(READ, command[1], None)
+            self.operate(READ, command[1], None)
         else:
-            self._administer(slot, command)
+            self._guarded(command)
 
     def _guarded(self, command: list[bytes]) -> None:
-        """Nothing has been proven yet."""
-        self._administer(self._new_slot(), command)
-
-    def _administer(self, slot: PlainSlot, command: list[bytes]) -> None:
+        """Any command, whatever is proven."""
+        if not self.proven:
+            self._strange(STRANGER_COMMAND_BYTES)
         if not all(type(word) is bytes for word in command):
-            self._slots.pop()
             raise ValueError("a command is an array of strings")
         folded, is_open = command[0].upper(), self.gate.open
         if folded in _wire.PRIVATE:
-            self._greet(slot, folded, command)
+            self._greet(folded, command)
         elif is_open and folded == b"GET" and len(command) == 2:
-            slot.submit(READ, command[1], None)
+            self.operate(READ, command[1], None)
         elif is_open and folded == b"SET" and len(command) == 3:
-            slot.submit(WRITE, command[1], command[2])
+            self.operate(WRITE, command[1], command[2])
         else:
             answer = _administration.answer(self, command)
-            slot.fill(encode(answer, self.protocol))
+            self.say(encode(answer, self.protocol))
 
-    def _greet(self, slot: PlainSlot, folded: bytes, command: list[bytes]) -> None:
+    def _greet(self, folded: bytes, command: list[bytes]) -> None:
         """Commands of own clients, before they have proven that they are."""
         if folded == _wire.PROBE and self._own:
-            self._slots.pop()
             self._service.probed(self, command[-1])
             return
         answer = NO_PROOF
@@ -275,7 +248,7 @@ class Connection(CommandParser, asyncio.Protocol):
             answer = DONE
             self._own = True
             self._trust(own=True)
-        slot.fill(answer)
+        self.say(answer)
         if answer is NO_PROOF:
             self.end()
 
@@ -293,18 +266,6 @@ class Connection(CommandParser, asyncio.Protocol):
             self.end()
         return answer
 
-    def fill(self) -> None:
-        """Let the answers at the head leave, in order."""
-        slots = self._slots
-        while slots and (data := slots[0].data) is not None:
-            self.write(data)
-            slots.popleft().release()
-
     def info(self) -> bytes:
         """The text of INFO."""
         return self._service.info()
-
-    def end(self) -> None:
-        """Close once everything asked so far is answered; hear nothing any more."""
-        self.ending = True
-        self.write(b"")

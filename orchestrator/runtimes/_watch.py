@@ -1,4 +1,8 @@
-"""Which connections a node keeps: how many, and how long it waits for each.
+"""Which connections one port of a node keeps: how many, and how long it waits for each.
+
+Clients and peers have a watch each, so that those of one port take no room from the other. Where
+too many have proven nothing, the oldest of them makes room: who means well proves itself within
+milliseconds, so that strangers who stay silent lock nobody out.
 
 One sweep a second looks at all of them. Waiting is counted in sweeps and not in time, so that
 a process that was stopped for long, or starved, does not hold the pause against those who
@@ -8,11 +12,13 @@ could do nothing about it.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Final
 
 CONNECTIONS_MAX: Final = 10_000
-"""Of one node, from clients and peers; Redis's default for clients."""
+"""To one port of a node; Redis's default for clients."""
 UNPROVEN_MAX: Final = 256
 """Of these, connections that have proven nothing yet."""
 SWEEP_S: Final = 1.0
@@ -23,6 +29,11 @@ READER_SWEEPS: Final = 30
 # What is awaited of a connection; the limits stand in this order.
 _NOTHING, _PROOF, _READER, _REST = range(4)
 _SWEEPS: Final = (0, PROOF_SWEEPS, READER_SWEEPS, REST_SWEEPS)
+
+
+def sweeps_in(seconds: float) -> int:
+    """How many sweeps take at least so long, wherever between two of them it begins."""
+    return math.ceil(seconds / SWEEP_S) + 1
 
 
 class Watched:
@@ -45,14 +56,22 @@ class Watched:
     def cut(self) -> None:
         """End it at once."""
 
+    def expire(self) -> None:
+        """A sweep comes by: give up what this side has owed the other for too long."""
+
+
+def _nothing() -> None:
+    """What else most watches do at a sweep."""
+
 
 class Watch:
-    """The connections of one node."""
+    """The connections to one port. ``also``: what else a sweep does."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], None] = _nothing) -> None:
         # In order of arrival.
         self._connections: dict[Watched, None] = {}
-        self._unproven = 0
+        self._unproven: dict[Watched, None] = {}
+        self._also = also
         self._timer: asyncio.TimerHandle | None = None
 
     def admit(self, connection: Watched) -> bool:
@@ -60,30 +79,32 @@ class Watch:
         if len(self._connections) >= CONNECTIONS_MAX:
             return False
         if not connection.proven:
-            if self._unproven >= UNPROVEN_MAX:
-                return False
-            self._unproven += 1
+            while len(self._unproven) >= UNPROVEN_MAX:
+                oldest = next(iter(self._unproven))
+                self.leave(oldest)
+                oldest.cut()
+            self._unproven[connection] = None
         self._connections[connection] = None
         return True
 
     def prove(self, connection: Watched) -> None:
         """It has proven who it is."""
-        if not connection.proven:
-            connection.proven = True
-            self._unproven -= connection in self._connections
+        connection.proven = True
+        self._unproven.pop(connection, None)
 
     def leave(self, connection: Watched) -> None:
         """It has ended."""
-        if connection in self._connections:
-            del self._connections[connection]
-            self._unproven -= not connection.proven
+        self._connections.pop(connection, None)
+        self._unproven.pop(connection, None)
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def sweep(self) -> None:
         """Look at all of them; cut those that were waited for long enough."""
+        self._also()
         for each in tuple(self._connections):
+            each.expire()
             if not each.proven:
                 awaited = _PROOF
             elif each.blocked:

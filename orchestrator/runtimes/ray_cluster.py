@@ -24,6 +24,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import _reaper
 from orchestrator.runtimes._deployment import Deployment
+from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._pool import Pool, alive_hosts
 from orchestrator.runtimes._supervisor import Supervisor
@@ -179,15 +180,19 @@ class RayRuntime:
         *,
         clients: bool = True,
         first_port: int = 0,
+        plain_clients: bool = False,
         password: str | None = None,
     ) -> Iterator[Deployment]:
         """The processes of one run, ended afterwards; ``clients`` False: the nodes alone.
 
         ``first_port``: node i listens on that port + i (0: wherever there is room).
-        ``password``: what plain clients must give (None: they are served on loopback only).
+        ``plain_clients``: whether nodes serve others than the run's clients, who must give the
+        ``password`` (None: they are served on loopback only).
         """
         wanted = parts.config.clients if clients else 0
-        deployment = Deployment(parts, *self._pool.members(parts.machines, wanted), password)
+        credentials = Credentials.fresh(password, plain_clients=plain_clients)
+        members = self._pool.members(parts.machines, wanted)
+        deployment = Deployment(parts, *members, credentials)
         try:
             deployment.deploy(first_port)
             yield deployment
