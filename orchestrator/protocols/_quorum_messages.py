@@ -7,6 +7,7 @@ questions from before a crash are not counted. ``ids`` name operations of the co
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from orchestrator.core.machine import (
     Op,
     Send,
 )
+from orchestrator.core.portions import ENTRY_BYTES, spans
 from orchestrator.protocols._quorum_copies import Copy
 from orchestrator.protocols._quorum_siblings import State
 
@@ -77,6 +79,46 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
     received: list[Copy | State]
     owners: list[int]
     entrusted: list[Copy | State]
+
+
+def copy_bytes(copy: Copy | State | None) -> int:
+    """What a copy takes in a message beside its id and owner, or slightly more."""
+    match copy:
+        case None:
+            return ENTRY_BYTES
+        case Copy():
+            return 2 * ENTRY_BYTES + len(copy.key) + len(copy.value)
+        case State():
+            siblings = sum(ENTRY_BYTES + len(each.value) for each in copy.siblings)
+            return 2 * ENTRY_BYTES + len(copy.key) + ENTRY_BYTES * len(copy.clock) + siblings
+
+
+def fetched(
+    message: Fetch, copies: list[Copy | State | None], known: list[int]
+) -> Iterator[Fetched]:
+    """The answer in portions."""
+    for at in _slices(copies, copy_bytes):
+        yield Fetched(message.boot, message.ids[at], copies[at], known[at])
+
+
+def _stores(message: Store) -> Iterator[Store]:
+    copies, owners = message.copies, message.owners
+    for at in _slices(copies, copy_bytes):
+        yield Store(message.boot, message.ids[at], copies[at], owners[at])
+
+
+def _fetches(message: Fetch) -> Iterator[Fetch]:
+    keys, sizes = message.keys, message.sizes
+    for at in _slices(keys, _key_bytes):
+        yield Fetch(message.boot, message.ids[at], keys[at], sizes[at], message.writing)
+
+
+def _slices(items: Sequence[Any], bytes_of: Callable[[Any], int]) -> Iterator[slice]:
+    return (slice(start, stop) for start, stop in spans(items, bytes_of))
+
+
+def _key_bytes(key: bytes) -> int:
+    return ENTRY_BYTES + len(key)
 
 
 Result = tuple[int, Any, int, bytes]
@@ -198,10 +240,12 @@ class Outbox:
         """Everything goes out; ``overlap``: copies need not wait for the node's own log."""
         if self._fetches:
             for (targets, _), fetches in self._fetches.items():
-                effects += [Send(node, each, overlap=True) for each in fetches for node in targets]
+                for fetch in [part for each in fetches for part in _fetches(each)]:
+                    effects += [Send(node, fetch, overlap=True) for node in targets]
             self._fetches.clear()
-        for stores in (self._stores, self._entrusts):
-            if stores:
-                for targets, copies in stores.items():
-                    effects += [Send(node, each, overlap) for each in copies for node in targets]
-                stores.clear()
+        for waiting in (self._stores, self._entrusts):
+            if waiting:
+                for targets, messages in waiting.items():
+                    for store in [part for each in messages for part in _stores(each)]:
+                        effects += [Send(node, store, overlap) for node in targets]
+                waiting.clear()

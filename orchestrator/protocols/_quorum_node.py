@@ -54,6 +54,7 @@ from orchestrator.protocols._quorum_messages import (
     Result,
     Store,
     Stored,
+    fetched,
 )
 from orchestrator.protocols._quorum_values import Rule, Table
 
@@ -98,8 +99,7 @@ class QuorumNode(Machine):
         # Own copies under way to the log: (token, operations that wait for them).
         self._logging: deque[tuple[int, list[Pending]]] = deque()
         self._to_log: list[Pending] = []
-        self._token = 0
-        self._access_token = 0
+        self._token = self._access_token = 0
         self._armed = False
         self._without_own: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._now_ns = 0
@@ -367,7 +367,7 @@ class QuorumNode(Machine):
         elif self._accesses:
             for key, size in zip(message.keys, message.sizes, strict=True):
                 effects.append(Access(0, key, size, READ))
-        effects.append(Send(source, Fetched(message.boot, message.ids, copies, known)))
+        effects += [Send(source, each) for each in fetched(message, copies, known)]
 
     def _started(self, records: list[Kept]) -> None:
         # A node's clock has moved on between two starts.
