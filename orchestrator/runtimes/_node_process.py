@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import msgspec
-
 from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState, client_party
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
@@ -44,8 +42,6 @@ from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 STORAGE_FAILED: Final = 74
 """Exit status of a node that could not write."""
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -240,7 +236,7 @@ class NodeProcess:
         # A leader sends one message object to several peers: encode it once.
         encoded_for, data = self._encoded
         if encoded_for is not message:
-            data = _peers.frame(_peers.MACHINE, _encode(message))
+            data = _peers.framed(_peers.MACHINE, message)
             self._encoded = (message, data)
         self._peers[target].send(data, message.link)
 
@@ -343,7 +339,7 @@ class NodeProcess:
 
     def send_frame(self, peer: int, kind: int, payload: Any, link_kind: str) -> None:
         """A frame that is not of the machine."""
-        self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
+        self._peers[peer].send(_peers.framed(kind, payload), link_kind)
 
     def decode(self, kind: int, payload: memoryview) -> Any:
         if kind == _peers.MACHINE:
