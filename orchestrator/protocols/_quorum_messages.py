@@ -2,7 +2,7 @@
 
 ``boot`` is the start time of the node that asks, and comes back with the answer: answers to
 questions from before a crash are not counted. ``ids`` name operations of the coordinator by
-(session, sequence); below 0 they are numbers of hints, and 0 wants no answer.
+session and sequence; below 0 they are numbers of hints, and 0 wants no answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.core.machine import (
     Send,
 )
 from orchestrator.core.portions import ENTRY_BYTES, spans
-from orchestrator.protocols._quorum_copies import Copy
+from orchestrator.protocols._quorum_copies import Copy, Identity
 from orchestrator.protocols._quorum_siblings import State
 
 NO_ANSWER: Final = 0
@@ -35,7 +35,7 @@ class Store(msgspec.Struct, array_like=True, tag=1, gc=False):
 
     link: ClassVar[str] = REPLICATE
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     copies: list[Copy | State]
     owners: list[int]
 
@@ -45,7 +45,7 @@ class Stored(msgspec.Struct, array_like=True, tag=2, gc=False):
 
     link: ClassVar[str] = ACKNOWLEDGE
     boot: int
-    ids: list[int]
+    ids: list[Identity]
 
 
 class Fetch(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -53,7 +53,7 @@ class Fetch(msgspec.Struct, array_like=True, tag=3, gc=False):
 
     link: ClassVar[str] = READ_COPY
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     keys: list[bytes]
     sizes: list[int]
     writing: bool
@@ -64,7 +64,7 @@ class Fetched(msgspec.Struct, array_like=True, tag=4, gc=False):
 
     link: ClassVar[str] = READ_REPLY
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     copies: list[Copy | State | None]
     known: list[int]
 
@@ -152,7 +152,7 @@ class Pending:
     )
 
     def __init__(
-        self, identity: int, handle: Any, op: Op, replicas: tuple[int, ...], now_ns: int
+        self, identity: Identity, handle: Any, op: Op, replicas: tuple[int, ...], now_ns: int
     ) -> None:
         self.identity = identity
         self.handles = [handle]
@@ -208,16 +208,16 @@ class Outbox:
         self._entrusts: dict[tuple[int, ...], list[Store]] = {}
         self._fetches: dict[tuple[tuple[int, ...], bool], list[Fetch]] = {}
 
-    def store(self, targets: tuple[int, ...], number: int, copy: Copy | State) -> None:
+    def store(self, targets: tuple[int, ...], number: Identity, copy: Copy | State) -> None:
         """The copy goes to these replicas of its key."""
         self._store_message(self._stores.setdefault(targets, []), number, copy)
 
-    def entrust(self, target: int, owner: int, number: int, copy: Copy | State) -> None:
+    def entrust(self, target: int, owner: int, number: Identity, copy: Copy | State) -> None:
         """The copy goes to a node that stands in for a silent replica."""
         messages = self._entrusts.setdefault((target,), [])
         self._store_message(messages, number, copy).owners.append(owner)
 
-    def _store_message(self, messages: list[Store], number: int, copy: Copy | State) -> Store:
+    def _store_message(self, messages: list[Store], number: Identity, copy: Copy | State) -> Store:
         if not messages or len(messages[-1].ids) == self._at_most:
             messages.append(Store(self.boot, [], [], []))
         message = messages[-1]
@@ -225,7 +225,7 @@ class Outbox:
         message.copies.append(copy)
         return message
 
-    def fetch(self, targets: tuple[int, ...], number: int, op: Op) -> None:
+    def fetch(self, targets: tuple[int, ...], number: Identity, op: Op) -> None:
         """These nodes are asked for their copies of the operation's key."""
         writing = op.kind == WRITE
         messages = self._fetches.setdefault((targets, writing), [])

@@ -93,7 +93,7 @@ class QuorumNode(Machine):
         self._resend_ns = resend_ns
         self._give_up_ns = give_up_ns
         self._hints = Hints(rule.join)
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[Any, Pending] = {}
         self._out = Outbox(context.batch_max)
         self._fresh = Kept([], [], [], [])
         # Own copies under way to the log: (token, operations that wait for them).
@@ -258,9 +258,9 @@ class QuorumNode(Machine):
             for pending in self._logging.popleft()[1]:
                 self._acknowledged(pending, self._node, effects)
 
-    def _stored(self, source: int, ids: list[int], effects: list[Effect]) -> None:
+    def _stored(self, source: int, ids: list[Any], effects: list[Effect]) -> None:
         for identity in ids:
-            if identity < 0:
+            if isinstance(identity, int) and identity < 0:
                 if self._hints.acknowledged(source, identity):
                     effects.append(Mark("hint_delivered"))
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +32,7 @@ from orchestrator.runtimes._parts import (
     make_shell,
     warm,
 )
-from orchestrator.runtimes._plain_slot import PLAIN_SESSIONS, PlainSlot
+from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._session import SESSION_BITS
@@ -108,7 +107,7 @@ class NodeProcess:
         self._dirty_connections: list[Connection] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
-        self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
+        self._session_numbers = plain_sessions(node, time.time_ns())
         self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
