@@ -11,7 +11,7 @@ from view_bench import LEASE_NS, cluster_of, members, pass_time, without
 
 from orchestrator.core.machine import OK, READ, TRANSACTION, WRITE, Op, Requested
 from orchestrator.core.parameters import ParameterError
-from orchestrator.core.portions import PORTION_BYTES, portions, requests
+from orchestrator.core.portions import PORTION_BYTES, ops_end, portions, requests
 from orchestrator.core.sharding import Shards, shard_of, sharded
 from orchestrator.core.transactions import encode_ops
 from orchestrator.core.units import NS_PER_S
@@ -64,7 +64,8 @@ VIEWS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
 
 def large(number: int, kind: int = WRITE) -> Op:
     """Session ``number`` writes a large value to a key of its own."""
-    return Op(number, 1, kind, b"k%03d" % number, b"%03d" % number + VALUE)
+    value = b"%03d" % number + VALUE
+    return Op(number, 1, kind, b"k%03d" % number, value, len(value))
 
 
 def write_many(bench: Bench, node: int = 0) -> None:
@@ -217,7 +218,7 @@ def test_steps_for_other_nodes_and_their_answers_go_in_portions() -> None:
         for session, key in enumerate(keys, 1):
             kind = READ if value is None else WRITE
             packed = encode_ops([(kind, key, value)])
-            ops.append(Op(session, sequence, TRANSACTION, key, packed))
+            ops.append(Op(session, sequence, TRANSACTION, key, packed, len(packed)))
         handles = [(sequence, op.session) for op in ops]
         bench.event(0, Requested(handles, ops))
         pass_time(bench, NS_PER_S // 10)
@@ -244,6 +245,15 @@ def test_a_machine_is_asked_for_a_portion_at_a_time() -> None:
     assert [len(part.ops) for part in parts] == [7, 7, 6]
     assert [op for part in parts for op in part.ops] == ops
     assert [handle for part in parts for handle in part.handles] == list(range(MANY))
+
+
+def test_what_operations_say_to_weigh_is_believed_only_where_it_is_little() -> None:
+    modest = [Op(number, 1, WRITE, b"k", VALUE, 0) for number in range(MANY)]
+    assert ops_end(modest, 0, MANY) == MANY
+    modest.append(Op(MANY, 1, WRITE, b"k", b"", PORTION_BYTES))
+    assert ops_end(modest, 0, MANY + 1) == 7
+    boastful = [Op(number, 1, WRITE, b"k", b"", PORTION_BYTES) for number in range(MANY)]
+    assert ops_end(boastful, 0, MANY) == MANY
 
 
 def test_a_state_arrives_whatever_order_its_pieces_come_in() -> None:

@@ -10,6 +10,7 @@ size that plain clients may store.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from orchestrator.core.machine import Op, Requested
@@ -18,18 +19,30 @@ PORTION_BYTES: Final = 8 << 20
 ENTRY_BYTES: Final = 64
 """What an operation or an entry takes at the most besides its key, value and context."""
 
+_size: Final = attrgetter("size")
+
 Item = TypeVar("Item")
 
 
 def op_bytes(op: Op | None) -> int:
-    """What an operation takes in a message, or slightly more.
-
-    Not its ``size``, which is its weight in the model and comes from whoever sent it.
+    """What an operation takes in a message, or slightly more; its ``size`` is its weight in the
+    model, which may be more and leaves out its context.
     """
     if op is None:
         return 1
     value = op.value
     return ENTRY_BYTES + len(op.key) + len(op.context) + (0 if value is None else len(value))
+
+
+def ops_end(ops: Sequence[Op], start: int, stop: int) -> int:
+    """Where a portion of operations ends that begins at ``start``: at ``stop``, or where it is
+    full.
+
+    Each operation passes here on its way, so as a rule they are not looked at: what they say to
+    weigh together is believed where that is little, since a frame holds 32 times as much.
+    """
+    claimed = sum(map(_size, ops[start:stop])) + ENTRY_BYTES * (stop - start)
+    return stop if claimed <= PORTION_BYTES // 4 else portion_end(ops, start, stop, op_bytes)
 
 
 def portion_end(
@@ -53,6 +66,15 @@ def spans(items: Sequence[Item], bytes_of: Callable[[Item], int]) -> Iterator[tu
         start = stop
 
 
+def op_spans(ops: Sequence[Op]) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each portion of operations."""
+    start, count = 0, len(ops)
+    while start < count:
+        stop = ops_end(ops, start, count)
+        yield start, stop
+        start = stop
+
+
 def portions(items: list[Item], bytes_of: Callable[[Item], int]) -> Iterator[list[Item]]:
     """The items in portions; the list itself where it is one."""
     for start, stop in spans(items, bytes_of):
@@ -61,7 +83,7 @@ def portions(items: list[Item], bytes_of: Callable[[Item], int]) -> Iterator[lis
 
 def requests(event: Requested) -> Iterator[Requested]:
     """The event in portions, since a machine may pass on in one message what came in one."""
-    for start, stop in spans(event.ops, op_bytes):
+    for start, stop in op_spans(event.ops):
         if stop - start == len(event.ops):
             yield event
         else:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
-from orchestrator.core.portions import op_bytes, portion_end
+from orchestrator.core.portions import op_bytes, ops_end, portion_end
 
 ACCEPT_MAX: Final = 8192
 """Slots of one message where the runtime sets no bound."""
@@ -161,8 +161,9 @@ class Slots:
         """Operations from slot ``first`` on, all there, one portion at the most."""
         start = first - 1 - self.base
         stop = min(len(self.ops), start + (count_max or ACCEPT_MAX))
-        stop = portion_end(self.ops, start, stop, op_bytes)
-        return [op for op in self.ops[start:stop] if op is not None]
+        ops = [op for op in self.ops[start:stop] if op is not None]
+        end = ops_end(ops, 0, len(ops))
+        return ops if end == len(ops) else ops[:end]
 
     def accepted_from(self, first: int) -> tuple[list[int], list[Op | None]]:
         """Ballots and operations of slot ``first`` and all behind it."""

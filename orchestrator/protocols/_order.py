@@ -25,7 +25,7 @@ from orchestrator.core.machine import (
     Persist,
     Reply,
 )
-from orchestrator.core.portions import op_bytes, portion_end
+from orchestrator.core.portions import ops_end
 from orchestrator.core.state import KeyValueState, Snapshot
 from orchestrator.protocols._views import View
 
@@ -173,7 +173,7 @@ class Order:
         ``base``.
         """
         start, stop = position - self.base, min(len(self.ops), max(0, through - self.base))
-        return self.ops[start : portion_end(self.ops, start, stop, op_bytes)]
+        return self.ops[start : ops_end(self.ops, start, stop)]
 
     def held_after(self, position: int) -> tuple[int, list[Op]]:
         """The writes after a position that are kept: (position of the first, writes)."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
-from orchestrator.core.portions import op_bytes, portion_end
+from orchestrator.core.portions import ops_end
 
 APPEND_MAX: Final = 8192
 """Entries of one append where the runtime sets no bound."""
@@ -133,7 +133,7 @@ class Log:
             # Terms never fall along the log, so the run ends where a greater one begins.
             while self.terms[stop - 1] != term:
                 stop = start + max(1, (stop - start) // 2)
-        return term, self.ops[start : portion_end(self.ops, start, stop, op_bytes)]
+        return term, self.ops[start : ops_end(self.ops, start, stop)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from orchestrator.core.machine import Effect, Machine, MachineContext, Op, Send, SetTimer
-from orchestrator.core.portions import op_bytes, spans
+from orchestrator.core.portions import op_spans
 from orchestrator.protocols._order import UNKNOWN_POSITION, Acknowledge, Order, Replicate
 from orchestrator.protocols._views import NOBODY, Membership, ViewParams
 
@@ -114,8 +114,7 @@ class Stream(Machine):
         """New writes in portions: much may have waited for those before it."""
         epoch, news = self._membership.view.epoch, self._news()
         return [
-            Replicate(epoch, first + start, news, ops[start:stop])
-            for start, stop in spans(ops, op_bytes)
+            Replicate(epoch, first + start, news, ops[start:stop]) for start, stop in op_spans(ops)
         ]
 
     def _replicate(self, source: int, message: Replicate, effects: list[Effect]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, TRANSACTION, Op
-from orchestrator.core.portions import ENTRY_BYTES, op_bytes, spans
+from orchestrator.core.portions import ENTRY_BYTES, op_spans
 from orchestrator.core.sharding import ENVELOPE_TAG, shard_of
 from orchestrator.core.transactions import Identity, MicroOperation, Part, Said, encode_reads
 
@@ -42,7 +42,7 @@ class Submit(msgspec.Struct, array_like=True, tag=ENVELOPE_TAG + 1, gc=False):
 
 def submitted(submit: Submit) -> Iterator[Submit]:
     """The message in portions."""
-    for start, stop in spans(submit.ops, op_bytes):
+    for start, stop in op_spans(submit.ops):
         yield Submit(submit.shards[start:stop], submit.ops[start:stop])
 
 
