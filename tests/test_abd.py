@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from machine_bench import Bench, among
 from sim_faults import configured, problem_of
 from twins_quorum import ReusesTags
 
 from orchestrator.core.levels import CODES, LINEARIZABLE, REGULAR
-from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClaimContext, Op
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, ClaimContext, Op, Received
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.protocols._quorum_messages import Store, Stored
+from orchestrator.protocols._quorum_copies import copy_of, next_version
+from orchestrator.protocols._quorum_messages import NO_ANSWER, Store, Stored
 from orchestrator.protocols.abd import Abd, Params
 
 HARD = {"gap_ns": 40 * NS_PER_MS}
@@ -224,3 +226,38 @@ def test_histories_are_linearizable_and_nodes_converge(seed: int) -> None:
 def test_many_histories_are_linearizable_and_nodes_converge() -> None:
     for seed in range(1000, 1300):
         assert problem_of(fault_config(seed), faults=HARD) == "", f"seed {seed}"
+
+
+# --- sessions of plain Redis clients ----------------------------------------------------
+
+LOW, HIGH = (1 << 62 | upper << 52 | 7 for upper in (1, 2))
+"""Their lower halves, which is what versions have room for, are the same."""
+
+
+def test_writes_of_wide_sessions_are_told_apart() -> None:
+    bench = Bench(Abd, Params(), 3)
+    first = bench.request(0, Op(LOW, 1, WRITE, b"k", b"z"))
+    second = bench.request(1, Op(HIGH, 1, WRITE, b"k", b"a"))
+    bench.deliver()
+    assert [bench.replies[handle].outcome for handle in (first, second)] == [OK, OK]
+    encoded = [msgspec.msgpack.encode(message) for message in bench.sent]
+    assert [msgspec.msgpack.decode(each, type=Abd.Message) for each in encoded] == bench.sent
+    held = [machine._table.held[b"k"] for machine in bench.machines]
+    assert {(copy.value, copy.session) for copy in held} == {(b"a", HIGH)}
+    again = bench.request(2, Op(HIGH, 1, WRITE, b"k", b"a"))
+    bench.deliver()
+    assert bench.replies[again].version == bench.replies[second].version
+
+
+def test_a_read_writes_back_what_shares_its_version_with_another_write() -> None:
+    bench = Bench(Abd, Params(), 3)
+    version = next_version(0, LOW)
+    assert version == next_version(0, HIGH)
+    for node, session, value in ((0, LOW, b"z"), (1, HIGH, b"a")):
+        copy = copy_of(Op(session, 1, WRITE, b"k", value), version)
+        bench.event(node, Received(2, Store(0, [NO_ANSWER], [copy], [])))
+    bench.sent.clear()
+    handle = bench.request(0, Op(1, 1, READ, b"k"))
+    bench.deliver(among(0, 1))
+    assert bench.replies[handle].value == b"a"
+    assert bench.machines[0]._table.held[b"k"].value == b"a", "a majority holds what was read"

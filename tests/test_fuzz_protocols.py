@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core import portions
 from orchestrator.core.registry import Family, plugins
 from orchestrator.fuzz import Findings, Wanted, fuzz, simulate_seeds
 from orchestrator.fuzzing.profiles import PROFILES
@@ -45,6 +46,16 @@ def test_forty_five_seeds(protocol: str) -> None:
     assert told(findings) == []
     assert findings.weak == 0
     assert REACHED.get(protocol, set()) <= set(findings.marks)
+
+
+@pytest.mark.parametrize("protocol", REPLICATED)
+def test_seeds_whose_messages_are_cut_into_many(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "PORTION_BYTES", 1500)
+    findings = simulate_seeds(Wanted(protocol, "recovery"), range(2))
+    assert told(findings) == []
+    assert findings.operations > 0
 
 
 @pytest.mark.long

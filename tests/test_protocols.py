@@ -13,7 +13,7 @@ from machine_bench import Bench, Wanted, everything
 from sim_faults import FINAL_SESSION, configured, problem_of, simulate
 
 from orchestrator.config.schema import Config
-from orchestrator.core import levels
+from orchestrator.core import levels, portions
 from orchestrator.core.machine import (
     ADD,
     INCREMENT,
@@ -246,7 +246,11 @@ def test_many_crashes_and_cuts_break_no_claim(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(plugins(Family.PROTOCOL)))
-def test_messages_and_records_survive_the_codec_and_never_change(name: str) -> None:
+def test_messages_and_records_survive_the_codec_and_never_change(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small states are large, so that they go in pieces.
+    monkeypatch.setattr(portions, "PORTION_BYTES", 1 << 8)
     of_name = [each for each in VARIANTS if each.name == name]
     # With an authority more is said.
     variant = max(of_name, key=lambda each: each.machine.authority_of(each.params) is not None)

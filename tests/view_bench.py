@@ -15,8 +15,8 @@ HEARTBEAT_NS, LEASE_NS, RESEND_NS = 10 * NS_PER_MS, 60 * NS_PER_MS, 40 * NS_PER_
 
 def cluster_of(machine: type[Any], params: type[Any], nodes: int, **choices: Any) -> Bench:
     """Nodes and their authority with short times, all started."""
-    chosen = params(heartbeat=HEARTBEAT_NS, lease=LEASE_NS, resend=RESEND_NS, keep=8, **choices)
-    bench = Bench(machine, chosen, nodes)
+    times = {"heartbeat": HEARTBEAT_NS, "lease": LEASE_NS, "resend": RESEND_NS}
+    bench = Bench(machine, params(**times | {"keep": 8} | choices), nodes)
     bench.deliver()
     return bench
 
@@ -29,7 +29,7 @@ def without(*away: int) -> Wanted:
 def pass_time(bench: Bench, duration_ns: int, wanted: Wanted = everything) -> None:
     """Let timers fire in order, and messages arrive at once, for so long."""
     end_ns = bench.now_ns + duration_ns
-    while min(bench.timers.values()) <= end_ns:
+    while min(bench.timers.values(), default=end_ns + 1) <= end_ns:
         node, timer = min(bench.timers, key=lambda each: (bench.timers[each], each))
         bench.fire(node, timer)
         bench.deliver(wanted)

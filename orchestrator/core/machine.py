@@ -11,8 +11,8 @@ Rules that every runtime keeps (``orchestrator/runtimes/_node.py`` is their one 
 * **Access.** A :class:`Reply` or :class:`Send` that names a token leaves only when the
   :class:`Access` of that token has been through cache and storage; nothing else waits for it.
 * **Timers.** Setting a timer again moves it; a cancelled timer never fires.
-* **Batches.** Lists in events carry whatever may be handled together; under modelled costs
-  that is at most ``batch_max`` operations.
+* **Batches.** Lists in events carry whatever may be handled together, of operations a portion
+  (:mod:`.portions`) at the most, and under modelled costs no more than ``batch_max``.
 
 Objects in events and effects are shared, not copied: a machine never changes a message or an
 operation that it was given or has sent.

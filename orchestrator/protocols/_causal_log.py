@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Final
 
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
+from orchestrator.core.portions import op_bytes, portion_end, spans
 from orchestrator.core.state import Snapshot
+
+ALL: Final = -1
+NONE: Final = -2
 
 
 class Writes(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -24,29 +29,57 @@ class Writes(msgspec.Struct, array_like=True, tag=1, gc=False):
     more: bool = False
 
 
+def published(message: Writes) -> Iterator[Writes]:
+    """New writes in portions: many may have waited for their past."""
+    for start, stop in spans(message.ops, op_bytes):
+        if stop - start == len(message.ops):
+            yield message
+        else:
+            part = slice(start, stop)
+            first = message.first + start
+            yield Writes(message.origin, first, message.versions[part], message.ops[part])
+
+
 class Have(msgspec.Struct, array_like=True, tag=2, gc=False):
     """How many writes of each node the sender has applied, to be sent what it lacks.
 
-    ``only``: of that node alone (-1: of all). ``asks``: it would also like to know what it can
-    send. ``lost``: what is missing was lost and is not under way.
+    ``only``: of that node alone (ALL; or NONE, while it fetches a state). ``asks``: it would also
+    like to know what it can send. ``lost``: what is missing was lost and is not under way.
     """
 
     link: ClassVar[str] = ACKNOWLEDGE
     counts: list[int]
-    only: int = -1
+    only: int = ALL
     asks: bool = False
     lost: bool = False
 
 
 class State(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """Everything that the sender has applied, for a node too far behind for its logs; a message
-    and a durable record. ``versions[i]``: the newest one of node i.
+    """Everything that the sender has applied, for a node too far behind for its logs; sent in
+    pieces, and a durable record. ``versions[i]``: the newest one of node i.
     """
 
-    link: ClassVar[str] = REPLICATE
     counts: list[int]
     versions: list[int]
     snapshot: Snapshot
+
+
+class Piece(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """A piece of the sender's encoded state of that ``number``; it is whole with the ``last``."""
+
+    link: ClassVar[str] = REPLICATE
+    number: int
+    offset: int
+    data: bytes
+    last: bool
+
+
+class Continue(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """Of the state of that ``number`` the sender has the first ``offset`` bytes, and wants more."""
+
+    link: ClassVar[str] = ACKNOWLEDGE
+    number: int
+    offset: int
 
 
 class Log:
@@ -74,9 +107,11 @@ class Log:
         return self.base + len(self.ops)
 
     def from_number(self, first: int, most: int) -> Writes:
-        """Up to ``most`` applied writes from that number on, which is above ``base``."""
+        """Up to ``most`` applied writes from that number on, which is above ``base``; a portion
+        at the most.
+        """
         at = first - self.base - 1
-        stop = at + most
+        stop = portion_end(self.ops, at, min(len(self.ops), at + most), op_bytes)
         ops, versions = self.ops[at:stop], self.versions[at:stop]
         return Writes(self.origin, first, versions, ops, stop < len(self.ops))
 

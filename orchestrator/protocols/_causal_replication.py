@@ -12,11 +12,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from orchestrator.core.machine import Effect, MachineContext, Mark, Op, Persist, Send, SetTimer
-from orchestrator.protocols._causal_log import Have, Log, State, Writes
+from orchestrator.protocols._causal_log import (
+    ALL,
+    NONE,
+    Continue,
+    Have,
+    Log,
+    Piece,
+    State,
+    Writes,
+    published,
+)
 from orchestrator.protocols._causal_past import NODE_BITS, NODE_MASK, versions_of
 from orchestrator.protocols._last_writer_wins import LastWriterWins
+from orchestrator.protocols._pieces import Arrival, Image
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(State).decode
 _LOOK: Final = "look"
 _WRITES_MAX: Final = 4096  # in one message to a node that fell behind
 _DROP_AT_LEAST: Final = 512
@@ -45,6 +60,10 @@ class Replicator(ABC):
         self._known = {peer: [0] * len(context.nodes) for peer in self._peers}
         # What was applied at the last look, and at the one before: older than any message.
         self._recent = self._settled = [0] * len(context.nodes)
+        # A state that others fetch, and how many writes of each node it holds; one that arrives.
+        self._image: Image | None = None
+        self._image_counts: list[int] = []
+        self._arrival = Arrival()
 
     @abstractmethod
     def _release(self, node: int, effects: list[Effect]) -> None:
@@ -119,8 +138,8 @@ class Replicator(ABC):
         log.versions += self._fresh_versions
         self._fresh, self._fresh_versions = [], []
         self._persist(message, effects)
-        for peer in self._peers:
-            effects.append(Send(peer, message))
+        for part in published(message):
+            effects.extend([Send(peer, part) for peer in self._peers])
         if not self._peers:
             log.drop_through(log.count)
 
@@ -138,11 +157,12 @@ class Replicator(ABC):
 
     def _look(self, effects: list[Effect]) -> None:
         """Tell a node what is here, and ask for what is lacking."""
-        counts = self._counts()
-        effects.append(Send(self._chance.choice(self._peers), Have(counts, asks=True)))
+        counts, fetching = self._counts(), self._fetching(effects)
+        have = Have(counts, NONE if fetching else ALL, asks=True)
+        effects.append(Send(self._chance.choice(self._peers), have))
         for log in self._logs:
             lacks = bool(log.blocked or log.early or self._awaited(log.origin))
-            if lacks and log.stuck_at == log.count and log.origin != self._node:
+            if lacks and not fetching and log.stuck_at == log.count and log.origin != self._node:
                 effects.append(Send(log.origin, Have(counts, log.origin, lost=True)))
             log.stuck_at = log.count if lacks else -1
             self._drop_known(log)
@@ -153,6 +173,8 @@ class Replicator(ABC):
         """Forget what every node has, and what is too much to keep."""
         known = min(counts[log.origin] for counts in self._known.values())
         known = max(min(known, log.count), log.count - self._keep)
+        if self._image_counts:
+            known = min(known, self._image_counts[log.origin])
         if known - log.base >= min(_DROP_AT_LEAST, self._keep):
             log.drop_through(known)
 
@@ -162,13 +184,11 @@ class Replicator(ABC):
         for log, count, settled in zip(self._logs, theirs, self._settled, strict=True):
             # What came a moment ago is probably under way to them, too.
             through = log.count if message.lost else settled
-            if count >= through or message.only not in (-1, log.origin):
+            if count >= through or message.only not in (ALL, log.origin):
                 continue
             effects.append(Mark("repair"))
             if count < log.base:
-                applied = self._applied[: len(self._logs)]
-                state = State(self._counts(), applied, self._state.snapshot())
-                effects.append(Send(source, state))
+                self._send_state(source, effects)
                 return
             effects.append(Send(source, log.from_number(count + 1, _WRITES_MAX)))
         behind = any(count > log.count for log, count in zip(self._logs, theirs, strict=True))
@@ -177,11 +197,58 @@ class Replicator(ABC):
 
     # --- whole states ---------------------------------------------------------------------
 
+    def _send_state(self, target: int, effects: list[Effect]) -> None:
+        """All that is applied here, or its first piece."""
+        image = self._image
+        if image is None:
+            counts, applied = self._counts(), self._applied[: len(self._logs)]
+            image = Image(self._time, _encode(State(counts, applied, self._state.snapshot())))
+            if image.large:
+                # No other one is to have its name, not even after a restart. The writes that
+                # follow are kept until it has been fetched.
+                self._time += 1
+                self._image, self._image_counts = image, counts
+        effects.append(Send(target, Piece(image.name, 0, *image.piece(0))))
+
+    def _continue(self, source: int, message: Continue, effects: list[Effect]) -> None:
+        """A node has a piece and wants the next."""
+        image = self._image
+        if image is not None and image.name == message.number:
+            piece = Piece(image.name, message.offset, *image.piece(message.offset))
+            effects.append(Send(source, piece))
+
+    def _piece(self, source: int, message: Piece, effects: list[Effect]) -> None:
+        """A piece of another node's state; those of a second node have to wait."""
+        arrival, name = self._arrival, (source, message.number)
+        if arrival.name not in (None, name):
+            return
+        whole = arrival.add(name, message.offset, message.data, message.last)
+        if whole is not None:
+            self._install(_decode_state(whole), effects)
+        elif arrival.asks:
+            effects.append(Send(source, Continue(message.number, arrival.size)))
+
+    def _fetching(self, effects: list[Effect]) -> bool:
+        """Whether a state is arriving; at each look, so that nothing that was lost is missed."""
+        if self._image is not None and self._image.idle():
+            self._image, self._image_counts = None, []
+        arrival = self._arrival
+        if arrival.name is not None and arrival.overdue():
+            if arrival.stalled:
+                # Another node may be nearer, or this one has forgotten the state.
+                arrival.clear()
+            else:
+                source, number = arrival.name
+                effects.append(Send(source, Continue(number, arrival.size)))
+        return arrival.name is not None
+
     def _install(self, message: State, effects: list[Effect]) -> None:
         """Join another node's state: both hold the past of all they hold, so both together do."""
         if all(log.count >= count for log, count in zip(self._logs, message.counts, strict=True)):
             return
         self._merge(message)
+        # What others fetch may have lost its continuation here.
+        self._image, self._image_counts = None, []
         effects.append(Mark("snapshot_installed"))
         self._persist(message, effects)
         for log in self._logs:

@@ -20,7 +20,6 @@ arrive. Operations that have to wait for this are held back until the next heart
 from __future__ import annotations
 
 import heapq
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -39,15 +38,15 @@ from orchestrator.core.machine import (
     Redirect,
     Reply,
     Requested,
-    Send,
     SetTimer,
     Started,
     TimerFired,
 )
+from orchestrator.protocols._catching_up import CatchingUp
 from orchestrator.protocols._order import (
-    UNKNOWN_POSITION,
     Acknowledge,
     Base,
+    Continue,
     Entries,
     Fetch,
     Replicate,
@@ -55,17 +54,16 @@ from orchestrator.protocols._order import (
     Vow,
 )
 from orchestrator.protocols._read_needs import ORDERED, STRONG, need_of
-from orchestrator.protocols._stream import SEND_MAX, Stream
 from orchestrator.protocols._views import NOBODY, Beat, Grant, ViewParams
 
 HEARTBEAT: Final = "heartbeat"
 JOINING: Final = "joining"
 
 
-class Copy(Stream):
+class Copy(CatchingUp):
     """A node that holds a copy of the order, in or outside the view."""
 
-    Message: ClassVar[Any] = Replicate | Acknowledge | Fetch | Transfer | Beat | Grant
+    Message: ClassVar[Any] = Replicate | Acknowledge | Fetch | Transfer | Continue | Beat | Grant
     Record: ClassVar[Any] = Entries | Vow | Base
     roles: ClassVar[tuple[str, str, str]]
     """Of the first, the last and the other members of a view."""
@@ -90,16 +88,11 @@ class Copy(Stream):
         # Operations that wait for the lease, the seal or the floor.
         self._held: list[tuple[Any, Op]] = []
         self._waiting_order = 0
-        # Outside: whether it has caught up. And the newest epoch that it asked the authority for.
-        self._ready = False
+        # The newest epoch that it asked the authority for.
         self._asked_epoch = 0
         self.role = self._role()
 
     # --- what protocols decide ------------------------------------------------------------
-
-    @abstractmethod
-    def _reader(self) -> int:
-        """The member that serves strong reads, and from which nodes outside catch up."""
 
     def _need(self, op: Op) -> str:
         """What a read needs."""
@@ -155,6 +148,8 @@ class Copy(Stream):
                 self._fetch(source, message, effects)
             case Transfer():
                 self._transfer(source, message, now_ns, effects)
+            case Continue():
+                self._continue(source, message, effects)
             case _:
                 self._other(source, message, now_ns, effects)
 
@@ -247,6 +242,7 @@ class Copy(Stream):
     def _adopt(self, effects: list[Effect]) -> None:
         """Begin in a new view."""
         self._order.early.clear()
+        self._forget_states()
         self._known = 0
         self._ready = False
         self._place()
@@ -291,6 +287,7 @@ class Copy(Stream):
             effects.extend(Redirect(handle, op, NOBODY) for handle, op in self._held)
             self._held.clear()
         self._beat(now_ns, effects)
+        self._age()
         if not self._membership.member:
             self._ask_to_catch_up(effects)
         elif not self._linked and not self._membership.sealed:
@@ -306,58 +303,6 @@ class Copy(Stream):
             ready=self._ready,
             suspect=suspects[0] if suspects else NOBODY,
         )
-
-    # --- catching up from outside ---------------------------------------------------------
-
-    def _ask_to_catch_up(self, effects: list[Effect]) -> None:
-        order = self._order
-        position = order.last if order.trusted else UNKNOWN_POSITION
-        effects.append(Send(self._reader(), Fetch(self._membership.view.epoch, position)))
-
-    def _fetch(self, source: int, message: Fetch, effects: list[Effect]) -> None:
-        """Give a node outside what is committed."""
-        order, epoch, position = self._order, message.epoch, message.position
-        if not self._membership.member or self._node != self._reader():
-            return
-        if position < order.base:
-            answer: Any = Transfer(epoch, order.committed, self._state.snapshot())
-        else:
-            ops = order.from_position(position, min(order.committed, position + SEND_MAX))
-            answer = Replicate(epoch, position + 1, order.committed, ops)
-        effects.append(Send(source, answer))
-
-    def _catch_up(
-        self, source: int, message: Replicate, now_ns: int, effects: list[Effect]
-    ) -> None:
-        order = self._order
-        if source != self._reader() or not order.trusted or message.first > order.last + 1:
-            return
-        order.take(message, effects)
-        self._learn(message.committed, effects)
-        if order.last < message.committed:
-            self._ask_to_catch_up(effects)
-        elif not self._ready:
-            self._ready = True
-            self._beat(now_ns, effects)
-
-    def _transfer(self, source: int, message: Transfer, now_ns: int, effects: list[Effect]) -> None:
-        membership, order = self._membership, self._order
-        member = membership.member
-        if source != (self._upstream if member else self._reader()) or membership.sealed:
-            return
-        if message.position > order.last or not order.trusted:
-            order.install(message, Vow(membership.view, False), effects)
-            effects.append(Mark("snapshot_installed"))
-            self._serve_waiting(effects)
-            for target in self._downstream:
-                self._through[target] = UNKNOWN_POSITION
-                self._send_missing(target, effects)
-            self._committed_more(effects)
-        if member:
-            self._linked = True
-            self._say_position(effects)
-        else:
-            self._ask_to_catch_up(effects)
 
     # --- life -----------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ are one number a row: on every instance of that row up to it.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
+from orchestrator.core.portions import ENTRY_BYTES, op_bytes
 
 # Phases of an instance on one node.
 UNKNOWN_YET, PRE_ACCEPTED, ACCEPTED, COMMITTED, EXECUTED = range(5)
@@ -171,3 +172,20 @@ class Saved(msgspec.Struct, array_like=True, gc=False):
     ops: list[Op] | None
     initial_deps: list[int] | None
     deps: list[int]
+
+
+_NUMBER_BYTES: Final = 9
+
+
+def item_bytes(item: Any) -> int:
+    """What an item of a message takes in it, or slightly more."""
+    match item:
+        case Choice() | State() | Candidate():
+            operations = sum(op_bytes(op) for op in item.ops)
+            # Candidates name as many nodes again.
+            return ENTRY_BYTES + operations + 2 * _NUMBER_BYTES * len(item.deps)
+        case Judgement():
+            named = sum(len(rival.holders) for rival in item.rivals)
+            return ENTRY_BYTES + ENTRY_BYTES * len(item.rivals) + _NUMBER_BYTES * named
+        case _:
+            return ENTRY_BYTES

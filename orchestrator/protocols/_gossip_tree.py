@@ -16,6 +16,7 @@ from typing import ClassVar, Final, TypeVar
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE
+from orchestrator.core.portions import ENTRY_BYTES, portions
 
 BRANCHES_BITS: Final = 4
 DEPTH: Final = 3
@@ -38,6 +39,16 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
     part: bytes
     version: int
     value: bytes
+
+
+def _cell_bytes(cell: Cell) -> int:
+    """What a cell takes in a message, or slightly more."""
+    return ENTRY_BYTES + len(cell.key) + len(cell.part) + len(cell.value)
+
+
+def parted(cells: list[Cell]) -> list[list[Cell]]:
+    """The cells in as many messages as they need, one at least."""
+    return list(portions(cells, _cell_bytes)) or [cells]
 
 
 class Digests(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -198,7 +209,8 @@ class Store:
                 if other is not None and mine[0] > other[0]:
                     del theirs[name]
         wanted = list(theirs)
-        for part in _chunks(sending, _CELLS_MAX) or [[]]:
+        chunks = _chunks(sending, _CELLS_MAX) or [[]]
+        for part in [part for chunk in chunks for part in parted(chunk)]:
             asked, wanted = wanted[:_CELLS_MAX], wanted[_CELLS_MAX:]
             if part or asked:
                 yield Cells(part, asked)

@@ -122,7 +122,7 @@ class Elector(ABC):
         self._join((newest // self._count + 1) * self._count + self._node, effects)
         self._arm_election(effects)
         first = self.commit + 1
-        self._found = Found()
+        self._found = Found(first)
         self._found.add(self._node, self.commit, first, *self.slots.accepted_from(first))
         for peer in self._peers:
             effects.append(Send(peer, Prepare(self.promised, first)))
@@ -136,23 +136,26 @@ class Elector(ABC):
             loyal = self.role == LEADER or now_ns < self._loyal_until_ns
             if loyal or first <= self.slots.base:
                 return
+            found = self.slots.promised_from(first)
+            if ballot > self.promised or first + len(found[1]) <= self.slots.last:
+                # It deserves the time to finish.
+                self._heard_ns = now_ns
             if ballot > self.promised:
                 self._retire(now_ns, effects)
                 self._join(ballot, effects)
-                # It deserves the time to finish.
-                self._heard_ns = now_ns
-            found = self.slots.accepted_from(first)
             effects.append(Send(source, Promise(ballot, ballot, self._noted, first, *found)))
         else:
-            refusal = Promise(ballot, self.promised, self.commit, first, [], [])
+            refusal = Promise(ballot, self.promised, self.commit, first, [], [], 0)
             effects.append(Send(source, refusal))
 
     def _promise(self, source: int, message: Promise, now_ns: int, effects: list[Effect]) -> None:
         self._seen = max(self._seen, message.promised)
         current = self.role == CANDIDATE and message.ballot == self.promised
         if current and message.promised == message.ballot:
-            found = message.first, message.ballots, message.ops
-            self._found.add(source, message.commit, *found)
+            rest = self._found.heard(source, message)
+            if rest:
+                self._heard_ns = now_ns
+                effects.append(Send(source, Prepare(self.promised, rest)))
             self._count_promises(now_ns, effects)
 
     def _count_promises(self, now_ns: int, effects: list[Effect]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
+from orchestrator.core.portions import op_bytes, ops_end, portion_end
 
 ACCEPT_MAX: Final = 8192
 """Slots of one message where the runtime sets no bound."""
@@ -21,7 +22,9 @@ NEVER_NS: Final = -(2**62)
 
 
 class Prepare(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """Phase 1a for every slot from ``first`` on."""
+    """Phase 1a for every slot from ``first`` on; what an answer had no room for is asked for in
+    the same way.
+    """
 
     link: ClassVar[str] = REPLICATE
     ballot: int
@@ -32,7 +35,8 @@ class Promise(msgspec.Struct, array_like=True, tag=2, gc=False):
     """Phase 1b: ``ballots[i]`` and ``ops[i]`` were accepted in slot ``first`` + i (None: nothing).
 
     ``promised``: the sender's newest ballot; above ``ballot`` it is a refusal. ``commit``: the
-    sender knows what is chosen up to there.
+    sender knows what is chosen up to there. ``last``: its last slot, for which this message may
+    have had no room.
     """
 
     link: ClassVar[str] = ACKNOWLEDGE
@@ -42,6 +46,7 @@ class Promise(msgspec.Struct, array_like=True, tag=2, gc=False):
     first: int
     ballots: list[int]
     ops: list[Op | None]
+    last: int
 
 
 class Accept(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -153,14 +158,23 @@ class Slots:
         return self.base + at
 
     def run_from(self, first: int, count_max: int) -> list[Op]:
-        """Operations from slot ``first`` on, all there."""
+        """Operations from slot ``first`` on, all there, one portion at the most."""
         start = first - 1 - self.base
-        return [op for op in self.ops[start : start + (count_max or ACCEPT_MAX)] if op is not None]
+        stop = min(len(self.ops), start + (count_max or ACCEPT_MAX))
+        ops = [op for op in self.ops[start:stop] if op is not None]
+        end = ops_end(ops, 0, len(ops))
+        return ops if end == len(ops) else ops[:end]
 
     def accepted_from(self, first: int) -> tuple[list[int], list[Op | None]]:
         """Ballots and operations of slot ``first`` and all behind it."""
         start = first - 1 - self.base
         return self.ballots[start:], self.ops[start:]
+
+    def promised_from(self, first: int) -> tuple[list[int], list[Op | None], int]:
+        """The same as far as a portion goes, and the last slot of all."""
+        start = first - 1 - self.base
+        stop = portion_end(self.ops, start, len(self.ops), op_bytes)
+        return self.ballots[start:stop], self.ops[start:stop], self.last
 
     def drop_through(self, slot: int) -> None:
         """Forget the prefix up to ``slot``."""
@@ -179,23 +193,46 @@ def same(first: Op | None, second: Op) -> bool:
 
 
 class Found:
-    """What phase 1 has found: per slot the value of the highest ballot."""
+    """What phase 1 has found from slot ``first`` on: per slot the value of the highest ballot.
 
-    __slots__ = ("_best", "commits")
+    ``commits``: of those who have told all they accepted.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_best", "_first", "_told", "commits")
+
+    def __init__(self, first: int = 0) -> None:
         self._best: dict[int, tuple[int, Op]] = {}
+        self._first = first
+        # The slot that an acceptor is to go on from.
+        self._told: dict[int, int] = {}
         self.commits: dict[int, int] = {}
 
     def add(
         self, source: int, commit: int, first: int, ballots: list[int], ops: list[Op | None]
     ) -> None:
-        """One acceptor's answer."""
+        """All that an acceptor has accepted, or the rest of it."""
         self.commits[source] = commit
+        self._note(first, ballots, ops)
+
+    def _note(self, first: int, ballots: list[int], ops: list[Op | None]) -> None:
         best = self._best
         for slot, (ballot, op) in enumerate(zip(ballots, ops, strict=True), first):
             if op is not None and (slot not in best or best[slot][0] < ballot):
                 best[slot] = (ballot, op)
+
+    def heard(self, source: int, message: Promise) -> int:
+        """An acceptor's answer; returns the slot from which the rest is wanted (0: none is)."""
+        first = message.first
+        if first != self._told.get(source, self._first):
+            # A repetition.
+            return 0
+        following = first + len(message.ops)
+        if following > message.last:
+            self.add(source, message.commit, first, message.ballots, message.ops)
+            return 0
+        self._note(first, message.ballots, message.ops)
+        self._told[source] = following
+        return following
 
     @property
     def last(self) -> int:

@@ -25,10 +25,13 @@ from orchestrator.core.machine import (
     Persist,
     Reply,
 )
+from orchestrator.core.portions import ops_end
 from orchestrator.core.state import KeyValueState, Snapshot
 from orchestrator.protocols._views import View
 
 UNKNOWN_POSITION: Final = -1
+UNPINNED: Final = 2**63
+"""Above all positions."""
 
 
 class Replicate(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -59,12 +62,25 @@ class Fetch(msgspec.Struct, array_like=True, tag=3, gc=False):
 
 
 class Transfer(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """The state after the first ``position`` writes, all of them committed."""
+    """A piece of the encoded state after the first ``position`` writes, all of them committed;
+    it is whole with the ``last``.
+    """
 
     link: ClassVar[str] = READ_REPLY
     epoch: int
     position: int
-    snapshot: Snapshot
+    offset: int
+    data: bytes
+    last: bool
+
+
+class Continue(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """Of the state at ``position`` the sender has the first ``offset`` bytes, and wants more."""
+
+    link: ClassVar[str] = READ_COPY
+    epoch: int
+    position: int
+    offset: int
 
 
 class Entries(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -96,7 +112,7 @@ class Order:
     ``early`` holds writes whose predecessors have not come yet. ``trusted``: everything here is
     part of the current view's order. ``pending``: how many writes of a key are here and not
     known to be committed, where they are counted. ``keep`` to twice as many committed writes are
-    kept in memory.
+    kept in memory, and all behind ``pinned``.
     """
 
     def __init__(self, context: MachineContext, keep: int, *, counts_pending: bool = False) -> None:
@@ -108,6 +124,7 @@ class Order:
         self.durable = 0
         self.early: dict[int, list[Op]] = {}
         self.trusted = True
+        self.pinned = UNPINNED
         self.pending: dict[bytes, int] = {}
         self._counts_pending = counts_pending
         self._keep = keep
@@ -152,8 +169,11 @@ class Order:
         return written
 
     def from_position(self, position: int, through: int) -> list[Op]:
-        """The writes after ``position`` up to ``through``; not before ``base``."""
-        return self.ops[position - self.base : max(0, through - self.base)]
+        """The writes after ``position`` up to ``through``, a portion at the most; not before
+        ``base``.
+        """
+        start, stop = position - self.base, min(len(self.ops), max(0, through - self.base))
+        return self.ops[start : ops_end(self.ops, start, stop)]
 
     def held_after(self, position: int) -> tuple[int, list[Op]]:
         """The writes after a position that are kept: (position of the first, writes)."""
@@ -207,7 +227,7 @@ class Order:
             self._discount(ops)
         if position - base >= 2 * self._keep:
             # In large steps, because cutting a list at its head copies the rest.
-            self.base = position - self._keep
+            self.base = max(base, min(position - self._keep, self.pinned))
             del self.ops[: self.base - base]
 
     def _discount(self, ops: list[Op]) -> None:
@@ -236,14 +256,14 @@ class Order:
         self.durable = min(self.durable, position)
         self._persisting = deque((token, min(last, position)) for token, last in self._persisting)
 
-    def install(self, message: Transfer, vow: Vow, effects: list[Effect]) -> None:
+    def install(self, position: int, snapshot: Snapshot, vow: Vow, effects: list[Effect]) -> None:
         """Hold a transferred state and nothing else."""
-        self._restore(message.position, message.snapshot)
+        self._restore(position, snapshot)
         self.early.clear()
         self._persisting = deque((token, 0) for token, _ in self._persisting)
         self.durable = 0
         self.trusted = True
-        self.persist(Base(vow, message.position, message.snapshot), effects, replaces=True)
+        self.persist(Base(vow, position, snapshot), effects, replaces=True)
 
     def _restore(self, position: int, snapshot: Snapshot) -> None:
         self.state.restore(snapshot)

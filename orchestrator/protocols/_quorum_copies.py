@@ -1,9 +1,9 @@
 """Copies of keys on the nodes of a quorum, ordered by version, and copies that wait for nodes.
 
 A copy never changes once it is made, so that messages, records and nodes share one object. Of
-two copies of a key the one with the higher version stays (equal ones: the larger value, as in
-Cassandra), so that merging is commutative, associative and idempotent, and neither the order
-of messages nor their repetition matters.
+two copies of a key the one with the higher version stays (equal ones: that of the higher session,
+then the larger value, as in Cassandra), so that merging is commutative, associative and
+idempotent, and neither the order of messages nor their repetition matters.
 
 Every copy names the operation that wrote it. A node remembers the last write of each session
 with its version, so that a repeated write is found to be done; the table grows with the
@@ -27,16 +27,28 @@ OVERTAKEN: Final = -1
 _SEQUENCE_BITS: Final = 32
 _SESSION_BITS: Final = 32
 _SEQUENCES: Final = (1 << _SEQUENCE_BITS) - 1
+_SESSIONS: Final = (1 << _SESSION_BITS) - 1
+_WORD_BITS: Final = 63
+
+Identity = int | tuple[int, int]
+"""Session and sequence of an operation: as one integer above 0 where a signed word holds it, as
+it does for a run's own clients; sessions of plain Redis clients are wider.
+"""
 
 
-def identity_of(op: Op) -> int:
-    """(session, sequence) as one integer above 0."""
-    return op.session << _SEQUENCE_BITS | op.sequence
+def identity_of(op: Op) -> Identity:
+    """What names an operation in messages."""
+    session, sequence = op.session, op.sequence
+    if session >> _WORD_BITS - _SEQUENCE_BITS or sequence > _SEQUENCES:
+        return session, sequence
+    return session << _SEQUENCE_BITS | sequence
 
 
-def session_and_sequence(identity: int) -> tuple[int, int]:
+def session_and_sequence(identity: Identity) -> tuple[int, int]:
     """What :func:`identity_of` put together."""
-    return identity >> _SEQUENCE_BITS, identity & _SEQUENCES
+    if isinstance(identity, int):
+        return identity >> _SEQUENCE_BITS, identity & _SEQUENCES
+    return identity
 
 
 def next_version(newest: int, session: int) -> int:
@@ -44,8 +56,11 @@ def next_version(newest: int, session: int) -> int:
 
     A session has one operation outstanding at most, and its next one meets a higher number, so
     no two writes share a tag, whichever nodes coordinate them and however often those restart.
+    A version has room for the lower half of a session: where only the upper ones differ, as they
+    may between those of plain Redis clients, versions can be equal, and :func:`tag_of` tells
+    copies apart.
     """
-    return ((newest >> _SESSION_BITS) + 1) << _SESSION_BITS | session
+    return ((newest >> _SESSION_BITS) + 1) << _SESSION_BITS | session & _SESSIONS
 
 
 class Copy(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -64,13 +79,20 @@ def copy_of(op: Op, version: int) -> Copy:
     return Copy(op.key, op.value or b"", version, op.session, op.sequence, op.size)
 
 
+def tag_of(copy: Copy | None) -> tuple[int, int]:
+    """What orders a copy among those that other writes made."""
+    return (0, 0) if copy is None else (copy.version, copy.session)
+
+
 def newer(mine: Copy | None, other: Copy | None) -> Copy | None:
     """The copy that stays; ``mine`` where they are the same."""
     if mine is None or other is None:
         return other if mine is None else mine
-    if other.version == mine.version:
-        return other if other.value > mine.value else mine
-    return other if other.version > mine.version else mine
+    if other.version != mine.version:
+        return other if other.version > mine.version else mine
+    if other.session != mine.session:
+        return other if other.session > mine.session else mine
+    return other if other.value > mine.value else mine
 
 
 class Copies:

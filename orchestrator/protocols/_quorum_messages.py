@@ -2,11 +2,12 @@
 
 ``boot`` is the start time of the node that asks, and comes back with the answer: answers to
 questions from before a crash are not counted. ``ids`` name operations of the coordinator by
-(session, sequence); below 0 they are numbers of hints, and 0 wants no answer.
+session and sequence; below 0 they are numbers of hints, and 0 wants no answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -21,7 +22,8 @@ from orchestrator.core.machine import (
     Op,
     Send,
 )
-from orchestrator.protocols._quorum_copies import Copy
+from orchestrator.core.portions import ENTRY_BYTES, spans
+from orchestrator.protocols._quorum_copies import Copy, Identity
 from orchestrator.protocols._quorum_siblings import State
 
 NO_ANSWER: Final = 0
@@ -33,7 +35,7 @@ class Store(msgspec.Struct, array_like=True, tag=1, gc=False):
 
     link: ClassVar[str] = REPLICATE
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     copies: list[Copy | State]
     owners: list[int]
 
@@ -43,7 +45,7 @@ class Stored(msgspec.Struct, array_like=True, tag=2, gc=False):
 
     link: ClassVar[str] = ACKNOWLEDGE
     boot: int
-    ids: list[int]
+    ids: list[Identity]
 
 
 class Fetch(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -51,7 +53,7 @@ class Fetch(msgspec.Struct, array_like=True, tag=3, gc=False):
 
     link: ClassVar[str] = READ_COPY
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     keys: list[bytes]
     sizes: list[int]
     writing: bool
@@ -62,7 +64,7 @@ class Fetched(msgspec.Struct, array_like=True, tag=4, gc=False):
 
     link: ClassVar[str] = READ_REPLY
     boot: int
-    ids: list[int]
+    ids: list[Identity]
     copies: list[Copy | State | None]
     known: list[int]
 
@@ -77,6 +79,46 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
     received: list[Copy | State]
     owners: list[int]
     entrusted: list[Copy | State]
+
+
+def copy_bytes(copy: Copy | State | None) -> int:
+    """What a copy takes in a message beside its id and owner, or slightly more."""
+    match copy:
+        case None:
+            return ENTRY_BYTES
+        case Copy():
+            return 2 * ENTRY_BYTES + len(copy.key) + len(copy.value)
+        case State():
+            siblings = sum(ENTRY_BYTES + len(each.value) for each in copy.siblings)
+            return 2 * ENTRY_BYTES + len(copy.key) + ENTRY_BYTES * len(copy.clock) + siblings
+
+
+def fetched(
+    message: Fetch, copies: list[Copy | State | None], known: list[int]
+) -> Iterator[Fetched]:
+    """The answer in portions."""
+    for at in _slices(copies, copy_bytes):
+        yield Fetched(message.boot, message.ids[at], copies[at], known[at])
+
+
+def _stores(message: Store) -> Iterator[Store]:
+    copies, owners = message.copies, message.owners
+    for at in _slices(copies, copy_bytes):
+        yield Store(message.boot, message.ids[at], copies[at], owners[at])
+
+
+def _fetches(message: Fetch) -> Iterator[Fetch]:
+    keys, sizes = message.keys, message.sizes
+    for at in _slices(keys, _key_bytes):
+        yield Fetch(message.boot, message.ids[at], keys[at], sizes[at], message.writing)
+
+
+def _slices(items: Sequence[Any], bytes_of: Callable[[Any], int]) -> Iterator[slice]:
+    return (slice(start, stop) for start, stop in spans(items, bytes_of))
+
+
+def _key_bytes(key: bytes) -> int:
+    return ENTRY_BYTES + len(key)
 
 
 Result = tuple[int, Any, int, bytes]
@@ -110,7 +152,7 @@ class Pending:
     )
 
     def __init__(
-        self, identity: int, handle: Any, op: Op, replicas: tuple[int, ...], now_ns: int
+        self, identity: Identity, handle: Any, op: Op, replicas: tuple[int, ...], now_ns: int
     ) -> None:
         self.identity = identity
         self.handles = [handle]
@@ -166,16 +208,16 @@ class Outbox:
         self._entrusts: dict[tuple[int, ...], list[Store]] = {}
         self._fetches: dict[tuple[tuple[int, ...], bool], list[Fetch]] = {}
 
-    def store(self, targets: tuple[int, ...], number: int, copy: Copy | State) -> None:
+    def store(self, targets: tuple[int, ...], number: Identity, copy: Copy | State) -> None:
         """The copy goes to these replicas of its key."""
         self._store_message(self._stores.setdefault(targets, []), number, copy)
 
-    def entrust(self, target: int, owner: int, number: int, copy: Copy | State) -> None:
+    def entrust(self, target: int, owner: int, number: Identity, copy: Copy | State) -> None:
         """The copy goes to a node that stands in for a silent replica."""
         messages = self._entrusts.setdefault((target,), [])
         self._store_message(messages, number, copy).owners.append(owner)
 
-    def _store_message(self, messages: list[Store], number: int, copy: Copy | State) -> Store:
+    def _store_message(self, messages: list[Store], number: Identity, copy: Copy | State) -> Store:
         if not messages or len(messages[-1].ids) == self._at_most:
             messages.append(Store(self.boot, [], [], []))
         message = messages[-1]
@@ -183,7 +225,7 @@ class Outbox:
         message.copies.append(copy)
         return message
 
-    def fetch(self, targets: tuple[int, ...], number: int, op: Op) -> None:
+    def fetch(self, targets: tuple[int, ...], number: Identity, op: Op) -> None:
         """These nodes are asked for their copies of the operation's key."""
         writing = op.kind == WRITE
         messages = self._fetches.setdefault((targets, writing), [])
@@ -198,10 +240,12 @@ class Outbox:
         """Everything goes out; ``overlap``: copies need not wait for the node's own log."""
         if self._fetches:
             for (targets, _), fetches in self._fetches.items():
-                effects += [Send(node, each, overlap=True) for each in fetches for node in targets]
+                for fetch in [part for each in fetches for part in _fetches(each)]:
+                    effects += [Send(node, fetch, overlap=True) for node in targets]
             self._fetches.clear()
-        for stores in (self._stores, self._entrusts):
-            if stores:
-                for targets, copies in stores.items():
-                    effects += [Send(node, each, overlap) for each in copies for node in targets]
-                stores.clear()
+        for waiting in (self._stores, self._entrusts):
+            if waiting:
+                for targets, messages in waiting.items():
+                    for store in [part for each in messages for part in _stores(each)]:
+                        effects += [Send(node, store, overlap) for node in targets]
+                waiting.clear()

@@ -54,6 +54,7 @@ from orchestrator.protocols._quorum_messages import (
     Result,
     Store,
     Stored,
+    fetched,
 )
 from orchestrator.protocols._quorum_values import Rule, Table
 
@@ -92,14 +93,13 @@ class QuorumNode(Machine):
         self._resend_ns = resend_ns
         self._give_up_ns = give_up_ns
         self._hints = Hints(rule.join)
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[Any, Pending] = {}
         self._out = Outbox(context.batch_max)
         self._fresh = Kept([], [], [], [])
         # Own copies under way to the log: (token, operations that wait for them).
         self._logging: deque[tuple[int, list[Pending]]] = deque()
         self._to_log: list[Pending] = []
-        self._token = 0
-        self._access_token = 0
+        self._token = self._access_token = 0
         self._armed = False
         self._without_own: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._now_ns = 0
@@ -258,9 +258,9 @@ class QuorumNode(Machine):
             for pending in self._logging.popleft()[1]:
                 self._acknowledged(pending, self._node, effects)
 
-    def _stored(self, source: int, ids: list[int], effects: list[Effect]) -> None:
+    def _stored(self, source: int, ids: list[Any], effects: list[Effect]) -> None:
         for identity in ids:
-            if identity < 0:
+            if isinstance(identity, int) and identity < 0:
                 if self._hints.acknowledged(source, identity):
                     effects.append(Mark("hint_delivered"))
                 continue
@@ -367,7 +367,7 @@ class QuorumNode(Machine):
         elif self._accesses:
             for key, size in zip(message.keys, message.sizes, strict=True):
                 effects.append(Access(0, key, size, READ))
-        effects.append(Send(source, Fetched(message.boot, message.ids, copies, known)))
+        effects += [Send(source, each) for each in fetched(message, copies, known)]
 
     def _started(self, records: list[Kept]) -> None:
         # A node's clock has moved on between two starts.

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, Op
+from orchestrator.core.portions import ops_end
 
 APPEND_MAX: Final = 8192
 """Entries of one append where the runtime sets no bound."""
@@ -122,7 +123,7 @@ class Log:
         return waiting
 
     def run_from(self, index: int, count_max: int) -> tuple[int, list[Op]]:
-        """Entries from ``index`` on that share a term: (term, ops)."""
+        """Entries from ``index`` on that share a term, one portion at the most: (term, ops)."""
         start = index - self.base - 1
         stop = min(len(self.ops), start + (count_max or APPEND_MAX))
         if start >= stop:
@@ -132,7 +133,7 @@ class Log:
             # Terms never fall along the log, so the run ends where a greater one begins.
             while self.terms[stop - 1] != term:
                 stop = start + max(1, (stop - start) // 2)
-        return term, self.ops[start:stop]
+        return term, self.ops[start : ops_end(self.ops, start, stop)]
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,17 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.state import KeyValueState
 from orchestrator.core.transactions import STEPS
+from orchestrator.protocols._pieces import Arrival
 from orchestrator.protocols._raft_election import LEADER, Ballot, Elections, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
 from orchestrator.protocols._raft_members import CONFIGURATION, members_in
 from orchestrator.protocols._raft_reads import AT_ONCE, PatientReads
 from orchestrator.protocols._raft_snapshot import (
-    Arrival,
     Contents,
     Installing,
     InstallSnapshot,
     Saved,
+    decode,
 )
 
 _DROP_AT_LEAST: Final = 512  # in steps, while the entries are still warm in the cache
@@ -243,12 +244,13 @@ class Replica(Elector):
             self._follow(message.term, source, now_ns, effects)
         self._heard_ns = self._led_ns = now_ns
         if not self._has(message):
-            contents = self._arrival.add(message)
-            if contents is None:
+            name = (message.term, index)
+            whole = self._arrival.add(name, message.offset, message.data, message.last)
+            if whole is None:
                 size = self._arrival.size
                 effects.append(Send(source, Installing(self.term, index, size, message.round)))
                 return
-            self._install(message, contents, effects)
+            self._install(message, decode(whole), effects)
         elif index > self.commit:
             self.commit = index
             self._apply(effects)

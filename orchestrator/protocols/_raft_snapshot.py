@@ -59,32 +59,4 @@ class Installing(msgspec.Struct, array_like=True, tag=10, gc=False):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Contents).decode
-
-
-class Arrival:
-    """A snapshot that is arriving; lost chunks are asked for again by the offset."""
-
-    def __init__(self) -> None:
-        self._source: tuple[int, int] = (0, 0)
-        self._data = bytearray()
-
-    def add(self, message: InstallSnapshot) -> Contents | None:
-        """Take a chunk in; the contents once they are whole."""
-        source = (message.term, message.index)
-        if source != self._source:
-            self._source = source
-            self._data = bytearray()
-        if message.offset != len(self._data):
-            return None
-        self._data += message.data
-        if not message.last:
-            return None
-        contents: Contents = _decode(self._data)
-        self._data = bytearray()
-        return contents
-
-    @property
-    def size(self) -> int:
-        """Bytes that are here."""
-        return len(self._data)
+decode = msgspec.msgpack.Decoder(Contents).decode

@@ -13,13 +13,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from orchestrator.core.machine import Effect, Machine, MachineContext, Op, Send, SetTimer
-from orchestrator.protocols._order import (
-    UNKNOWN_POSITION,
-    Acknowledge,
-    Order,
-    Replicate,
-    Transfer,
-)
+from orchestrator.core.portions import op_spans
+from orchestrator.protocols._order import UNKNOWN_POSITION, Acknowledge, Order, Replicate
 from orchestrator.protocols._views import NOBODY, Membership, ViewParams
 
 RESEND: Final = "resend"
@@ -104,17 +99,23 @@ class Stream(Machine):
 
     def _pass_on(self, before: int, ops: list[Op], effects: list[Effect]) -> None:
         """Send new writes to those downstream that were sent all before."""
-        message: Replicate | None = None
+        messages: list[Replicate] = []
         last, through = self._order.last, self._through
         for target in self._downstream:
             # It may be ahead: who joins may have been here longer than its predecessor.
             if before <= through[target] < last:
-                if message is None:
-                    message = Replicate(self._membership.view.epoch, before + 1, self._news(), ops)
-                effects.append(Send(target, message))
+                messages = messages or self._messages(before + 1, ops)
+                effects.extend([Send(target, message) for message in messages])
                 through[target] = last
         if self._downstream and not self._resend_armed:
             self._arm_resend(effects)
+
+    def _messages(self, first: int, ops: list[Op]) -> list[Replicate]:
+        """New writes in portions: much may have waited for those before it."""
+        epoch, news = self._membership.view.epoch, self._news()
+        return [
+            Replicate(epoch, first + start, news, ops[start:stop]) for start, stop in op_spans(ops)
+        ]
 
     def _replicate(self, source: int, message: Replicate, effects: list[Effect]) -> None:
         if source != self._upstream or self._membership.sealed:
@@ -145,15 +146,19 @@ class Stream(Machine):
         order, epoch = self._order, self._membership.view.epoch
         through = self._through[target]
         if through == UNKNOWN_POSITION:
-            message: Any = Replicate(epoch, order.last + 1, self._news(), [])
+            message = Replicate(epoch, order.last + 1, self._news(), [])
         elif through < order.base:
-            message = Transfer(epoch, order.committed, self._state.snapshot())
-            self._through[target] = order.committed
+            self._through[target] = self._send_state(target, effects)
+            return
         else:
             ops = order.from_position(through, min(order.last, through + SEND_MAX))
             message = Replicate(epoch, through + 1, self._news(), ops)
             self._through[target] = through + len(ops)
         effects.append(Send(target, message))
+
+    @abstractmethod
+    def _send_state(self, target: int, effects: list[Effect]) -> int:
+        """The state to a node that lacks more than is kept; returns its position."""
 
     def _arm_resend(self, effects: list[Effect]) -> None:
         self._resend_armed = True

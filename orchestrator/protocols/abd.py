@@ -46,7 +46,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import duration
 from orchestrator.core.registry import Family, register
-from orchestrator.protocols._quorum_copies import NEW
+from orchestrator.protocols._quorum_copies import NEW, tag_of
 from orchestrator.protocols._quorum_messages import Pending
 from orchestrator.protocols._quorum_node import QuorumNode
 from orchestrator.protocols._quorum_values import LastWriterWins
@@ -102,10 +102,8 @@ class Abd(QuorumNode):
     def _read(self, pending: Pending, effects: list[Effect]) -> None:
         """A majority answered: write the newest copy back unless a majority has it."""
         newest = pending.found
-        tag = newest.version if newest else 0
-        holders = tuple(
-            node for node, copy in pending.answers if (copy.version if copy else 0) == tag
-        )
+        tag = tag_of(newest)
+        holders = tuple(node for node, copy in pending.answers if tag_of(copy) == tag)
         if len(holders) == pending.count or pending.op.level == _REGULAR_READ:
             self._reply_read(pending, effects)
             self._end(pending, effects)

@@ -68,7 +68,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
-from orchestrator.protocols._causal_log import Have, State, Writes
+from orchestrator.protocols._causal_log import Continue, Have, Piece, State, Writes
 from orchestrator.protocols._causal_past import (
     BOTH,
     NODE_BITS,
@@ -109,7 +109,7 @@ class Params:
 class Causal(Replicator, Machine):
     """Every node takes writes; they are applied in causal order, and sessions may move."""
 
-    Message: ClassVar[Any] = Writes | Have | State
+    Message: ClassVar[Any] = Writes | Have | Piece | Continue
     Record: ClassVar[Any] = Writes | State
 
     def __init__(self, context: MachineContext, params: Params) -> None:
@@ -146,8 +146,10 @@ class Causal(Replicator, Machine):
                 self._writes(source, message, effects)
             case Have():
                 self._have(source, message, effects)
-            case State():
-                self._install(message, effects)
+            case Piece():
+                self._piece(source, message, effects)
+            case Continue():
+                self._continue(source, message, effects)
 
     # --- clients --------------------------------------------------------------------------
 

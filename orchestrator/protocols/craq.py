@@ -45,8 +45,8 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._chain_links import ChainParams, Link
-from orchestrator.protocols._order import Acknowledge, Fetch, Replicate, Transfer
-from orchestrator.protocols._views import NEVER_NS, Beat, Grant
+from orchestrator.protocols._copies import Copy
+from orchestrator.protocols._views import NEVER_NS
 
 
 class Ask(msgspec.Struct, array_like=True, tag=8, gc=False):
@@ -75,7 +75,7 @@ class Told(msgspec.Struct, array_like=True, tag=9, gc=False):
 class Craq(Link):
     """A chain that serves strong reads at every node."""
 
-    Message: ClassVar[Any] = Replicate | Acknowledge | Fetch | Transfer | Beat | Grant | Ask | Told
+    Message: ClassVar[Any] = Copy.Message | Ask | Told
 
     def __init__(self, context: MachineContext, params: ChainParams) -> None:
         super().__init__(context, params, counts_pending=True)

@@ -56,6 +56,7 @@ from orchestrator.core.machine import (
     TimerFired,
 )
 from orchestrator.core.parameters import ParameterError, duration
+from orchestrator.core.portions import portions
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._epaxos_execution import Execution
 from orchestrator.protocols._epaxos_instances import Instance, Lead
@@ -76,6 +77,7 @@ from orchestrator.protocols._epaxos_messages import (
     Saved,
     Validate,
     Validated,
+    item_bytes,
 )
 
 _TICK: Final = "tick"
@@ -177,18 +179,22 @@ class EPaxos(Execution, Machine):
         self._to_all.setdefault(message, []).append(item)
 
     def _flush(self, effects: list[Effect]) -> None:
-        """One message a kind and target, and one record, for all that an event caused."""
+        """One message a kind and target, or a portion of one, and one record, for all that an
+        event caused.
+        """
         if self._to_all:
             for kind, items in self._to_all.items():
-                message = kind(items)
-                effects.extend([Send(peer, message) for peer in self._peers])
+                for portion in portions(items, item_bytes):
+                    message = kind(portion)
+                    effects.extend([Send(peer, message) for peer in self._peers])
             self._to_all = {}
         if self._outbox:
             for (target, kind), items in self._outbox.items():
                 if kind is None:
                     effects.extend([Send(target, message) for message in items])
                 else:
-                    effects.append(Send(target, kind(items)))
+                    each = portions(items, item_bytes)
+                    effects.extend([Send(target, kind(portion)) for portion in each])
             self._outbox = {}
         if self._dirty:
             self._persist(effects)

@@ -58,7 +58,7 @@ from orchestrator.core.machine import (
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._gossip_data import COUNTER, DATA, REGISTER, SET, Data
-from orchestrator.protocols._gossip_tree import DEPTH, Cells, Digests, Listing
+from orchestrator.protocols._gossip_tree import DEPTH, Cells, Digests, Listing, parted
 
 MEMORY = "memory"
 _ROUND: Final = "round"
@@ -158,7 +158,8 @@ class Gossip(Machine):
                 elif not message.rumour:
                     effects.append(Mark("repair"))
                 if message.wanted:
-                    effects.append(Send(source, Cells(store.named(message.wanted), [])))
+                    found = store.named(message.wanted)
+                    effects.extend([Send(source, Cells(part, [])) for part in parted(found)])
 
     def _keep(self, effects: list[Effect], news_for: Sequence[int]) -> bool:
         """Make durable what changed, and tell some of these nodes; returns whether any did."""
@@ -169,8 +170,9 @@ class Gossip(Machine):
         news = Cells(changed, [], rumour=True)
         effects.append(Persist(news, self._token))
         if self._params.push:
+            rumours = [Cells(part, [], rumour=True) for part in parted(changed)]
             for peer in self._some(news_for):
-                effects.append(Send(peer, news))
+                effects.extend([Send(peer, rumour) for rumour in rumours])
         return True
 
     def _start(self, records: list[Any], effects: list[Effect]) -> None:

@@ -60,7 +60,7 @@ from orchestrator.core.registry import Family, register
 from orchestrator.core.state import Snapshot
 from orchestrator.protocols._clock_bound import STALE, UNSURE, outrun, why
 from orchestrator.protocols._copies import Copy
-from orchestrator.protocols._order import Acknowledge, Replicate, Transfer, Vow
+from orchestrator.protocols._order import Acknowledge, Replicate, Vow
 from orchestrator.protocols._read_needs import ANY, OFFERED, ORDERED, STRONG, need_of
 from orchestrator.protocols._views import (
     NOBODY,
@@ -157,8 +157,8 @@ class PrimaryBackup(Copy):
         membership, order = self._membership, self._order
         if self._forgets() and membership.member and order.last > membership.view.start:
             # It has caught up on more than was left of that: it begins anew.
-            nothing = Transfer(membership.view.epoch, 0, Snapshot([], [], [], [], [], []))
-            order.install(nothing, Vow(membership.view, False), effects)
+            nothing = Snapshot([], [], [], [], [], [])
+            order.install(0, nothing, Vow(membership.view, False), effects)
         super()._adopt(effects)
 
     @property

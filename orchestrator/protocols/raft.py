@@ -54,6 +54,7 @@ from orchestrator.core.machine import (
     TimerFired,
 )
 from orchestrator.core.parameters import ParameterError, choice, duration, flag, number, size
+from orchestrator.core.portions import PORTION_BYTES
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._pipeline import IN_FLIGHT_HELP
 from orchestrator.protocols._raft_admin import ADD, REMOVE, TRANSFER, Administered
@@ -110,6 +111,8 @@ class Params:
         longest = self.election_timeout_max
         if longest is not None and longest < self.election_timeout:
             raise ParameterError("election_timeout_max must be at least election_timeout")
+        if self.snapshot_chunk > PORTION_BYTES:
+            raise ParameterError("one message holds 8MiB of a snapshot", key="snapshot_chunk")
         if self.reads == LEASE and not self.pre_vote:
             raise ParameterError(
                 "reads: lease needs pre_vote: true, since a lease holds only while who hears the"
@@ -153,11 +156,7 @@ class Raft(RaftClaims, Administered, Machine):
     commands: ClassVar[frozenset[str]] = frozenset({ADD, REMOVE, TRANSFER})
     ordered: ClassVar[bool] = True
 
-    __slots__ = (
-        "_all_logged",
-        "_logs_reads",
-        "_params",
-    )
+    __slots__ = ("_all_logged", "_logs_reads", "_params")
 
     def __init__(self, context: MachineContext, params: Params) -> None:
         super().__init__(

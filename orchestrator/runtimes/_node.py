@@ -44,6 +44,7 @@ from orchestrator.core.machine import (
     Started,
     TimerFired,
 )
+from orchestrator.core.portions import requests
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
@@ -191,7 +192,8 @@ class NodeShell:
                 self.request(handle, op)
         else:
             self.operations += len(ops)
-            self._event(Requested(handles, ops))
+            for portion in requests(Requested(handles, ops)):
+                self._event(portion)
 
     def request(self, handle: Any, op: Op) -> None:
         """One operation under modelled costs; clients share no connection, hence no order."""
@@ -240,7 +242,8 @@ class NodeShell:
         # The alarm of a batch that was full before it lingered finds another one in its place.
         if batch is self._batch:
             self._batch = ([], [])
-            self._event(Requested(*batch))
+            for portion in requests(Requested(*batch)):
+                self._event(portion)
 
     def _timer_fired(self, timer: str) -> None:
         self._event(TimerFired(timer))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
-
-import msgspec
 
 from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
@@ -39,7 +36,7 @@ from orchestrator.runtimes._parts import (
     warm,
 )
 from orchestrator.runtimes._plain_line import PlainLine
-from orchestrator.runtimes._plain_slot import PLAIN_SESSIONS, PlainSlot
+from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._watch import Watch, sweeps_in
@@ -47,8 +44,6 @@ from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 STORAGE_FAILED: Final = 74
 """Exit status of a node that could not write."""
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class NodeProcess:
         self.idle_slots: list[PlainSlot] = []
         self.overdue = Overdue()
         self.patience = sweeps_in(parts.config.client.timeout / NS_PER_S)
-        self._session_numbers = itertools.count(PLAIN_SESSIONS | node << 20)
+        self._session_numbers = plain_sessions(node, time.time_ns())
         self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
@@ -245,7 +240,7 @@ class NodeProcess:
         # A leader sends one message object to several peers: encode it once.
         encoded_for, data = self._encoded
         if encoded_for is not message:
-            data = _peers.frame(_peers.MACHINE, _encode(message))
+            data = _peers.framed(_peers.MACHINE, message)
             self._encoded = (message, data)
         self._peers[target].send(data, message.link)
 
@@ -332,7 +327,7 @@ class NodeProcess:
 
     def send_frame(self, peer: int, kind: int, payload: Any, link_kind: str) -> None:
         """A frame that is not of the machine."""
-        self._peers[peer].send(_peers.frame(kind, _encode(payload)), link_kind)
+        self._peers[peer].send(_peers.framed(kind, payload), link_kind)
 
     def decode(self, kind: int, payload: memoryview) -> Any:
         if kind == _peers.MACHINE:

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import _handshake
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._handshake import GREETING_S, NONCE_BYTES, PROOF_BYTES, Credentials
@@ -53,6 +54,23 @@ _decode_hello = msgspec.msgpack.Decoder(Hello).decode
 def frame(kind: int, payload: bytes) -> bytes:
     """One frame as bytes."""
     return _HEADER.pack(len(payload), kind) + payload
+
+
+def framed(kind: int, message: Any) -> bytes:
+    """A message as a frame.
+
+    One that no receiver would take raises, since it would be sent again and again: a node whose
+    code raises is taken for lost, with this as the reason.
+    """
+    payload = _encode(message)
+    if len(payload) > FRAME_MAX_BYTES:
+        # Of a shard's message the envelope says nothing.
+        name = type(getattr(message, "message", message)).__name__
+        raise EnvironmentFailure(
+            f"a message {name} of {len(payload)} bytes is too large: frames between nodes hold"
+            f" {FRAME_MAX_BYTES}"
+        )
+    return frame(kind, payload)
 
 
 class Service(Protocol):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE, Op, Redirect, Reply
+from orchestrator.core.units import NS_PER_US
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
 from orchestrator.runtimes._overdue import Overdue
 from orchestrator.runtimes._parser import WORDS_MAX_BYTES
 
-PLAIN_SESSIONS: Final = 1 << 30
-"""Sessions of plain clients: this bit, then 10 bits of node, then 20 bits of number."""
+PLAIN_SESSIONS: Final = 1 << 62
+"""Sessions of plain clients: this bit, above those of all own clients, then 10 bits of node, then
+52 bits of number.
+"""
+_NUMBER_BITS: Final = 52
 ENTRY_MAX_BYTES: Final = 8 << 20
 """Key and value of a plain SET; frames between nodes are bounded too."""
 DONE: Final = b"+OK\r\n"
@@ -24,6 +30,16 @@ TOO_LARGE: Final = encode(Failure(f"ERR string exceeds maximum allowed size {_LI
 TOO_MANY_OVERDUE: Final = encode(
     Failure("TRYAGAIN too many operations that nobody waits for are still under way"), RESP2
 )
+
+
+def plain_sessions(node: int, born_ns: int) -> Iterator[int]:
+    """Session ids of a node that was born at that time of the world's clock.
+
+    A log remembers the sessions of earlier births, and would take a first write for a repetition.
+    So numbers count on from the microseconds of the birth: nobody opens as many sessions.
+    """
+    number = born_ns // NS_PER_US % (1 << _NUMBER_BITS)
+    return itertools.count(PLAIN_SESSIONS | node << _NUMBER_BITS | number)
 
 
 class SlotService(Protocol):

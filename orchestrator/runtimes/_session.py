@@ -15,7 +15,9 @@ from orchestrator.core.history import COLUMNS, DTYPES, PHASE_FINAL, PHASE_RUN, P
 from orchestrator.core.machine import READ, Op
 
 SESSION_BITS: Final = 22
-"""A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions."""
+"""A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions, and a
+value's identity, with 32 bits of sequence behind them, fits into a signed word.
+"""
 BLOCK_ROWS: Final = 256
 _ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
 

@@ -20,6 +20,7 @@ from orchestrator.core.machine import (
     Send,
     SetTimer,
 )
+from orchestrator.core.portions import portions
 from orchestrator.core.sharding import Sharded, Shards
 from orchestrator.core.transactions import Identity, Said, Transactions
 from orchestrator.transactions._tasks import (
@@ -31,6 +32,8 @@ from orchestrator.transactions._tasks import (
     Ask,
     Submit,
     Task,
+    answer_bytes,
+    submitted,
 )
 
 RETRY = "retry"
@@ -142,10 +145,12 @@ class Asker(Sharded):
             for answer in answered:
                 self._heard(self.node, answer, now_ns, effects)
         if self._submits:
-            effects += [Send(node, submit) for node, submit in self._submits.items()]
+            for node, submit in self._submits.items():
+                effects += [Send(node, part) for part in submitted(submit)]
             self._submits = {}
         if self._answers:
-            effects += [Send(node, Answers(each)) for node, each in self._answers.items()]
+            for node, answers in self._answers.items():
+                effects += [Send(node, Answers(each)) for each in portions(answers, answer_bytes)]
             self._answers = {}
         next_ns = self._agenda.next_ns
         if next_ns is not None and (self._armed_ns is None or next_ns < self._armed_ns):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, TRANSACTION, Op
+from orchestrator.core.portions import ENTRY_BYTES, op_spans
 from orchestrator.core.sharding import ENVELOPE_TAG, shard_of
 from orchestrator.core.transactions import Identity, MicroOperation, Part, Said, encode_reads
 
@@ -28,12 +29,21 @@ RESOLVING: Final = "resolving"  # they are not: abort, unless it is decided alre
 CLOSING: Final = "closing"  # the other shards hear the decision, nobody waits for it
 
 
+_READ_BYTES: Final = 5  # of a read besides its value
+
+
 class Submit(msgspec.Struct, array_like=True, tag=ENVELOPE_TAG + 1, gc=False):
     """Steps for shards that the receiver may be in charge of; ``ops[i]`` is for ``shards[i]``."""
 
     link: ClassVar[str] = REPLICATE
     shards: list[int]
     ops: list[Op]
+
+
+def submitted(submit: Submit) -> Iterator[Submit]:
+    """The message in portions."""
+    for start, stop in op_spans(submit.ops):
+        yield Submit(submit.shards[start:stop], submit.ops[start:stop])
 
 
 class Answer(msgspec.Struct, array_like=True, gc=False):
@@ -46,6 +56,11 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     said: Said
     node: int = -1
     after: int = 0
+
+
+def answer_bytes(answer: Answer) -> int:
+    """What an answer takes in a message, or slightly more."""
+    return ENTRY_BYTES + sum(_READ_BYTES + len(read or b"") for read in answer.said.reads)
 
 
 class Answers(msgspec.Struct, array_like=True, tag=ENVELOPE_TAG + 2, gc=False):
