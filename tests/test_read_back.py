@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 from made_records import history
+from test_faults import SYSTEM, made, summary_of
 
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE
+from orchestrator.core.units import NS_PER_S
+from orchestrator.run import execute
 from orchestrator.runtimes._read_back import (
     FUTILE_PASS_NS,
     PASS_NS,
+    PASSES,
+    READERS,
     FinalReads,
     keys_to_read,
 )
@@ -44,3 +51,41 @@ def test_a_pass_that_follows_a_futile_one_is_short() -> None:
         FUTILE_PASS_NS,
     ]
     assert FinalReads().next_pass(history(3)) is None
+
+
+def lost_machines(target: str, **protocol: Any) -> Any:
+    """Half a store's writes on keys of their own, and machines that are gone for good."""
+    system = SYSTEM | {"protocol": {"name": "quorum", **protocol}, "replicas": 1, "nodes": 3}
+    return made(
+        {"name": "lose_machine", "target": target, "at": "3s"},
+        system=system,
+        workload={"name": "ycsb", "mix": "a", "keys": 100, "inserts": 0.5, "value_size": "8B"},
+        check={"level": "none"},
+    )
+
+
+def test_keys_that_cannot_be_read_back_are_not_taken_for_kept() -> None:
+    parts = lost_machines("count:2")
+    record = execute(parts)
+    found = summary_of(parts, record)
+    kept = found["resilience"]
+    rows = record.history
+    acknowledged = {*rows.key[(rows.kind == WRITE) & (rows.outcome == OK)].tolist()}
+    read = {*rows.key[(rows.phase == PHASE_FINAL) & (rows.outcome == OK)].tolist()}
+    assert kept["unread_keys"] == len(acknowledged - read) > 100
+    assert (kept["durability"], kept["lost_acknowledged_writes"]) == ("unknown", None)
+    assert found["faults"][0]["lost_acknowledged_writes"] is None
+
+
+def test_reading_back_from_nobody_ends_in_time() -> None:
+    parts = lost_machines("all")
+    record = execute(parts)
+    final = record.history.phase == PHASE_FINAL
+    assert final.any() and not (record.history.outcome[final] == OK).any()
+    # Half a second for each of 16 keys at a time; who did not answer is asked again, but not long.
+    client = record.history.client[final]
+    keys = max(len({*record.history.key[final][client == each]}) for each in (0, 1))
+    last_ns = int(record.history.invoked_ns.max()) - record.end_ns
+    first_pass_ns = keys / READERS * 0.5 * NS_PER_S
+    assert first_pass_ns > FUTILE_PASS_NS + 3 * NS_PER_S
+    assert last_ns < first_pass_ns + (PASSES - 1) * (FUTILE_PASS_NS + NS_PER_S) + NS_PER_S
