@@ -134,13 +134,18 @@ def before(course: Course, start_ns: int, end_ns: int) -> Before | None:
 
 
 def _variance(counts: NDArray[numpy.int64], window: int) -> float:
-    """A cell's share of the variance of sums, the largest over batches of several lengths."""
+    """A cell's share of the variance of sums, the largest over batches of several lengths.
+
+    Of short batches there are many, which makes them sure; only long ones show what is late
+    together.
+    """
     found: list[float] = []
-    while len(counts) >= (_LONG_BATCHES if found else BATCHES) * window:
-        batches = len(counts) // window
-        sums = counts[: batches * window].reshape(batches, window).sum(axis=1)
-        found.append(float(sums.var(ddof=1)) / window)
-        window *= 2
+    length = window // 4
+    while length <= window or len(counts) >= _LONG_BATCHES * length:
+        batches = len(counts) // length
+        sums = counts[: batches * length].reshape(batches, length).sum(axis=1)
+        found.append(float(sums.var(ddof=1)) / length)
+        length *= 2
     return max(found)
 
 
