@@ -96,9 +96,13 @@ def _resilience(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
 
     if found is None:
         return "–", "–", "–"
-    never = found["recovered"] < found["strikes"]
-    longest = "never" if never else number(found["recovered_s"]["max"])
+    missing = found["strikes"] - found["recovered"]
+    longest = number(found["recovered_s"]["max"])
+    if missing:
+        longest = "never" if missing > found.get("recovery_unknown", 0) else "unknown"
     lost = cell(found["lost_acknowledged_writes"])
+    if found.get("lost_is_least"):
+        lost = f"≥{lost}"
     return number(found["recovered_s"]["p50"]), longest, lost
 
 
@@ -121,9 +125,14 @@ def _show_matrix(out: Console, result: SweepResult, told: Mapping[str, Mapping[s
 def _outcome(point: Point) -> str:
     if point.summary is None:
         return "–"
+    found = point.summary["resilience"] or {}
     _, text, lost = _resilience(point.summary["resilience"])
     if lost not in ("0", "–"):
         text += f", {lost} lost"
+    elif found.get("durability") == "invalid":
+        text += ", writes lost"
+    if unread := found.get("unread_keys"):
+        text += f", {unread} unread"
     if point.summary["consistency"]["verdict"] == "invalid":
         text += ", claim broken"
     return text

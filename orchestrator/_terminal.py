@@ -204,7 +204,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.wording import NONE
 
     bad = "bold red"
-    lost = (summary["resilience"] or {}).get("lost_acknowledged_writes")
+    lost = (summary["resilience"] or {}).get("durability", "valid") != "valid"
     as_asked = (summary["links"] or {"as_asked": True})["as_asked"]
     valid, met = bool(summary["valid"]), summary["slo"]["met"]
     kept = summary["consistency"]["verdict"] == "valid"

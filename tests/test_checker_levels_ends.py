@@ -10,7 +10,7 @@ import pytest
 from checker_histories import Act, history, read, told, write
 from checker_levels import random_registers, regular_by_definition
 
-from orchestrator.analysis.durability import durability, lost_writes
+from orchestrator.analysis.durability import Survival, durability, survival
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.core import levels
 from orchestrator.core.history import NOTHING, PHASE_FINAL, PRELOADED, History, value_id
@@ -78,11 +78,13 @@ def test_final_reads_decide_convergence_where_replicas_are_not_known() -> None:
     assert found(objects(INCREMENT, ("final", 4), ("final", 5)), "counter") == INVALID
 
 
-def test_an_acknowledged_write_must_be_there_at_the_end() -> None:
-    def final(acts: Sequence[Act]) -> History:
-        phase = [PHASE_FINAL if act.invoked >= 100 else 1 for act in acts]
-        return replace(history(acts), phase=numpy.array(phase, dtype=numpy.uint8))
+def final(acts: Sequence[Act]) -> History:
+    """What is invoked from 100 on is read in the end."""
+    phase = [PHASE_FINAL if act.invoked >= 100 else 1 for act in acts]
+    return replace(history(acts), phase=numpy.array(phase, dtype=numpy.uint8))
 
+
+def test_an_acknowledged_write_must_be_there_at_the_end() -> None:
     one, two = write(1, 1, 0, 10), write(2, 1, 20, 30)
     verdict = durability(final([one, two, read(3, 1, 100, 110, one.wrote)]))
     assert (verdict.verdict, told(verdict)) == (INVALID, ["1w1", "2w1", "3r1"])
@@ -90,10 +92,8 @@ def test_an_acknowledged_write_must_be_there_at_the_end() -> None:
         "Session 3's read #1 of key x returned the value of session 1's write #1 at the end, "
         "though session 2's write #1 was acknowledged and is newer."
     )
-    assert lost_writes(final([one, two, read(3, 1, 100, 110, one.wrote)])) == 1
-    assert lost_writes(final([one, two, read(3, 1, 100, 110, NOTHING)])) == 2
     good = final([one, two, read(3, 1, 100, 110, two.wrote)])
-    assert (durability(good).verdict, lost_writes(good)) == (VALID, 0)
+    assert durability(good).verdict == VALID
     # Writes side by side, one without an answer, and versions that say which one is newer.
     beside = replace(two, invoked=5)
     assert durability(final([one, beside, read(3, 1, 100, 110, one.wrote)])).verdict == VALID
@@ -105,9 +105,49 @@ def test_an_acknowledged_write_must_be_there_at_the_end() -> None:
     nobody = durability(final([one, read(3, 1, 100, 110, value_id(9, 9))]))
     assert nobody.verdict == INVALID and "nobody wrote" in nobody.explanation
     assert durability(final([one, two])).verdict == UNDECIDED
-    assert lost_writes(final([one, two])) is None
     strange = final([replace(one, kind=CAS), read(3, 1, 100, 110, one.wrote)])
     assert durability(strange).verdict == UNDECIDED
+
+
+def test_what_was_not_read_is_not_taken_for_kept() -> None:
+    kept, gone = write(1, 1, 0, 10, key=0), write(2, 1, 0, 10, key=1)
+    shows = read(3, 1, 100, 110, kept.wrote, key=0)
+    lost = read(4, 1, 100, 110, NOTHING, key=1)
+    silent = replace(lost, outcome=UNKNOWN, returned=-1)
+    assert survival(final([kept, shows])) == Survival(VALID, (), 0, least=False)
+    assert survival(final([kept, gone, shows, silent])) == Survival(UNDECIDED, None, 1, least=False)
+    verdict = durability(final([kept, gone, shows, silent]))
+    assert (verdict.verdict, verdict.keys, verdict.witness) == (UNDECIDED, 1, ())
+    assert verdict.explanation.startswith("1 key with acknowledged changes could not be read")
+    # A loss is a loss, whatever else was not read; then there may be more.
+    assert survival(final([kept, gone, shows, lost])) == Survival(INVALID, (1,), 0, least=False)
+    unread = write(5, 1, 0, 10, key=2)
+    found = survival(final([kept, gone, unread, shows, lost]))
+    assert found == Survival(INVALID, (1,), 1, least=True)
+    assert survival(final([kept, gone])) == Survival(UNDECIDED, None, 2, least=False)
+    # Nobody was promised a write without an answer.
+    doubtful = replace(gone, outcome=UNKNOWN, returned=-1)
+    assert survival(final([kept, doubtful, shows])) == Survival(VALID, (), 0, least=False)
+
+
+def test_of_a_register_only_its_one_write_is_counted() -> None:
+    one, two = write(1, 1, 0, 10), write(2, 1, 20, 30)
+    older, nothing = read(3, 1, 100, 110, one.wrote), read(3, 1, 100, 110, NOTHING)
+    assert survival(final([one, nothing])).lost == (0,)
+    # One of the two had been overwritten: the verdict is clear, the number is not.
+    for shown in (older, nothing):
+        assert survival(final([one, two, shown])) == Survival(INVALID, None, 0, least=False)
+    other = write(4, 1, 0, 10, key=1)
+    found = survival(final([one, two, other, older, read(5, 1, 100, 110, NOTHING, key=1)]))
+    assert (found.lost, found.least) == ((1,), True)
+    unanswered = replace(two, outcome=UNKNOWN, returned=-1)
+    assert survival(final([one, unanswered, nothing])).lost == (0,)
+    appended = objects(APPEND, ("do", 1), ("do", 2), ("do", 3), ("final", (1,)))
+    assert survival(appended, Evidence(model="append")).lost == (1, 2)
+    counted = objects(INCREMENT, ("do", 2), ("do", 3), ("final", 2))
+    assert survival(counted, Evidence(model="counter")).lost is None
+    twice = objects(ADD, ("do", 1), ("final", (1, 1)))
+    assert survival(twice, Evidence(model="set")) == Survival(INVALID, (), 0, least=False)
 
 
 @pytest.mark.parametrize(

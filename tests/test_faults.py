@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import pytest
 
-from orchestrator.analysis.durability import lost_rows
+from orchestrator.analysis.durability import survival
 from orchestrator.analysis.summary import digest, summarise
 from orchestrator.config.load import load, load_mapping
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
@@ -16,7 +16,7 @@ from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_S
-from orchestrator.core.verdict import VALID, Evidence
+from orchestrator.core.verdict import VALID
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import plan
 from orchestrator.run import execute, judge
@@ -101,7 +101,7 @@ def test_everything_written_is_read_back_after_the_load() -> None:
     written = numpy.unique(history.key[(history.kind == 1) & ~final])
     assert sorted(set(history.key[final & (history.outcome == OK)])) == sorted(written)
     assert history.invoked_ns[final].min() > record.end_ns
-    assert lost_rows(history, Evidence()) == []
+    assert survival(history).lost == ()
 
 
 def test_a_log_that_is_not_synced_loses_what_it_acknowledged() -> None:

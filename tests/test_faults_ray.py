@@ -10,7 +10,7 @@ import numpy
 import pytest
 from sim_faults import Chosen
 
-from orchestrator.analysis.durability import lost_rows
+from orchestrator.analysis.durability import survival
 from orchestrator.analysis.resilience import fault_figures
 from orchestrator.config.load import load_mapping
 from orchestrator.core.history import PHASE_FINAL
@@ -18,7 +18,7 @@ from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import OK, WRITE, ClaimContext
 from orchestrator.core.record import NO_COPY, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-from orchestrator.core.verdict import INVALID, VALID, Evidence
+from orchestrator.core.verdict import INVALID, VALID
 from orchestrator.plan import plan
 from orchestrator.protocols.raft import Params, Raft
 from orchestrator.run import judge
@@ -83,9 +83,9 @@ def test_faults_of_every_sort_strike_real_processes_and_nothing_is_lost(
     verdict = judge(parts, record)
     assert verdict.verdict == VALID, [each.explanation for each in verdict.verdicts]
     assert read_back(record)
-    lost = lost_rows(record.history, Evidence())
-    assert lost == []
-    figures = fault_figures(record, parts.config, lost)
+    survived = survival(record.history)
+    assert (survived.verdict, survived.lost, survived.unread) == (VALID, (), 0)
+    figures = fault_figures(record, parts.config, survived)
     assert [each["leader_changes"] > 0 for each in figures[:3]] == [True] * 3
     assert all(0.1 < each["detected_s"] < 3.0 for each in figures[:3])
     assert len({node.contents_digest for node in record.nodes}) == 1
@@ -104,7 +104,7 @@ def test_a_log_that_is_never_synced_is_caught_when_all_machines_stop(runtime: Ra
     parts = made(fault, duration="3s")
     record = runtime.run(parts, settle=True)
     assert judge(parts, record).verdict == VALID
-    assert read_back(record) and lost_rows(record.history, Evidence()) == []
+    assert read_back(record) and survival(record.history).lost == ()
 
     parts = made(fault, duration="3s", durability="async")
     slot = parts.store.protocol
@@ -113,7 +113,7 @@ def test_a_log_that_is_never_synced_is_caught_when_all_machines_stop(runtime: Ra
     system = dataclasses.replace(parts.config.system, params=store)
     parts = Parts.of(dataclasses.replace(parts.config, system=system))
     record = runtime.run(parts, settle=True)
-    lost = lost_rows(record.history, Evidence())
+    lost = survival(record.history).lost
     assert lost is not None and len(lost) > 20
     verdict = judge(parts, record)
     assert verdict.verdict == INVALID

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from real_redis import parts, wheel
 
-from orchestrator.analysis.durability import lost_rows
+from orchestrator.analysis.durability import survival
 from orchestrator.analysis.resources import bottleneck, cost_per_hour, costs, utilisations
 from orchestrator.analysis.summary import summarise
 from orchestrator.analysis.validity import host_limited
@@ -25,7 +25,6 @@ from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
 from orchestrator.core.record import LOST, RunRecord
 from orchestrator.core.units import NS_PER_S
-from orchestrator.core.verdict import Evidence
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.run import judge
@@ -273,7 +272,7 @@ def test_faults_strike_real_servers(runtime: ray_cluster.RayRuntime) -> None:
             {
                 "experiment": "redis",
                 "system": {"name": "redis", "replicas": 2},
-                "workload": {"name": "ycsb", "mix": "a", "keys": 200},
+                "workload": {"name": "ycsb", "mix": "a", "keys": 200, "inserts": 0.5},
                 "arrival": {"name": "poisson", "rate": "200/s"},
                 "client": {"timeout": "500ms"},
                 "warmup": "0s",
@@ -293,6 +292,6 @@ def test_faults_strike_real_servers(runtime: ray_cluster.RayRuntime) -> None:
     late_ns = history.returned_ns[paused] - history.intended_ns[paused]
     assert late_ns.min() > 50_000_000
     assert (history.outcome[(second == 3) & (history.phase != PHASE_FINAL)] == OK).mean() > 0.3
-    lost = lost_rows(history, Evidence())
+    lost = survival(history).lost
     assert lost is not None and len(lost) > 20
     assert made.system.claims(made.circumstances) == frozenset()

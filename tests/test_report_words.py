@@ -9,7 +9,8 @@ import pytest
 from made_views import EMPTY, study_view, summary, trial
 
 from orchestrator.report import compare, wording
-from orchestrator.report.model import interval, metric
+from orchestrator.report.figures.series import _faults
+from orchestrator.report.model import RunView, interval, metric
 from orchestrator.report.summary import study_words
 
 
@@ -123,3 +124,78 @@ def test_violations_are_told_with_value_and_bound() -> None:
 def test_axis_labels_tell_close_ticks_apart() -> None:
     assert wording.compact(18200.0) == "18.2k"
     assert wording.compact(40001.0, 6) == "40.001k"
+
+
+@pytest.mark.parametrize(
+    ("found", "recovery", "lost"),
+    [
+        ({}, "–", "–"),
+        (
+            {"strikes": 1, "recovered": 1, "recovered_s": {"p50": 0.5, "max": 0.5}},
+            "1 fault, recovered from in 0.500\u00a0s",
+            "–",
+        ),
+        (
+            {"strikes": 2, "recovered": 0, "recovery_unknown": 1},
+            "2 faults, not recovered from",
+            "–",
+        ),
+        (
+            {"strikes": 2, "recovered": 0, "recovery_unknown": 2},
+            "2 faults, recovery not known",
+            "–",
+        ),
+        (
+            {
+                "strikes": 3,
+                "recovered": 2,
+                "recovery_unknown": 1,
+                "recovered_s": {"p50": 1.0, "max": 2.0},
+                "lost_acknowledged_writes": 0,
+            },
+            "3 faults, 2 of them recovered from (1 not known), median 1\u00a0s, longest 2\u00a0s",
+            "0 acknowledged writes lost",
+        ),
+        (
+            {"durability": "unknown", "lost_acknowledged_writes": None, "unread_keys": 193},
+            "–",
+            "193 written keys could not be read back",
+        ),
+        (
+            {
+                "durability": "invalid",
+                "lost_acknowledged_writes": 1,
+                "lost_is_least": True,
+                "unread_keys": 2,
+            },
+            "–",
+            "at least 1 acknowledged write lost; 2 written keys could not be read back",
+        ),
+        (
+            {"durability": "invalid", "lost_acknowledged_writes": None, "unread_keys": 0},
+            "–",
+            "acknowledged writes lost, which cannot be counted",
+        ),
+    ],
+)
+def test_what_faults_cost_in_words(found: dict[str, object], recovery: str, lost: str) -> None:
+    run = {"resilience": found}
+    assert (compare.recovery(run), compare.lost_writes(run)) == (recovery, lost)
+
+
+def test_a_fault_is_shaded_until_it_was_recovered_from_as_far_as_is_known() -> None:
+    told = [
+        {"name": "a", "at_s": 1.0, "until_s": 2.0, "recovered": False, "recovered_s": None},
+        {"name": "b", "at_s": 3.0, "until_s": 4.0, "recovered": True, "recovered_s": 2.5},
+        {"name": "c", "at_s": 6.0, "until_s": 6.5, "recovered": None, "recovered_s": None},
+        {"name": "d", "at_s": 7.0, "until_s": None, "recovered": True, "recovered_s": 0.5},
+        {"name": "e", "at_s": 8.0, "until_s": 8.5, "recovered": False, "recovered_s": None},
+    ]
+    found = _faults(RunView({"faults": told}), 10.0)
+    assert [(each.name, each.held_s, each.back_s) for each in found] == [
+        ("a", 2.0, 5.5),
+        ("b", 4.0, 5.5),
+        ("c", 6.5, 6.0),
+        ("d", 10.0, 7.5),
+        ("e", 8.5, 10.0),
+    ]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from small_runs import BASE
 
-from orchestrator._sweep_terminal import labels, show_sweep
+from orchestrator._sweep_terminal import _resilience, labels, show_sweep
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import Config
 from orchestrator.errors import (
@@ -228,11 +228,15 @@ def test_values_are_named_by_their_plugins_as_long_as_that_tells_them_apart() ->
 
 
 def test_faults_by_variants_make_a_matrix(tmp_path: Path) -> None:
-    durable = {"system.node.storage.durability": "fsync", "duration": "2s"}
+    durable = {
+        "system.node.storage.durability": "fsync",
+        "arrival": "{name: poisson, rate: 500/s}",
+        "duration": "3500ms",
+    }
     overrides = [f"{path}={value}" for path, value in durable.items()]
     faults = [
-        [{"name": "crash", "target": "0", "at": "500ms", "restart_after": "500ms"}],
-        [{"name": "duplication", "at": "500ms", "lasts": "500ms"}],
+        [{"name": "crash", "target": "0", "at": "1500ms", "restart_after": "500ms"}],
+        [{"name": "duplication", "at": "1500ms", "lasts": "500ms"}],
     ]
     done, runs = swept(tmp_path, {"faults": faults, "seed": [1, 2]}, *overrides)
     assert runs == 4
@@ -290,3 +294,16 @@ def test_a_sweep_in_which_all_fails_in_the_same_way_ends(tmp_path: Path) -> None
     for replicas, error in gone.items():
         with Breaking(tmp_path, gone) as runner, pytest.raises(type(error)):
             sweep(SOURCE, {"system.replicas": [replicas, 5]}, runner)
+
+
+def test_what_is_not_known_is_neither_never_nor_nothing() -> None:
+    def told(lost: int | None = 0, *, least: bool = False, **found: Any) -> tuple[str, str, str]:
+        known = {"strikes": 2, "recovered": 1, "recovered_s": {"p50": 0.5, "max": 0.5}}
+        losses = {"lost_acknowledged_writes": lost, "lost_is_least": least}
+        return _resilience(known | losses | found)
+
+    assert told(recovered=2) == ("0.500", "0.500", "0")
+    assert told(recovery_unknown=0) == ("0.500", "never", "0")
+    assert told(recovery_unknown=1) == ("0.500", "unknown", "0")
+    assert told(None, recovered=2)[2] == "–"
+    assert told(3, recovered=2, least=True)[2] == "≥3"

@@ -14,7 +14,12 @@ system has healed, key by key, with what the key's model makes of its acknowledg
   unanswered ones make possible.
 
 A value that nobody wrote is no acknowledged write either, and breaks durability too. An operation
-without an answer binds nobody. ``lost_writes`` counts; ``durability`` gives the verdict.
+without an answer binds nobody. A key with an acknowledged change that no final read has answered
+leaves the verdict open, unless another key proves a loss.
+
+``durability`` gives the verdict and ``survival`` the numbers. What can be counted is an element of
+a set or list, and the only acknowledged write of a register: of several the last read shows one,
+and which of the others had been there before nobody knows.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy
+from numpy.typing import NDArray
 
 from orchestrator.core.history import NOTHING, PHASE_FINAL, PRELOADED, History
 from orchestrator.core.machine import (
@@ -55,6 +61,21 @@ _MUTATORS: Final = {REGISTER: WRITE, KV: WRITE, LIST: APPEND, SET: ADD, COUNTER:
 
 
 @dataclass(frozen=True)
+class Survival:
+    """What the final reads say of what was acknowledged, in numbers.
+
+    ``lost``: rows of the operations that are gone for certain and can be counted; None: not known.
+    ``unread``: keys with acknowledged changes that were not read in the end; None for models
+    without a rule. ``least``: more may be lost than ``lost`` shows.
+    """
+
+    verdict: str
+    lost: tuple[int, ...] | None
+    unread: int | None
+    least: bool
+
+
+@dataclass(frozen=True)
 class Loss:
     """A final read, the acknowledged operations that it does not show, and why.
 
@@ -70,8 +91,8 @@ class Loss:
 def durability(history: History, evidence: Evidence = NO_EVIDENCE) -> Verdict:
     """Whether every acknowledged operation shows in the final reads of its key.
 
-    UNDECIDED without a final read, for models without a rule, and for keys that were changed by
-    operations of another kind than the model's own.
+    UNDECIDED without a final read, for models without a rule, for keys that were changed by
+    operations of another kind than the model's own, and for keys that were not read.
     """
     finals, why = _judged(history, evidence)
     keys = len(finals)
@@ -79,6 +100,12 @@ def durability(history: History, evidence: Evidence = NO_EVIDENCE) -> Verdict:
     if why:
         return Verdict(UNDECIDED, DURABILITY, operations, keys, (), why)
     losses = [*_losses(history, evidence, finals)]
+    if not losses and (unread := len(_unread(history, evidence, finals))):
+        text = (
+            f"{_counted(unread, 'key')} with acknowledged changes could not be read in the end; "
+            f"the reads of {_counted(keys, 'key')} show every acknowledged operation."
+        )
+        return Verdict(UNDECIDED, DURABILITY, operations, keys, (), text)
     if not losses:
         text = f"Every acknowledged operation shows in the final reads ({_counted(keys, 'key')})."
         return Verdict(VALID, DURABILITY, operations, keys, (), text)
@@ -94,18 +121,39 @@ def durability(history: History, evidence: Evidence = NO_EVIDENCE) -> Verdict:
     return Verdict(INVALID, DURABILITY, operations, keys, witness, text)
 
 
-def lost_writes(history: History, evidence: Evidence = NO_EVIDENCE) -> int | None:
-    """How many acknowledged operations the final reads are known to lack; None: not known."""
-    rows = lost_rows(history, evidence)
-    return None if rows is None else len(rows)
-
-
-def lost_rows(history: History, evidence: Evidence = NO_EVIDENCE) -> list[int] | None:
-    """Those operations, as rows of the history in order; None: not known."""
+def survival(history: History, evidence: Evidence = NO_EVIDENCE) -> Survival:
+    """How many acknowledged operations are gone, and how many keys did not say."""
     finals, why = _judged(history, evidence)
+    unread = None
+    if evidence.model in _MUTATORS:
+        unread = len(_unread(history, evidence, finals))
     if why:
-        return None
-    return sorted({row for loss in _losses(history, evidence, finals) for row in loss.lost})
+        return Survival(UNDECIDED, None, unread, least=False)
+    losses = [*_losses(history, evidence, finals)]
+    gone = {row for loss in losses for row in loss.lost}
+    changes = _changes(history, _MUTATORS[evidence.model], finals)
+    lost = tuple(sorted(row for row in gone if _countable(history, evidence, changes, row)))
+    verdict = INVALID if losses else UNDECIDED if unread else VALID
+    uncounted = len(lost) < len(gone) or (evidence.model == COUNTER and verdict == INVALID)
+    least = bool(unread) or uncounted
+    return Survival(verdict, None if least and not lost else lost, unread, least and bool(lost))
+
+
+def _countable(
+    history: History, evidence: Evidence, changes: dict[int, list[int]], row: int
+) -> bool:
+    """Whether the operation, if it is gone, is one loss and no more and no less."""
+    rivals = changes[int(history.key[row])]
+    return evidence.model in (LIST, SET) or sum(history.outcome[each] == OK for each in rivals) == 1
+
+
+def _unread(
+    history: History, evidence: Evidence, finals: dict[int, list[int]]
+) -> NDArray[numpy.int64]:
+    """Keys with acknowledged changes that no final read has answered."""
+    acknowledged = (history.kind == _MUTATORS[evidence.model]) & (history.outcome == OK)
+    keys = numpy.unique(history.key[acknowledged])
+    return keys[~numpy.isin(keys, [*finals])]
 
 
 def _judged(history: History, evidence: Evidence) -> tuple[dict[int, list[int]], str]:
@@ -167,10 +215,10 @@ def _register(history: History, writes: list[int], reads: list[int]) -> Iterator
             newer = [row for row in before if history.version[row] > history.version[source]]
             if newer:
                 yield _told_loss(history, read, _value(history, source), newer, source)
-        else:
+        elif not ordered and before != [source]:
             shown = _shown_ns(history, source)
             newer = [row for row in before if history.invoked_ns[row] > shown]
-            if newer and not ordered:
+            if newer:
                 yield _told_loss(history, read, _value(history, source), newer, source)
 
 

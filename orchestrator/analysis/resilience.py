@@ -4,27 +4,29 @@ Everything is told by when operations were *intended*, so a backlog that is bein
 recovery: who waited through an outage is late, however quickly the answers come in the end.
 
 **Good** is an operation that succeeded within the SLO's latency bound, or, where there is none,
-within twice the p99 of the time before the first fault. **Before** is the share of good operations
-(under closed load: their rate) from the end of the warm-up, or from the last strike's recovery, to
-the strike. **Recovered** is the moment from which on no window falls below 95 % of that any more,
-up to the next strike or the end of the load. Windows hold 100 ms and at least 20 operations; under
-closed load, where the number itself tells, three standard deviations of a count are allowed.
+within twice the p99 of the time before the first fault. **Recovered** is what
+:mod:`orchestrator.analysis.recovery` says of the share of good operations (under closed load: of
+their rate) since the end of the warm-up, or since the recovery before.
 
-**Detected** is the first change of a role on a node that was not struck itself.
+**Detected** is the first change of a role on a node that nothing had struck.
+
+**Lost** is what :mod:`orchestrator.analysis.durability` can count, and charged to the first strike
+after its acknowledgement that takes nodes down; where there is none, to the first that strikes
+nodes at all, since a failover may leave behind what was not copied.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy
-from numpy.typing import NDArray
 
+from orchestrator.analysis.durability import Survival
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import latencies_ns
+from orchestrator.analysis.recovery import WINDOW_NS, Course, recoveries
 from orchestrator.analysis.slo import good, longest_bound_ns
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
@@ -32,35 +34,14 @@ from orchestrator.core.faults import leads
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
+from orchestrator.core.registry import Family, plugin
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.core.verdict import INVALID, UNDECIDED, VALID
 
-RECOVERED_SHARE: Final = 0.95
-WINDOW_NS: Final = NS_PER_S // 10
-WINDOW_OPERATIONS: Final = 20
 BURNT_SHARE: Final = 0.99
 """An interval in which fewer operations were good counts against the SLO's budget."""
-_DEVIATIONS: Final = 3.0
 _ADD_UP: Final = ("operations_lost", "slo_minutes_burnt")
 _SHARES: Final = ("availability", "goodput_availability", "good_within_ms")
-
-
-@dataclass(frozen=True)
-class Course:
-    """All operations of the load in order of their intended start; arrays of equal length.
-
-    ``bound_ns``: none is good that took longer.
-    """
-
-    intended_ns: NDArray[numpy.int64]
-    ok: NDArray[numpy.bool_]
-    good: NDArray[numpy.bool_]
-    closed: bool
-    bound_ns: float
-
-    def between(self, start_ns: int, end_ns: int) -> slice:
-        """The operations that were intended then."""
-        low, high = numpy.searchsorted(self.intended_ns, [start_ns, end_ns])
-        return slice(int(low), int(high))
 
 
 def course_of(record: RunRecord, config: Config) -> Course:
@@ -81,101 +62,32 @@ def course_of(record: RunRecord, config: Config) -> Course:
         calm = calm if len(calm) else latency_ns[ok]
         bound_ns = 2.0 * float(numpy.quantile(calm, 0.99)) if len(calm) else math.inf
         within = latency_ns <= bound_ns
-    return Course(intended_ns, ok, ok & within, record.offered_ops is None, bound_ns)
-
-
-# --- recovery ---------------------------------------------------------------------------
-
-
-def recovery_ns(course: Course, since_ns: int, strike_ns: int, horizon_ns: int) -> int | None:
-    """From the strike until goodput is back and stays; None where it is not, or not known."""
-    before = course.between(since_ns, strike_ns)
-    after = course.between(strike_ns, horizon_ns)
-    if before.stop - before.start < WINDOW_OPERATIONS or strike_ns <= since_ns:
-        return None
-    if course.closed:
-        rate = float(course.good[before].sum()) / (strike_ns - since_ns)
-        starts_ns = course.intended_ns[after][course.good[after]]
-        return _recovery_of_rate(starts_ns, rate, strike_ns, horizon_ns)
-    share = float(course.good[before].mean()) * RECOVERED_SHARE
-    per_window = (before.stop - before.start) * WINDOW_NS // (strike_ns - since_ns)
-    window = max(WINDOW_OPERATIONS, int(per_window))
-    return _recovery_of_share(
-        course.intended_ns[after], course.good[after], share, window, strike_ns
-    )
-
-
-def _recovery_of_share(
-    intended_ns: NDArray[numpy.int64],
-    is_good: NDArray[numpy.bool_],
-    share: float,
-    window: int,
-    strike_ns: int,
-) -> int | None:
-    if len(intended_ns) < window:
-        return None
-    sums = numpy.concatenate([[0], numpy.cumsum(is_good)])
-    low = numpy.flatnonzero(sums[window:] - sums[:-window] < share * window)
-    if not len(low):
-        return 0
-    first = int(low[-1]) + 1
-    # The last window of all is low: it never came back in time.
-    return None if first > len(intended_ns) - window else int(intended_ns[first]) - strike_ns
-
-
-def _recovery_of_rate(
-    starts_ns: NDArray[numpy.int64], rate_per_ns: float, strike_ns: int, horizon_ns: int
-) -> int | None:
-    if rate_per_ns <= 0:
-        return None
-    length_ns = max(WINDOW_NS, math.ceil(WINDOW_OPERATIONS / rate_per_ns))
-    if horizon_ns - strike_ns < length_ns:
-        return None
-    expected = rate_per_ns * length_ns
-    least = RECOVERED_SHARE * expected - _DEVIATIONS * math.sqrt(expected)
-    # Between two starts a window's count changes only where one enters or leaves it.
-    edges_ns = numpy.concatenate([[strike_ns], starts_ns + 1])
-    edges_ns = edges_ns[edges_ns <= horizon_ns - length_ns]
-    counts = numpy.searchsorted(starts_ns, edges_ns + length_ns) - numpy.searchsorted(
-        starts_ns, edges_ns
-    )
-    low = numpy.flatnonzero(counts < least)
-    if not len(low):
-        return 0
-    at = int(low[-1])
-    if at + 1 >= len(edges_ns):
-        return None
-    return int(starts_ns[numpy.searchsorted(starts_ns, edges_ns[at])]) - strike_ns
+    closed = config.arrival.implementation(config.arrival.params).closed
+    return Course(intended_ns, ok, ok & within, closed, bound_ns)
 
 
 # --- figures ----------------------------------------------------------------------------
 
 
-def fault_figures(
-    record: RunRecord, config: Config, lost_rows: Sequence[int] | None
-) -> list[dict[str, Any]]:
-    """One object a strike, in order. ``lost_rows``: acknowledged writes that are gone, as rows of
-    the history; None where that is not known.
-    """
+def fault_figures(record: RunRecord, config: Config, survived: Survival) -> list[dict[str, Any]]:
+    """One object a strike, in order. ``survived``: what the final reads say."""
     course = course_of(record, config)
+    told = recoveries(course, record.faults, record.warmup_ns, record.end_ns)
+    lost = _lost_by_strike(record, config, survived.lost)
     figures = []
-    since_ns = record.warmup_ns
-    lost_by_strike = _lost_by_strike(record, lost_rows)
     for index, strike in enumerate(record.faults):
         later = [each.at_ns for each in record.faults[index + 1 :] if each.at_ns > strike.at_ns]
         horizon_ns = min([record.end_ns, *later])
-        # What is under way when the next one strikes is not this one's fault.
-        until_ns = horizon_ns - min(course.bound_ns, horizon_ns) if later else horizon_ns
-        recovered_ns = recovery_ns(course, since_ns, strike.at_ns, round(until_ns))
-        if recovered_ns is not None:
-            since_ns = strike.at_ns + recovered_ns
+        back_ns = told[index].at_ns
+        took_ns = None if back_ns is None else max(0, back_ns - strike.at_ns)
         figures.append(
             _names(strike)
             | _costs(course, strike.at_ns, horizon_ns)
             | {
                 "detected_s": _detected_s(record, strike, horizon_ns),
-                "recovered_s": None if recovered_ns is None else recovered_ns / NS_PER_S,
-                "lost_acknowledged_writes": lost_by_strike and lost_by_strike[index],
+                "recovered": took_ns is not None if told[index].known else None,
+                "recovered_s": None if took_ns is None else took_ns / NS_PER_S,
+                "lost_acknowledged_writes": None if lost is None else lost[index],
                 "leader_changes": _leader_changes(record, strike.at_ns, horizon_ns),
             }
         )
@@ -222,14 +134,27 @@ def _burnt_ns(course: Course, start_ns: int, end_ns: int) -> int:
 
 
 def _detected_s(record: RunRecord, strike: Strike, horizon_ns: int) -> float | None:
+    # Who comes back from another fault has noticed nothing either.
+    struck = {
+        node
+        for each in record.faults
+        if each.at_ns < horizon_ns and (each.until_ns is None or each.until_ns > strike.at_ns)
+        if not _strikes_clients(each)
+        for node in each.victims
+    }
     noticed_ns = [
         event.at_ns - strike.at_ns
         for event in record.events
         if event.kind == "role"
         and strike.at_ns < event.at_ns < horizon_ns
-        and event.node not in strike.victims
+        and event.node not in struck
     ]
     return min(noticed_ns) / NS_PER_S if noticed_ns else None
+
+
+def _strikes_clients(strike: Strike) -> bool:
+    """Whether its victims are clients."""
+    return bool(plugin(Family.FAULT, strike.name).implementation.strikes_clients)
 
 
 def _leader_changes(record: RunRecord, start_ns: int, end_ns: int) -> int:
@@ -239,28 +164,43 @@ def _leader_changes(record: RunRecord, start_ns: int, end_ns: int) -> int:
     )
 
 
-def _lost_by_strike(record: RunRecord, lost_rows: Sequence[int] | None) -> list[int] | None:
-    """Lost writes belong to the first strike after their acknowledgement."""
+def _lost_by_strike(
+    record: RunRecord, config: Config, lost_rows: Sequence[int] | None
+) -> list[int] | None:
+    """Lost writes belong to the first strike after their acknowledgement that can lose some."""
     if lost_rows is None:
         return None
+    made = [(slot.name, slot.implementation(slot.params)) for _, slot in config.faults]
+    crashing = {name for name, fault in made if fault.hazards.crashes}
+    strikes = list(enumerate(record.faults))
+    able = [n for n, strike in strikes if strike.name in crashing]
+    other = [n for n, strike in strikes if n not in able and not _strikes_clients(strike)]
     counts = [0] * len(record.faults)
     for row in lost_rows:
         returned_ns = int(record.history.returned_ns[row])
-        after = [n for n, strike in enumerate(record.faults) if strike.at_ns >= returned_ns]
-        counts[after[0] if after else -1] += 1
+        after = [n for n in (*able, *other) if record.faults[n].at_ns >= returned_ns]
+        # A node whose storage fails may end again and again while the strike holds.
+        during = [n for n in able if (record.faults[n].until_ns or returned_ns) > returned_ns]
+        for guilty in [*after, *during][:1]:
+            counts[guilty] += 1
     return counts
 
 
 def resilience(
-    record: RunRecord, config: Config, figures: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """All strikes together; None in a run without faults."""
-    if not config.faults:
-        return None
+    record: RunRecord, config: Config, figures: Sequence[Mapping[str, Any]], survived: Survival
+) -> dict[str, Any]:
+    """All strikes together."""
     course = course_of(record, config)
-    good_within_ms = course.bound_ns / NS_PER_MS if math.isfinite(course.bound_ns) else None
-    costs = _costs(course, record.warmup_ns, record.end_ns)
-    return costs | _of_strikes(figures) | {"good_within_ms": good_within_ms}
+    lost = None if survived.lost is None else len(survived.lost)
+    return {
+        **_costs(course, record.warmup_ns, record.end_ns),
+        **_of_strikes(figures),
+        "durability": survived.verdict,
+        "lost_acknowledged_writes": lost,
+        "lost_is_least": survived.least,
+        "unread_keys": survived.unread,
+        "good_within_ms": course.bound_ns / NS_PER_MS if math.isfinite(course.bound_ns) else None,
+    }
 
 
 def pooled_resilience(
@@ -272,18 +212,32 @@ def pooled_resilience(
         return None
     sums = {key: sum(part[key] for part in known) for key in _ADD_UP}
     means = {key: mean([part[key] for part in known]) for key in _SHARES}
-    return sums | means | _of_strikes(figures)
+    return sums | means | _of_strikes(figures) | _pooled_survival(known)
+
+
+def _pooled_survival(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst verdict; what is lost, at least, where not every run knows."""
+    verdicts = [part["durability"] for part in parts]
+    unread = [part["unread_keys"] for part in parts]
+    counts = [part["lost_acknowledged_writes"] for part in parts]
+    lost = sum(count or 0 for count in counts)
+    unknown = None in counts
+    return {
+        "durability": next(each for each in (INVALID, UNDECIDED, VALID) if each in verdicts),
+        "lost_acknowledged_writes": None if unknown and not lost else lost,
+        "lost_is_least": lost > 0 and (unknown or any(part["lost_is_least"] for part in parts)),
+        "unread_keys": None if None in unread else sum(unread),
+    }
 
 
 def _of_strikes(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     known = [each["recovered_s"] for each in figures if each["recovered_s"] is not None]
-    lost = [each["lost_acknowledged_writes"] for each in figures]
     return {
         "strikes": len(figures),
         "recovered": len(known),
+        "recovery_unknown": sum(each["recovered"] is None for each in figures),
         "recovered_s": {
             "p50": float(numpy.median(known)) if known else None,
             "max": max(known, default=None),
         },
-        "lost_acknowledged_writes": None if None in lost else sum(lost),
     }

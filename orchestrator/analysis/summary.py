@@ -77,7 +77,6 @@ def summarise(
     )
     p99_ns = latencies[ALL].quantile_ns(990)
     p99 = None if p99_ns is None else intervals.p99_interval_ns(window.latency_ns, p99_ns)
-    faults = fault_figures(record, config, _lost_rows(record, model)) if record.faults else []
     return _ordered(
         _figures([window], latencies, config)
         | {
@@ -94,16 +93,20 @@ def summarise(
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": None if p99 is None else [edge / NS_PER_MS for edge in p99],
             "consistency": _consistency(claims) | _staleness(record),
-            "faults": faults,
-            "resilience": resilience(record, config, faults),
             "latency_breakdown_ms": None,
             "results": results,
         }
+        | _under_faults(record, config, model)
     )
 
 
-def _lost_rows(record: RunRecord, model: str) -> list[int] | None:
-    return durability.lost_rows(record.history, Evidence(model=model))
+def _under_faults(record: RunRecord, config: Config, model: str) -> dict[str, Any]:
+    """What faults did; nothing where there are none."""
+    if not config.faults:
+        return {"faults": [], "resilience": None}
+    survived = durability.survival(record.history, Evidence(model=model))
+    figures = fault_figures(record, config, survived)
+    return {"faults": figures, "resilience": resilience(record, config, figures, survived)}
 
 
 def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class LinkRecord:
 class RunRecord:
     """Everything one run observed.
 
-    ``offered_ops``: intended operations per second (None under closed load). ``setup_ns``:
+    ``offered_ops``: intended operations per second (None where the load sets none). ``setup_ns``:
     real time from asking for the run to its first intended start. ``host_busy``: busiest
     host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
     measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the

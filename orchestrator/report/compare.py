@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.verdict import INVALID
 from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
     NONE,
@@ -187,12 +188,14 @@ def recovery(summary: Summary | None) -> str:
     if not strikes:
         return NONE
     recovered = metric(summary, "resilience.recovered") or 0
+    unknown = metric(summary, "resilience.recovery_unknown") or 0
     text = counted(int(strikes), "fault")
     if not recovered:
-        return f"{text}, not recovered from"
+        return f"{text}, {'recovery not known' if unknown == strikes else 'not recovered from'}"
     if strikes > 1:
         text += ", all" if recovered == strikes else f", {number(recovered)} of them"
     text += " recovered from" if strikes > 1 else ", recovered from"
+    text += f" ({number(unknown)} not known)" if unknown else ""
     median, longest = (metric(summary, f"resilience.recovered_s.{name}") for name in ("p50", "max"))
     if median is None or longest is None:
         return text
@@ -202,9 +205,18 @@ def recovery(summary: Summary | None) -> str:
 
 
 def lost_writes(summary: Summary | None) -> str:
-    """``0 acknowledged writes lost``; NONE where nobody knows."""
+    """``0 acknowledged writes lost``; NONE where there is nothing to tell."""
     lost = metric(summary, "resilience.lost_acknowledged_writes")
-    return NONE if lost is None else f"{counted(int(lost), 'acknowledged write')} lost"
+    unread = metric(summary, "resilience.unread_keys")
+    parts = []
+    if lost is not None:
+        least = "at least " if lookup(summary, "resilience.lost_is_least") is True else ""
+        parts.append(f"{least}{counted(int(lost), 'acknowledged write')} lost")
+    elif lookup(summary, "resilience.durability") == INVALID:
+        parts.append("acknowledged writes lost, which cannot be counted")
+    if unread:
+        parts.append(f"{counted(int(unread), 'written key')} could not be read back")
+    return "; ".join(parts) or NONE
 
 
 def slo_word(summary: Summary | None) -> str:

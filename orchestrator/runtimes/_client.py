@@ -30,7 +30,7 @@ from orchestrator.core.load import (
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
 from orchestrator.runtimes._payloads import Payloads
-from orchestrator.runtimes._read_back import READERS, BackToBack, KeyReads, keys_to_read
+from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
 
@@ -94,7 +94,7 @@ class LoadDriver:
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._crashed = False
-        self._final_ns = NO_WAKE
+        self._final_ns, self._final_reads = NO_WAKE, FinalReads()
         self._rows = Rows()
         # (deadline, session, sequence), in order because the timeout is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
@@ -380,13 +380,13 @@ class LoadDriver:
 
     def read_back(self, now_ns: int) -> bool:
         """Begin to read what was written and not read back yet; False where nothing is left."""
-        keys = keys_to_read(self.history())
-        if not len(keys) or self._payloads.values is not None:
+        reads = self._final_reads.next_pass(self.history())
+        if reads is None or self._payloads.values is not None:
             return False
         self._final_ns = min(self._final_ns, now_ns)
-        self._end_ns = NO_WAKE
+        self._end_ns = now_ns + reads.lasts_ns
         self._lags_ns = []
-        self._stream, self._timetable = KeyReads(keys), BackToBack(READERS)
+        self._stream, self._timetable = reads, BackToBack(READERS)
         self._closed = True
         self._await(READERS, now_ns)
         self._fetch()

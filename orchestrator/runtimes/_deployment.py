@@ -37,7 +37,7 @@ from orchestrator.runtimes._link_probe import link_record
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes._read_back import PASSES
+from orchestrator.runtimes._read_back import PASS_NS, PASSES
 from orchestrator.runtimes._supervisor import Rebirth
 
 CONNECT_S: Final = 20.0
@@ -54,8 +54,6 @@ START_MARGIN_PER_ACTOR_NS: Final = 6 * NS_PER_MS
 SETTLE_S: Final = 2.0
 HEAL_S: Final = 10.0
 """For the replicas to converge after faults, at most."""
-READ_BACK_S: Final = 60.0
-"""For the final reads, beyond the clients' timeout."""
 
 
 class Deployment:
@@ -212,7 +210,7 @@ class Deployment:
             reading = [m.call("read_back") for m in self._clients]
             if not any(self._collect_each(self._clients, reading, "client")):
                 return
-            self._finish(READ_BACK_S)
+            self._finish(PASS_NS / NS_PER_S)
 
     def _finish(self, load_s: float) -> None:
         """Until all that clients have begun, and will begin for so long, has come back."""

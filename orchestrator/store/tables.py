@@ -104,7 +104,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("invalid_reasons", _TEXTS, "", "why not"),
     ("host_limited", _FLAG, "", "a saturated host under measured costs"),
     ("digest", _TEXT, "", "SHA-256 of history and series; null outside sim"),
-    ("offered_ops", NUMBER, "1/s", "intended operations; null under closed load"),
+    ("offered_ops", NUMBER, "1/s", "intended operations; null where the load sets no rate"),
     ("throughput_ops", NUMBER, "1/s", "OK operations of the measured window"),
     ("throughput_ci95_ops", _NUMBERS, "1/s", "95 % confidence interval [low, high]"),
     ("goodput_ops", NUMBER, "1/s", "OK operations within the latency bound of the SLO"),
@@ -127,18 +127,27 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("faults", _TEXT, "", "JSON: faults with detection and recovery"),
     ("resilience.strikes", WHOLE, "", "how often faults struck; null without faults"),
     ("resilience.recovered", WHOLE, "", "after how many of them goodput came back and stayed"),
+    ("resilience.recovery_unknown", WHOLE, "", "after how many of them nobody can tell"),
     ("resilience.recovered_s.p50", NUMBER, "s", "median time until it did"),
     ("resilience.recovered_s.max", NUMBER, "s", "longest time until it did"),
-    ("resilience.lost_acknowledged_writes", WHOLE, "", "null where nothing was read back"),
+    (
+        "resilience.durability",
+        _TEXT,
+        "",
+        "valid, invalid or unknown: what was acknowledged is there",
+    ),
+    ("resilience.lost_acknowledged_writes", WHOLE, "", "null where nobody can tell"),
+    ("resilience.lost_is_least", _FLAG, "", "whether more may be lost than that"),
+    ("resilience.unread_keys", WHOLE, "", "keys with acknowledged changes not read in the end"),
     ("resilience.operations_lost", WHOLE, "", "operations that failed or stayed unknown"),
     ("resilience.availability", NUMBER, "share", "OK share of intended operations"),
     ("resilience.goodput_availability", NUMBER, "share", "good share of intended operations"),
     ("resilience.slo_minutes_burnt", NUMBER, "min", "time in which too few operations were good"),
+    ("resilience.good_within_ms", NUMBER, "ms", "what counted as good"),
     ("links.asked_ms", NUMBER, "ms", "mean that links were asked to take, one way; null in sim"),
     ("links.got_ms", NUMBER, "ms", "mean that probes took before the load, one way"),
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
     ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
-    ("resilience.good_within_ms", NUMBER, "ms", "what counted as good"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
@@ -288,9 +297,8 @@ TRIALS = Table(
         ("lost_runs", WHOLE, "", "runs of it that lost a process or a host, and were made again"),
     ),
 )
-TABLES: Final = {
-    table.name: table for table in (RUNS, INTERVALS, LATENCIES, NODES, EVENTS, OPERATIONS, TRIALS)
-}
+_ALL: Final = (RUNS, INTERVALS, LATENCIES, NODES, EVENTS, OPERATIONS, TRIALS)
+TABLES: Final = {table.name: table for table in _ALL}
 
 
 # --- cells ------------------------------------------------------------------------------
@@ -364,15 +372,14 @@ def same(text: str, count: int) -> pa.Array:
 
 
 def _type_name(kind: pa.DataType) -> str:
-    if pa.types.is_dictionary(kind):
-        return "string"
     if pa.types.is_list(kind):
         return f"list of {kind.value_type}"
-    return str(kind)
+    return "string" if pa.types.is_dictionary(kind) else str(kind)
 
 
 def readme() -> str:
     """The text of ``results/README.md``."""
+    header = ("| column | type | unit | meaning |", "| --- | --- | --- | --- |")
     lines = [
         "# Results",
         "",
@@ -383,8 +390,7 @@ def readme() -> str:
         f"Schema version: {SCHEMA_VERSION}. This page is generated from the schemas.",
     ]
     for table in TABLES.values():
-        lines += ["", f"## {table.name}", "", f"A row is {table.row}.", ""]
-        lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+        lines += ["", f"## {table.name}", "", f"A row is {table.row}.", "", *header]
         lines += [
             f"| `{column.name}` | {_type_name(column.type)} | {column.unit} "
             f"| {column.meaning.replace('|', chr(92) + '|')} |"

@@ -104,7 +104,7 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
 
 @dataclass(frozen=True)
 class _Fault:
-    """A strike: when, until when it held, and when goodput was back."""
+    """A strike: when, until when it held, and when goodput was back, as far as is known."""
 
     name: str
     at_s: float
@@ -113,19 +113,24 @@ class _Fault:
 
 
 def _faults(view: RunView, end: float) -> list[_Fault]:
-    found = []
+    """All strikes. What was never recovered from lasts until a later one was, or to the end."""
+    found: list[_Fault] = []
     faults = lookup(view.summary, "faults")
-    for fault in faults if isinstance(faults, (list, tuple)) else ():
+    back_later = end
+    for fault in reversed(faults if isinstance(faults, (list, tuple)) else ()):
         at, until, took = (finite(fault.get(key)) for key in ("at_s", "until_s", "recovered_s"))
-        if at is not None:
-            held = end if until is None else min(until, end)
-            back = end if took is None else min(at + took, end)
-            found.append(_Fault(plain(fault.get("name"), 18), at, held, back))
-    return found
+        if at is None:
+            continue
+        held = end if until is None else min(until, end)
+        back = at if fault.get("recovered", False) is None else back_later
+        if took is not None:
+            back = back_later = min(at + took, end)
+        found.append(_Fault(plain(fault.get("name"), 18), at, held, back))
+    return found[::-1]
 
 
 def _draw_faults(panels: Sequence[Axes], faults: Sequence[_Fault]) -> None:
-    """Each fault shaded while it held, and more lightly until goodput was back."""
+    """Each fault shaded while it held, and more lightly until goodput was back, where known."""
     for fault, axes in product(faults, panels):
         shade: dict[str, Any] = {"color": canvas.BAD, "zorder": 1, "linewidth": 0}
         axes.axvspan(fault.at_s, fault.held_s, alpha=0.10, **shade)
