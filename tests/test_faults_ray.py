@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -118,6 +121,23 @@ def test_a_log_that_is_never_synced_is_caught_when_all_machines_stop(runtime: Ra
     verdict = judge(parts, record)
     assert verdict.verdict == INVALID
     assert verdict.verdicts[0].witness
+
+
+def test_a_node_whose_synced_log_is_damaged_stays_away_and_is_named(runtime: RayRuntime) -> None:
+    parts = made(duration="2s")
+    with runtime.deployed(parts) as deployment:
+        deployment.start()
+        time.sleep(1.0)
+        os.kill(deployment.node_pids[1], signal.SIGKILL)
+        (log,) = Path(deployment._specs[1].folder).glob("*.log")
+        data = bytearray(log.read_bytes())
+        data[20] ^= 1
+        log.write_bytes(data)
+        deployment.wait()
+        record = deployment.collect(False, 0)
+    assert len(record.lost_parts) == 1
+    assert f"node 1: the log {log} is damaged at byte " in record.lost_parts[0]
+    assert record.nodes[1].messages[-3:].sum() == 0
 
 
 def test_a_machine_that_is_lost_leaves_its_record_behind(runtime: RayRuntime) -> None:
