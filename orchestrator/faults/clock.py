@@ -38,4 +38,10 @@ class Clock(Fault):
 
     @property
     def hazards(self) -> Hazards:
-        return Hazards(drift=abs(self._params.drift), steps=bool(self._params.offset))
+        params = self._params
+        return Hazards(
+            fastest=max(params.drift, 0.0),
+            slowest=min(params.drift, 0.0),
+            drifts_ns=params.longest_ns if params.drift else 0,
+            steps=bool(params.offset),
+        )
