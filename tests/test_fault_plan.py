@@ -8,13 +8,17 @@ import pytest
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.fault_conditions import (
+    Action,
     Burden,
     Conditions,
     Crash,
     Disturb,
     Pause,
+    Reappear,
     Restart,
     Resume,
+    Vanish,
+    in_turns,
 )
 from orchestrator.core.fault_plan import FaultPlan
 from orchestrator.core.faults import (
@@ -168,7 +172,8 @@ def test_healing_ends_everything_but_what_is_gone() -> None:
         {"name": "lose_machine", "target": "2", "at": "1s"},
     )
     plan.wake(NS_PER_S, STATE)
-    assert plan.heal(9 * NS_PER_S) == [Resume(0), Restart(1)]
+    # Of a machine that stays away everybody knows now.
+    assert plan.heal(9 * NS_PER_S) == [Resume(0), Restart(1), Reappear(2)]
     assert plan.keeps_down(2) and not plan.keeps_down(1)
     assert {strike.until_ns for strike in plan.strikes} == {9 * NS_PER_S}
 
@@ -181,9 +186,40 @@ def test_a_node_is_down_while_any_fault_says_so() -> None:
     first, actions = conditions.impose(Down(0))
     assert actions == [Crash(0)]
     second, actions = conditions.impose(Down(0, power=True))
-    assert actions == [Crash(0, power=True)]
+    assert actions == [Vanish(0), Crash(0, power=True)]
+    assert conditions.vanished() == [0]
     assert conditions.lift(first) == []
-    assert conditions.lift(second) == [Restart(0)]
+    assert conditions.lift(second) == [Restart(0), Reappear(0)]
+    assert conditions.vanished() == []
+
+
+def test_a_machine_is_silent_while_its_power_is_gone() -> None:
+    conditions = Conditions()
+    power, actions = conditions.impose(Down(0, power=True))
+    assert actions == [Vanish(0), Crash(0, power=True)]
+    process, actions = conditions.impose(Down(0))
+    assert actions == []
+    # The machine is there again, and the process is not.
+    assert conditions.lift(power) == [Reappear(0)]
+    assert conditions.lift(process) == [Restart(0)]
+    conditions.impose(Down(0, power=True))
+    _, actions = conditions.impose(Down(0, power=True, gone=True))
+    assert actions == [Crash(0, power=True, gone=True)]
+
+
+def test_turns_keep_the_order_of_each_party() -> None:
+    cut = {1: LinkState(cut=True)}
+    actions: list[Action] = [
+        Vanish(0), Crash(0, power=True), Disturb(0, cut), Pause(1), Disturb(-1, cut), Resume(1),
+        Restart(0), Disturb(-1, {}),
+    ]  # fmt: skip
+    assert in_turns(actions) == [
+        [Vanish(0), Pause(1), Disturb(-1, cut)],
+        [Crash(0, power=True), Resume(1), Disturb(-1, {})],
+        [Disturb(0, cut)],
+        [Restart(0)],
+    ]
+    assert in_turns([]) == []
 
 
 def test_pauses_overlap() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.core.distributions import Sampler, build
-from orchestrator.core.fault_conditions import Action, Conditions
+from orchestrator.core.fault_conditions import Action, Conditions, Reappear
 from orchestrator.core.faults import (
     ALL,
     AUTHORITY,
@@ -152,11 +152,14 @@ class FaultPlan:
         return actions
 
     def heal(self, now_ns: int) -> list[Action]:
-        """Everything is over, and nothing strikes any more."""
+        """Everything is over, and nothing strikes any more. Of machines that are lost everybody
+        knows now, so that nobody waits for them.
+        """
         actions: list[Action] = []
         self._agenda.clear()
         for number in self._conditions.curable(self._remembers):
             actions += self._conditions.lift(number)
+        actions += map(Reappear, self._conditions.vanished())
         for index, strike in enumerate(self.strikes):
             if strike.until_ns is None:
                 self.strikes[index] = replace(strike, until_ns=now_ns)
