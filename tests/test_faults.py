@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.analysis.durability import lost_rows
 from orchestrator.analysis.summary import digest, summarise
-from orchestrator.config.load import load, load_mapping
+from orchestrator.config.load import ConfigSource, load, load_mapping
 from orchestrator.core.faults import leads
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
 from orchestrator.core.machine import OK, UNKNOWN
@@ -23,6 +23,7 @@ from orchestrator.plan import plan
 from orchestrator.run import execute, judge
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._simulated_faults import FrailCluster
+from orchestrator.sweep import variants
 
 # What shows that a fault has an effect, where its defaults show little.
 STRONG: dict[str, dict[str, Any]] = {
@@ -319,6 +320,31 @@ def test_every_config_can_be_planned(path: Path) -> None:
     except InputError as error:
         # A trace that the user is to bring.
         assert path.stem == "trace", error
+
+
+def test_the_matrix_has_every_fault_and_every_protocol_and_time_to_recover() -> None:
+    source = ConfigSource.read(CONFIGS / "resilience.yaml")
+    axes = source.build().sweep
+    struck = [fault for (fault,) in axes["faults"]]
+    assert {fault["name"] for fault in struck} == set(plugins(Family.FAULT))
+    named = {protocol["name"] for protocol in axes["system.protocol"]}
+    assert named == set(plugins(Family.PROTOCOL)) - {"unreplicated"}
+    bare = source.with_values({"sweep": {}})
+    for fault in struck:
+        parts = plan(bare.with_values({"faults": [fault]}).build())
+        (aim, _), end_ns = parts.config.faults[0], parts.end_ns
+        assert aim.at == 4 * NS_PER_S
+        assert end_ns is not None and end_ns >= aim.at + (2 + 4) * NS_PER_S
+    alone = bare.with_values({"system.protocol": {"name": "unreplicated"}, "system.replicas": 1})
+    left = [variant for variant in variants(alone, {"faults": axes["faults"]}) if variant.config]
+    assert 8 < len(left) < len(struck)
+
+
+def test_a_leaderless_protocol_is_struck_at_once() -> None:
+    overrides = ("system.protocol={name: abd}", "faults=[{name: pause, target: leader, at: 4s}]")
+    source = ConfigSource.read(CONFIGS / "resilience.yaml").with_values({"sweep": {}})
+    (strike,) = execute(plan(source.with_overrides(*overrides).build())).faults
+    assert (strike.at_ns, strike.victims) == (4 * NS_PER_S, (0,))
 
 
 def test_killing_leaders_machines_loses_nothing() -> None:

@@ -1,7 +1,8 @@
 """A node's clock is set forward or back, or runs too fast or too slow.
 
 The machines know time by the node's own clock alone, and so does everything that rests on it:
-leases, time-outs, timestamps. ``offset`` is a step, as when time is set; ``drift`` is a rate.
+leases, time-outs, timestamps. ``offset`` is a step, as when time is set; ``drift`` is a rate. Both
+add up while strikes overlap, and a clock that could stop is refused (``core.fault_exposure``).
 """
 
 from __future__ import annotations
