@@ -18,11 +18,11 @@ from orchestrator.runtimes._parts import Parts
 DEADLINE_S = 10.0
 
 
-def made(*faults: dict[str, Any]) -> Parts:
+def made(*faults: dict[str, Any], protocol: str = "raft") -> Parts:
     storage = {"durability": "fsync"}
     config = {
         "system": {
-            "protocol": {"name": "raft"},
+            "protocol": {"name": protocol},
             "replicas": 3,
             "node": {"costs": "measured", "storage": storage},
         },
@@ -59,7 +59,8 @@ class Stage:
         if told and told[0].name == "role":
             return [self.roles for _ in told]
         assert [each.party for each in told] == [member.name for member in members]
-        self.waits.append(list(told))
+        if told:
+            self.waits.append(list(told))
         return [None for _ in told]
 
     @property
@@ -102,7 +103,9 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 def conducted(stage: Stage, parts: Parts, waits: int) -> Conductor:
     """A conductor whose run began two seconds ago, once it has waited so often, or failed."""
     origin_ns = time.monotonic_ns() - 2 * 10**9
-    conductor = Conductor(parts, stage.actors("node", 3), stage.actors("client", 2), origin_ns)
+    conductor = Conductor(
+        parts, stage.actors("node", parts.machines), stage.actors("client", 2), origin_ns
+    )
     deadline_s = time.monotonic() + DEADLINE_S
     while len(stage.waits) < waits and not conductor.problems:
         assert time.monotonic() < deadline_s, stage.waits
@@ -125,6 +128,13 @@ def test_clients_know_that_a_machine_is_silent_before_it_is_killed(stage: Stage)
         [("client0", "reappear"), ("client1", "reappear")],
     ]
     assert conductor.problems == []
+
+
+def test_clients_are_told_of_nodes_that_they_know(stage: Stage) -> None:
+    fault = {"name": "power_loss", "target": "authority", "at": "1s", "restart_after": "1h"}
+    conductor = conducted(stage, made(fault, protocol="chain"), 1)
+    conductor.heal()
+    assert stage.names == [[("node3", "crash")], [("node3", "restart")]]
 
 
 def test_what_is_asked_of_one_party_waits_for_what_was_asked_before(stage: Stage) -> None:

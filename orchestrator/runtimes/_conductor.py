@@ -126,10 +126,8 @@ class Conductor:
     def _begin(self, action: Action) -> list[tuple[Member, Any]]:
         """Who carries it out, and Ray's references to that."""
         match action:
-            case Vanish(node):
-                return [(client, client.call("vanish", node)) for client in self._clients]
-            case Reappear(node):
-                return [(client, client.call("reappear", node)) for client in self._clients]
+            case Vanish(node) | Reappear(node):
+                return self._tell_clients(type(action).__name__.lower(), node)
             case CrashClient(client):
                 return [(self._clients[client], self._clients[client].call("crash_client"))]
             case ReviveClient(client):
@@ -141,6 +139,11 @@ class Conductor:
                 return self._burden(self._nodes[node], state)
             case _:
                 return [self._begin_life(action)]
+
+    def _tell_clients(self, name: str, node: int) -> list[tuple[Member, Any]]:
+        if node >= self._parts.system.nodes:
+            return []  # clients do not know the authority
+        return [(client, client.call(name, node)) for client in self._clients]
 
     def _begin_life(self, action: Crash | Restart | Pause | Resume) -> tuple[Member, Any]:
         """A process ends, comes back, stops or goes on."""
