@@ -9,7 +9,21 @@ import numpy
 
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
-from orchestrator.core.faults import AUTHORITY, NODE, ZONE, Fault, Hazards, Target, parse_target
+from orchestrator.core.fault_exposure import exposure
+from orchestrator.core.fault_plan import idles
+from orchestrator.core.faults import (
+    ALL,
+    ANY,
+    AUTHORITY,
+    COUNT,
+    NODE,
+    ZONE,
+    Aim,
+    Fault,
+    Hazards,
+    Target,
+    parse_target,
+)
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
@@ -17,10 +31,12 @@ from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served
 from orchestrator.errors import ConfigError
-from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._parts import Parts, cluster_state
 from orchestrator.systems.replicated_store import MEASURED
 
 AUTO: Final = "auto"
+SLOWEST_DRIFT: Final = -0.99
+"""A clock keeps one part in a hundred of its speed at least."""
 _PROBE_OPERATIONS: Final = 4096
 
 
@@ -112,10 +128,46 @@ def _check_faults(parts: Parts) -> None:
                 f"the load is over by then: it ends after {format_duration(end_ns)}",
                 path=f"{path}.at",
             )
+        _check_effect(parts, aim, fault, path)
+    _check_clocks(parts)
+
+
+def _check_effect(parts: Parts, aim: Aim, fault: Fault, path: str) -> None:
+    """A strike that changes nothing would be a strike that nothing suffers from."""
+    state = cluster_state(parts, {})
+    for variant in fault.variants:
+        if idles(parse_target(aim.target), variant, state):
+            raise ConfigError(
+                f"it would change nothing: it is about links, and with target {aim.target!r} and"
+                f" nodes: {len(state.nodes)} there is none that it could strike",
+                path=path,
+                hint="a partition of shape ring needs 4 nodes, bridge 3, any other 2; "
+                "clients: true strikes the links to clients",
+            )
+
+
+def _check_clocks(parts: Parts) -> None:
+    """Clocks must go on, whatever strikes come together."""
+    faults, end_ns = parts.config.faults, parts.strikes_until_ns
+    for index, (_, slot) in enumerate(faults):
+        slowest = exposure(faults[: index + 1], end_ns).slowest
+        if slowest < SLOWEST_DRIFT:
+            alone = slot.implementation(slot.params).hazards.slowest
+            raise ConfigError(
+                f"a clock could stand still or run backwards: drifts add up while they overlap,"
+                f" those of this fault ({alone:g} each) and of the ones before it to as little"
+                f" as {slowest:.4g}",
+                path=f"faults[{index}]",
+                hint=f"{SLOWEST_DRIFT} is allowed: let it last for less long than it is to the"
+                " next strike (every: a law with a least gap, such as constant or uniform), or"
+                " drift less",
+            )
 
 
 def _why_no_target(target: Target, fault: Fault, parts: Parts) -> str:
     """Why there is nobody to strike; empty where there is."""
+    if fault.strikes_clients and target.word not in (NODE, ANY, ALL, COUNT):
+        return f"it strikes clients: the number of one, {ANY}, {ALL} or {COUNT}:N"
     if target.word == NODE:
         count = parts.config.clients if fault.strikes_clients else parts.system.nodes
         what = "clients" if fault.strikes_clients else "nodes"

@@ -111,6 +111,36 @@ def test_a_fault_reaches_a_child_that_somebody_waits_for(supervisor: Supervisor)
     assert [str(each) for each in failures] == ["the process died during progress"]
 
 
+class Listening:
+    """A child that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, tuple[object, ...]]] = []
+
+    def ask(self, name: str, arguments: tuple[object, ...]) -> None:
+        self.heard.append((name, arguments))
+
+
+@pytest.mark.serial
+def test_what_was_overtaken_on_its_way_is_ignored(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Listening()
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisor, "_control", child)
+        supervisor.afflict(4, "burden", "slow")
+        supervisor.afflict(9, "disturb", "clear")
+        supervisor.afflict(7, "disturb", "cut")
+        supervisor.afflict(3, "burden", "well")
+        supervisor.afflict(11, "disturb", "lossy")
+    assert child.heard == [("burden", ("slow",)), ("disturb", ("clear",)), ("disturb", ("lossy",))]
+    # Who comes back is told what came last; a new run begins anew.
+    assert supervisor._afflictions == {"burden": (4, ("slow",)), "disturb": (11, ("lossy",))}
+    supervisor.fresh()
+    supervisor.afflict(0, "burden", "slow")
+    assert supervisor._afflictions == {"burden": (0, ("slow",))}
+
+
 @pytest.mark.serial
 def test_a_machine_that_is_lost_takes_its_folder_along(supervisor: Supervisor) -> None:
     folder, _ = supervisor.fresh()

@@ -86,6 +86,23 @@ def test_blocks_are_finite_draws_of_0_or_more_about_the_mean(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAWS)
+def test_draws_keep_to_the_bounds_that_a_law_says(name: str) -> None:
+    least_ns, most_ns = example(name).bounds_ns
+    drawn = example(name).block(block_stream(1, "bounds"), 20_000)
+    assert least_ns <= drawn.min() and drawn.max() <= most_ns
+    # Tight, too: something is drawn close to them.
+    if math.isfinite(most_ns):
+        assert drawn.min() - least_ns <= 0.01 * most_ns and most_ns - drawn.max() <= 0.01 * most_ns
+
+
+def test_a_mixture_keeps_to_the_bounds_of_what_it_draws() -> None:
+    never = (0.0, slot("exponential", mean=MS))
+    parts = [(1.0, slot("uniform", low=2 * MS, high=3 * MS)), (2.0, slot("constant", value=7 * MS))]
+    assert mixture(never, *parts).bounds_ns == (2 * MS, 7 * MS)
+    assert law("pareto", scale=3 * MS, shape=1.5).bounds_ns == (3 * MS, math.inf)
+
+
+@pytest.mark.parametrize("name", LAWS)
 def test_same_stream_same_draws(name: str) -> None:
     one, other = (example(name).block(block_stream(7, "law"), 1000) for _ in range(2))
     assert (one == other).all()

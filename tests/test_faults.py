@@ -10,9 +10,10 @@ import pytest
 
 from orchestrator.analysis.durability import survival
 from orchestrator.analysis.summary import digest, summarise
-from orchestrator.config.load import load, load_mapping
+from orchestrator.config.load import ConfigSource, load, load_mapping
+from orchestrator.core.faults import leads
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
-from orchestrator.core.machine import OK
+from orchestrator.core.machine import OK, UNKNOWN
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import NS_PER_S
@@ -21,6 +22,8 @@ from orchestrator.errors import ConfigError, InputError
 from orchestrator.plan import plan
 from orchestrator.run import execute, judge
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._simulated_faults import FrailCluster
+from orchestrator.sweep import variants
 
 # What shows that a fault has an effect, where its defaults show little.
 STRONG: dict[str, dict[str, Any]] = {
@@ -75,7 +78,8 @@ def test_a_fault_of_the_leader_has_an_effect_and_breaks_no_claim(name: str) -> N
     record = execute(parts)
     verdict = judge(parts, record)
     assert verdict.verdict == VALID, [each.explanation for each in verdict.verdicts]
-    assert [(each.name, each.at_ns) for each in record.faults] == [(name, 3 * NS_PER_S)]
+    struck = [(each.name.partition(":")[0], each.at_ns) for each in record.faults]
+    assert struck == [(name, 3 * NS_PER_S)]
     assert record.faults[0].until_ns is not None
     summary = summary_of(parts, record)
     assert summary["faults"][0]["lost_acknowledged_writes"] == 0
@@ -83,6 +87,16 @@ def test_a_fault_of_the_leader_has_an_effect_and_breaks_no_claim(name: str) -> N
         assert summary["faults"][0]["goodput_availability"] < 0.999
     well = (record.history.intended_ns > 6 * NS_PER_S) & (record.history.phase == PHASE_RUN)
     assert (record.history.outcome[well] == OK).mean() > (0.9 if name != "chaos" else 0.5)
+
+
+@pytest.mark.parametrize("name", plugins(Family.PROTOCOL))
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_protocol_says_whether_one_node_leads(name: str, shards: int) -> None:
+    replicas = 1 if name == "unreplicated" else 3
+    system = {"protocol": {"name": name}, "replicas": replicas, "shards": shards}
+    parts = made(system=system, warmup="0s", duration="100ms")
+    record = execute(parts)
+    assert any(leads(node.role) for node in record.nodes) == parts.led
 
 
 def test_the_same_seed_strikes_alike() -> None:
@@ -139,15 +153,74 @@ def test_a_machine_that_is_lost_stays_away() -> None:
     assert (record.history.outcome == OK).mean() > 0.95
 
 
+def test_a_lost_machine_is_silent_and_a_killed_process_is_not() -> None:
+    for name, least, most in (("crash", 0.0, 0.05), ("power_loss", 0.9, 1.0)):
+        fault = {"name": name, "target": "all", "at": "3s", "restart_after": "300ms"}
+        history = execute(made(fault, client={"timeout": "1s"})).history
+        since_s = history.intended_ns / NS_PER_S - 3
+        # Who asks a process that does not run asks again; who asks a machine that is silent waits,
+        # and learns when it is there again that it has waited in vain.
+        down = (since_s > 0) & (since_s < 0.29)
+        assert least <= (history.outcome[down] == UNKNOWN).mean() <= most
+        back = (since_s > 0.3) & (since_s < 1.5)
+        assert (history.outcome[back] == OK).mean() > 0.99
+
+
+def test_final_reads_do_not_wait_for_a_machine_that_is_lost() -> None:
+    fault = {"name": "lose_machine", "target": "2", "at": "3s"}
+    history = execute(made(fault, system=SYSTEM | {"protocol": {"name": "abd"}})).history
+    final = history.phase == PHASE_FINAL
+    assert final.sum() > 50
+    assert (history.outcome[final] == OK).all()
+    during = (history.intended_ns > 3 * NS_PER_S) & ~final
+    assert (history.outcome[during] == UNKNOWN).mean() > 0.2
+
+
+@pytest.mark.parametrize("durability", ["async", "fsync"])
+def test_power_loss_cuts_the_log_of_a_node_that_is_down_already(durability: str) -> None:
+    storage = {"durability": durability, "sync": "20ms"}
+    system = {"protocol": {"name": "unreplicated"}, "node": {"storage": storage}}
+    fault = {"name": "crash", "target": "0", "at": "5s"}
+    cut = []
+    for seed in range(1, 11):
+        cluster = FrailCluster(made(fault, system=system, seed=seed))
+        cluster.start()
+        cluster.clock.run(NS_PER_S)
+        (node,) = cluster.frail
+        node.end(power=False)
+        written = list(node.records)
+        synced = node.shell.durable_records if durability == "fsync" else 0
+        assert len(written) == node.shell.written_records >= synced
+        node.end(power=True)
+        assert synced <= len(node.records) and node.records == written[: len(node.records)]
+        cut.append(len(written) - len(node.records))
+        # What was recovered was synced, and stays.
+        node.restart()
+        node.end(power=True)
+        assert len(node.records) == len(written) - cut[-1]
+    assert max(cut) > (50 if durability == "async" else 0)
+
+
+def test_a_leader_that_is_paused_is_no_leader_to_strike() -> None:
+    first = {"name": "pause", "target": "leader", "at": "3s", "lasts": "2s"}
+    second = {"name": "pause", "target": "leader", "at": "3010ms", "lasts": "100ms"}
+    strikes = execute(made(first, second)).faults
+    assert strikes[0].victims != strikes[1].victims
+    # It has waited for the next one.
+    assert 0.1 * NS_PER_S < strikes[1].at_ns - strikes[0].at_ns < NS_PER_S
+
+
 @pytest.mark.parametrize("arrival", [{"name": "closed", "sessions": 4}, {"name": "poisson"}])
 def test_recovery_is_told_under_open_and_closed_load(arrival: dict[str, Any]) -> None:
     if arrival["name"] == "poisson":
         arrival = arrival | {"rate": "500/s"}
-    fault = {"name": "power_loss", "target": "leader", "at": "3s"}
+    fault = {"name": "power_loss", "target": "leader", "at": "3s", "restart_after": "2s"}
     parts = made(fault, arrival=arrival, slo={"p99": "50ms"})
     found = summary_of(parts, execute(parts))["faults"][0]
-    # What was intended shortly before there was a leader again is in time, too.
-    assert 0.2 <= found["detected_s"] <= found["recovered_s"] + 0.05 < 1.0
+    assert 0.2 <= found["detected_s"] < 0.5
+    # Clients wait for their time-out; few sessions may have to wait for a second one, since what
+    # was under way tells them nothing. What was intended shortly before the end is in time, too.
+    assert 0.45 < found["recovered_s"] < (0.6 if arrival["name"] == "poisson" else 1.1)
     assert found["leader_changes"] == 1
 
 
@@ -171,6 +244,35 @@ def test_recovery_is_told_under_open_and_closed_load(arrival: dict[str, Any]) ->
             "faults[0].mix[0].name",
             "mixed in",
         ),
+        ({"name": "partition", "at": "1s", "shape": "ring"}, {}, "faults[0]", "ring needs 4 nodes"),
+        (
+            {"name": "partition", "at": "1s", "shape": "bridge", "target": "0"},
+            {"system": SYSTEM | {"replicas": 2}},
+            "faults[0]",
+            "bridge 3",
+        ),
+        ({"name": "partition", "at": "1s", "target": "all"}, {}, "faults[0]", "change nothing"),
+        (
+            {"name": "delay", "at": "1s"},
+            {"system": {"protocol": {"name": "unreplicated"}}},
+            "faults[0]",
+            "clients: true",
+        ),
+        (
+            {"name": "chaos", "at": "1s", "mix": [{"name": "partition", "shape": "ring"}]},
+            {},
+            "faults[0]",
+            "change nothing",
+        ),
+        *(
+            (
+                {"name": "crash_client", "at": "1s", "target": target},
+                {},
+                "faults[0].target",
+                "count:N",
+            )
+            for target in ("leader", "follower", "authority", "zone:a")
+        ),
         (
             {"name": "crash", "at": "1s"},
             {"system": SYSTEM | {"node": {}}},
@@ -186,6 +288,15 @@ def test_a_fault_that_cannot_strike_is_refused(
         made(fault, **changes)
     assert found.value.path == path
     assert words in f"{found.value} {found.value.hint}"
+
+
+@pytest.mark.parametrize("shape", ["isolate", "halves", "one_way", "ring", "bridge"])
+def test_every_shape_strikes_where_it_has_nodes_enough(shape: str) -> None:
+    nodes = {"ring": 4, "bridge": 3}.get(shape, 2)
+    fault = {"name": "partition", "at": "1s", "shape": shape}
+    assert made(fault, system=SYSTEM | {"replicas": nodes}).config.faults
+    alone = {"name": "partition", "at": "1s", "clients": True}
+    assert made(alone, system={"protocol": {"name": "unreplicated"}}).config.faults
 
 
 def test_a_claim_that_the_faults_break_is_refused() -> None:
@@ -209,6 +320,31 @@ def test_every_config_can_be_planned(path: Path) -> None:
     except InputError as error:
         # A trace that the user is to bring.
         assert path.stem == "trace", error
+
+
+def test_the_matrix_has_every_fault_and_every_protocol_and_time_to_recover() -> None:
+    source = ConfigSource.read(CONFIGS / "resilience.yaml")
+    axes = source.build().sweep
+    struck = [fault for (fault,) in axes["faults"]]
+    assert {fault["name"] for fault in struck} == set(plugins(Family.FAULT))
+    named = {protocol["name"] for protocol in axes["system.protocol"]}
+    assert named == set(plugins(Family.PROTOCOL)) - {"unreplicated"}
+    bare = source.with_values({"sweep": {}})
+    for fault in struck:
+        parts = plan(bare.with_values({"faults": [fault]}).build())
+        (aim, _), end_ns = parts.config.faults[0], parts.end_ns
+        assert aim.at == 4 * NS_PER_S
+        assert end_ns is not None and end_ns >= aim.at + (2 + 4) * NS_PER_S
+    alone = bare.with_values({"system.protocol": {"name": "unreplicated"}, "system.replicas": 1})
+    left = [variant for variant in variants(alone, {"faults": axes["faults"]}) if variant.config]
+    assert 8 < len(left) < len(struck)
+
+
+def test_a_leaderless_protocol_is_struck_at_once() -> None:
+    overrides = ("system.protocol={name: abd}", "faults=[{name: pause, target: leader, at: 4s}]")
+    source = ConfigSource.read(CONFIGS / "resilience.yaml").with_values({"sweep": {}})
+    (strike,) = execute(plan(source.with_overrides(*overrides).build())).faults
+    assert (strike.at_ns, strike.victims) == (4 * NS_PER_S, (0,))
 
 
 def test_killing_leaders_machines_loses_nothing() -> None:

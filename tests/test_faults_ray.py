@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -15,7 +18,7 @@ from orchestrator.analysis.resilience import fault_figures
 from orchestrator.config.load import load_mapping
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.levels import LINEARIZABLE
-from orchestrator.core.machine import OK, WRITE, ClaimContext
+from orchestrator.core.machine import OK, UNKNOWN, WRITE, ClaimContext
 from orchestrator.core.record import NO_COPY, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, VALID
@@ -29,7 +32,7 @@ from orchestrator.runtimes.ray_cluster import RayRuntime
 pytestmark = pytest.mark.serial
 
 
-def made(*faults: dict[str, Any], duration: str, **storage: Any) -> Parts:
+def made(*faults: dict[str, Any], duration: str, timeout: str = "500ms", **storage: Any) -> Parts:
     """Raft under faults, half of the operations on keys that nobody writes again."""
     return plan(
         load_mapping(
@@ -43,7 +46,7 @@ def made(*faults: dict[str, Any], duration: str, **storage: Any) -> Parts:
                 "workload": {"name": "ycsb", "mix": "a", "inserts": 0.5, "value_size": "16B"},
                 "arrival": {"name": "poisson", "rate": "200/s"},
                 "clients": 2,
-                "client": {"timeout": "500ms"},
+                "client": {"timeout": timeout},
                 "warmup": "500ms",
                 "duration": duration,
                 "faults": list(faults),
@@ -91,6 +94,23 @@ def test_faults_of_every_sort_strike_real_processes_and_nothing_is_lost(
     assert len({node.contents_digest for node in record.nodes}) == 1
 
 
+def test_a_lost_machine_is_silent_and_a_killed_process_is_not(runtime: RayRuntime) -> None:
+    for name, least, most in (("crash", 0.0, 0.2), ("power_loss", 0.8, 1.0)):
+        fault = {"name": name, "target": "all", "at": "1500ms", "restart_after": "400ms"}
+        parts = made(fault, duration="3500ms", timeout="1500ms")
+        record = runtime.run(parts, settle=True)
+        assert not record.lost_parts
+        history = record.history
+        since_s = (history.intended_ns - record.faults[0].at_ns) / NS_PER_S
+        # Who asks a process that does not run asks again; who asks a machine that is silent waits,
+        # and learns when it is there again that it has waited in vain.
+        down = (since_s > 0.1) & (since_s < 0.35)
+        assert least <= (history.outcome[down] == UNKNOWN).mean() <= most
+        back = (since_s > 1.5) & (history.phase != PHASE_FINAL)
+        assert (history.outcome[back] == OK).mean() > 0.9
+        assert lost_rows(history, Evidence()) == []
+
+
 class SkipsItsSyncs(Raft):
     """Says what it may say only of a log that is synced."""
 
@@ -118,6 +138,23 @@ def test_a_log_that_is_never_synced_is_caught_when_all_machines_stop(runtime: Ra
     verdict = judge(parts, record)
     assert verdict.verdict == INVALID
     assert verdict.verdicts[0].witness
+
+
+def test_a_node_whose_synced_log_is_damaged_stays_away_and_is_named(runtime: RayRuntime) -> None:
+    parts = made(duration="2s")
+    with runtime.deployed(parts) as deployment:
+        deployment.start()
+        time.sleep(1.0)
+        os.kill(deployment.node_pids[1], signal.SIGKILL)
+        (log,) = Path(deployment._specs[1].folder).glob("*.log")
+        data = bytearray(log.read_bytes())
+        data[20] ^= 1
+        log.write_bytes(data)
+        deployment.wait()
+        record = deployment.collect(False, 0)
+    assert len(record.lost_parts) == 1
+    assert f"node 1: the log {log} is damaged at byte " in record.lost_parts[0]
+    assert record.nodes[1].messages[-3:].sum() == 0
 
 
 def test_a_machine_that_is_lost_leaves_its_record_behind(runtime: RayRuntime) -> None:

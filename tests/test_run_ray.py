@@ -98,6 +98,24 @@ def test_open_load_starts_on_time_and_closed_load_reuses_the_warm_pool(
     assert runtime.lost_between_runs_s is not None
 
 
+def test_a_trace_is_replayed_by_real_processes(
+    runtime: ray_cluster.RayRuntime, tmp_path: Path
+) -> None:
+    rows = [f"{'rw'[row % 2]},{row % 7}" for row in range(400)]
+    (tmp_path / "trace.csv").write_text("\n".join(["op,key", *rows]))
+    made = parts(
+        {"name": "raft"},
+        workload={"name": "trace", "path": str(tmp_path / "trace.csv")},
+        arrival={"name": "replay", "sessions": 4},
+        warmup="0s",
+    )
+    record = runtime.run(made, settle=True)
+    assert not record.lost_parts
+    assert len(record.history) == 400
+    assert (record.history.outcome == OK).all()
+    assert claims_hold(record, made)
+
+
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:
     timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
     timer.start()

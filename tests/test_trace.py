@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy
 import pytest
 
+from orchestrator.config.load import load
 from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import READ, WRITE
+from orchestrator.core.machine import OK, READ, WRITE
 from orchestrator.core.parameters import ParameterError
 from orchestrator.errors import DataError
+from orchestrator.plan import plan
+from orchestrator.run import execute
 from orchestrator.workloads.trace import Columns, Trace, TraceParams
 
 BLOCK_IO = """version,time,op,size,lbn
@@ -221,3 +224,17 @@ def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_folder_is_no_trace(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the trace file"):
         Trace(TraceParams(str(tmp_path)))
+
+
+def test_a_trace_runs_in_the_simulator_row_by_row(tmp_path: Path) -> None:
+    config = Path(__file__).parent.parent / "configs" / "trace.yaml"
+    path = write(tmp_path, BLOCK_IO)
+    overrides = (f"workload.path={path}", "runtime=sim", "arrival.sessions=1")
+    record = execute(plan(load(config, *overrides)))
+    history = record.history
+    assert sorted(history.kind.tolist()) == [READ] * 3 + [WRITE] * 2
+    assert (history.outcome == OK).all()
+    assert sorted(history.key_names[key] for key in history.key) == [b"7", b"7", b"8", b"8", b"9"]
+    # What was written is in the cache by then.
+    (node,) = record.nodes
+    assert (node.cache_hits.sum(), node.cache_misses.sum()) == (2, 1)

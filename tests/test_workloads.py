@@ -8,12 +8,14 @@ import pickle
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 from scipy import stats
 
+from orchestrator.config.load import load_mapping
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KeyRange,
@@ -24,9 +26,14 @@ from orchestrator.core.keys import (
     zeta,
 )
 from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE
+from orchestrator.core.machine import ADD, INCREMENT, OK, READ, SCAN, WRITE
+from orchestrator.core.models import OPERATIONS
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.randomness import block_stream
+from orchestrator.core.registry import Family, plugins
+from orchestrator.core.verdict import VALID
+from orchestrator.plan import plan
+from orchestrator.run import execute, judge
 from orchestrator.workloads.ycsb import MIXES, Ycsb, YcsbParams
 
 DRAWS = 200_000
@@ -46,6 +53,49 @@ def assert_equal(one: OperationBlock, other: OperationBlock) -> None:
 
 def assert_share(observed: int, expected: float, of: int = DRAWS) -> None:
     assert stats.binomtest(int(observed), of, expected).pvalue > 1e-4
+
+
+# --- the contract -----------------------------------------------------------------------
+
+# What a workload cannot do without, where its defaults are not enough to run it.
+NEEDED: dict[str, dict[str, Any]] = {
+    "trace": {"workload": {"path": "trace.csv"}, "arrival": {"name": "replay"}},
+    "transactions": {"system": {"transactions": {"name": "two_phase_commit"}}},
+}
+TRACE = "time,op,key,size\n" + "".join(f"{at * 7},{'rw'[at % 2]},{at % 5},64\n" for at in range(90))
+
+
+@pytest.mark.parametrize("name", plugins(Family.WORKLOAD))
+def test_a_workload_keeps_its_contract_and_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trace.csv").write_text(TRACE)
+    needed = NEEDED.get(name, {})
+    system = {"name": "replicated_store", "protocol": {"name": "raft"}, "replicas": 3}
+    parts = plan(
+        load_mapping(
+            {"runtime": "sim", "arrival": {"name": "closed"}, "warmup": "0s", "duration": "200ms"}
+            | needed
+            | {"workload": {"name": name} | needed.get("workload", {})}
+            | {"system": system | needed.get("system", {})}
+        )
+    )
+    workload = parts.workload
+    assert workload.model in OPERATIONS
+    assert workload.payload_bytes >= 8
+    assert workload.total is None or workload.total > 0
+    whole, pieces = workload.stream(3, 0, 2), workload.stream(3, 0, 2)
+    block = whole.block(40)
+    assert len(block) == 40
+    assert_equal(block, OperationBlock.concatenate([pieces.block(count) for count in (1, 24, 15)]))
+    names = [workload.key_names[key] for key in block.key.tolist()]
+    found = workload.preload().get(names[0])
+    assert found is None or len(found) == workload.payload_bytes
+    record = execute(parts)
+    assert len(record.history) >= 90
+    assert (record.history.outcome == OK).mean() > 0.9
+    assert judge(parts, record).verdict == VALID
 
 
 # --- the law of Zipf --------------------------------------------------------------------

@@ -39,6 +39,11 @@ class Distribution(Protocol):
     def mean_ns(self) -> float:
         """Expectation; infinite where it does not exist."""
 
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        """The least and the most that a draw may be."""
+        return 0.0, math.inf
+
     @abstractmethod
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         """``count`` independent draws in nanoseconds, each 0 or more; shape ``(count,)``."""
@@ -50,7 +55,7 @@ class ConstantParams:
 
 
 @register(Family.DISTRIBUTION, "constant", params=ConstantParams)
-class Constant:
+class Constant(Distribution):
     """Always the same."""
 
     def __init__(self, params: ConstantParams) -> None:
@@ -59,6 +64,10 @@ class Constant:
     @property
     def mean_ns(self) -> float:
         return float(self._value)
+
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        return self._value, self._value
 
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         return numpy.full(count, float(self._value))
@@ -78,7 +87,7 @@ class UniformParams:
 
 
 @register(Family.DISTRIBUTION, "uniform", params=UniformParams)
-class Uniform:
+class Uniform(Distribution):
     """Equally likely between two bounds."""
 
     def __init__(self, params: UniformParams) -> None:
@@ -87,6 +96,10 @@ class Uniform:
     @property
     def mean_ns(self) -> float:
         return (self._params.low + self._params.high) / 2
+
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        return self._params.low, self._params.high
 
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         return chance.uniform(self._params.low, self._params.high, count)
@@ -98,7 +111,7 @@ class ExponentialParams:
 
 
 @register(Family.DISTRIBUTION, "exponential", params=ExponentialParams)
-class Exponential:
+class Exponential(Distribution):
     """Memoryless with a given mean."""
 
     def __init__(self, params: ExponentialParams) -> None:
@@ -130,7 +143,7 @@ class LognormalParams:
 
 
 @register(Family.DISTRIBUTION, "lognormal", params=LognormalParams)
-class Lognormal:
+class Lognormal(Distribution):
     """Skewed as storage and service times are, given by its mean and 99th percentile.
 
     Two lognormal laws have that mean and that percentile; this is the less skewed one, whose
@@ -163,7 +176,7 @@ class ParetoParams:
 
 
 @register(Family.DISTRIBUTION, "pareto", params=ParetoParams)
-class Pareto:
+class Pareto(Distribution):
     """Heavy tailed (Pareto type I): P(X > x) = (scale / x) ^ shape."""
 
     def __init__(self, params: ParetoParams) -> None:
@@ -173,6 +186,10 @@ class Pareto:
     def mean_ns(self) -> float:
         shape = self._params.shape
         return math.inf if shape <= 1 else shape * self._params.scale / (shape - 1)
+
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        return self._params.scale, math.inf
 
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         return self._params.scale * (1 + chance.pareto(self._params.shape, count))
@@ -197,7 +214,7 @@ class MixtureParams:
 
 
 @register(Family.DISTRIBUTION, "mixture", params=MixtureParams)
-class Mixture:
+class Mixture(Distribution):
     """One of several laws, drawn by weight; weights need not add up to 1."""
 
     def __init__(self, params: MixtureParams) -> None:
@@ -210,6 +227,12 @@ class Mixture:
         return float(
             sum(w * law.mean_ns for w, law in zip(self._weights, self._laws, strict=True) if w > 0)
         )
+
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        pairs = zip(self._weights, self._laws, strict=True)
+        bounds = [law.bounds_ns for weight, law in pairs if weight > 0]
+        return min(least for least, _ in bounds), max(most for _, most in bounds)
 
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         which = chance.choice(len(self._laws), count, p=self._weights)
@@ -230,7 +253,7 @@ class EmpiricalParams:
 
 
 @register(Family.DISTRIBUTION, "empirical", params=EmpiricalParams)
-class Empirical:
+class Empirical(Distribution):
     """Drawn again from measured values, each equally likely."""
 
     def __init__(self, params: EmpiricalParams) -> None:
@@ -239,6 +262,10 @@ class Empirical:
     @property
     def mean_ns(self) -> float:
         return float(self._values.mean())
+
+    @property
+    def bounds_ns(self) -> tuple[float, float]:
+        return float(self._values.min()), float(self._values.max())
 
     def block(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.float64]:
         return chance.choice(self._values, count)

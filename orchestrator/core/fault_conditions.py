@@ -18,6 +18,7 @@ from orchestrator.core.faults import (
     LinkState,
     NodeState,
     Paused,
+    client_party,
 )
 
 _Kind = TypeVar("_Kind", bound=Condition)
@@ -36,6 +37,24 @@ class Crash:
 
 @dataclass(frozen=True)
 class Restart:
+    node: int
+
+
+@dataclass(frozen=True)
+class Vanish:
+    """From now on nothing comes from the node's machine, not even that a connection has ended: who
+    has asked it waits, and so does who asks it now. It comes before the crash.
+    """
+
+    node: int
+
+
+@dataclass(frozen=True)
+class Reappear:
+    """The machine is there again, or known to be lost for good: connections from before break, and
+    who asks what does not run is refused. It comes after the restart.
+    """
+
     node: int
 
 
@@ -75,7 +94,32 @@ class ReviveClient:
     client: int
 
 
-Action = Crash | Restart | Pause | Resume | Burden | Disturb | CrashClient | ReviveClient
+NodeAction = Crash | Restart | Vanish | Reappear | Pause | Resume | Burden
+Action = NodeAction | Disturb | CrashClient | ReviveClient
+
+
+def in_turns(actions: Sequence[Action]) -> list[list[Action]]:
+    """The actions, cut so that each turn holds one of each party at most, and each party's in
+    order: within a turn they may be carried out in any order, or all at once.
+    """
+    turns: list[list[Action]] = []
+    counts: dict[int, int] = {}
+    for action in actions:
+        party = _party(action)
+        turn = counts[party] = counts.get(party, -1) + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(action)
+    return turns
+
+
+def _party(action: Action) -> int:
+    """Whom the action is about."""
+    if isinstance(action, Disturb):
+        return action.party
+    if isinstance(action, CrashClient | ReviveClient):
+        return client_party(action.client)
+    return action.node
 
 
 # --- what is in force -------------------------------------------------------------------
@@ -116,6 +160,11 @@ class Conditions:
         if not found:
             return None
         return Down(node, any(each.power for each in found), any(each.gone for each in found))
+
+    def vanished(self) -> list[int]:
+        """The nodes whose machines are silent, in order."""
+        downs = {each.node: self.down(each.node) for each in self._of(Down)}
+        return sorted(node for node, down in downs.items() if down is not None and down.power)
 
     def paused(self, node: int) -> bool:
         return any(each.node == node for each in self._of(Paused))
@@ -166,8 +215,7 @@ def _changes(
         if was == now:
             continue
         if kind is Down:
-            # What is down already cannot crash again, but its disk may yet be lost.
-            actions.append(Crash(party, now.power, now.gone) if now else Restart(party))
+            actions += _ups_and_downs(party, was, now)
         elif kind is Paused:
             actions.append(Pause(party) if now else Resume(party))
         elif kind is Burdened:
@@ -176,4 +224,19 @@ def _changes(
             actions.append(Disturb(party, now))
         else:
             actions.append(CrashClient(party) if now else ReviveClient(party))
+    return actions
+
+
+def _ups_and_downs(node: int, was: Down | None, now: Down | None) -> list[Action]:
+    before, after = was or Down(node), now or Down(node)
+    actions: list[Action] = []
+    if after.power and not before.power:
+        actions.append(Vanish(node))
+    if now is None:
+        actions.append(Restart(node))
+    elif was is None or (after.power, after.gone) > (before.power, before.gone):
+        # What is down already cannot crash again, but its disk may yet suffer, or be lost.
+        actions.append(Crash(node, after.power, after.gone))
+    if before.power and not after.power:
+        actions.append(Reappear(node))
     return actions

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.core.distributions import Sampler, build
-from orchestrator.core.fault_conditions import Action, Conditions
+from orchestrator.core.fault_conditions import Action, Conditions, Reappear
 from orchestrator.core.faults import (
     ALL,
     AUTHORITY,
@@ -26,6 +26,7 @@ from orchestrator.core.faults import (
     ZONE,
     Aim,
     ClusterState,
+    Disturbed,
     Fault,
     Target,
     leads,
@@ -38,12 +39,18 @@ from orchestrator.core.units import NS_PER_MS, NS_PER_S
 PATIENCE_NS: Final = NS_PER_S
 """How long a fault that is aimed at a leader or follower waits for one; then it takes any node."""
 RETRY_NS: Final = 10 * NS_PER_MS
+GAP_NS: Final = NS_PER_MS
+"""The shortest from strike to strike: a law may draw 0, and a fault that strikes without end at one
+moment never lets go.
+"""
 NEVER_NS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One strike: of which fault, when, whom, and until when (None while it is in force)."""
+    """One strike: of which fault (``MIX: FAULT`` of a mix), when, whom, and until when (None while
+    it is in force).
+    """
 
     number: int
     name: str
@@ -100,17 +107,24 @@ class FaultPlan:
     """All faults of one run, which strike until ``end_ns``.
 
     ``remembers``: nodes have a log on disk; else who has crashed stays away, for it has forgotten
-    what it promised.
+    what it promised. ``led``: whether there is ever a leader to wait for.
     """
 
     def __init__(
-        self, faults: Sequence[tuple[Aim, Slot]], seed: int, end_ns: int, *, remembers: bool
+        self,
+        faults: Sequence[tuple[Aim, Slot]],
+        seed: int,
+        end_ns: int,
+        *,
+        remembers: bool,
+        led: bool = True,
     ) -> None:
         self._planned = [
             _Planned.of(n, aim, chosen, seed) for n, (aim, chosen) in enumerate(faults)
         ]
         self._end_ns = end_ns
         self._remembers = remembers
+        self._led = led
         self._conditions = Conditions()
         self._order = itertools.count()
         self._agenda: list[tuple[int, int, _Due | _Ends]] = []
@@ -119,7 +133,7 @@ class FaultPlan:
             if planned.aim.at is not None:
                 self._plan_strike(planned, planned.aim.at)
             else:
-                self._plan_next(planned, 0)
+                self._plan_next(planned, 0, 0)
 
     @property
     def next_wake_ns(self) -> int:
@@ -138,11 +152,14 @@ class FaultPlan:
         return actions
 
     def heal(self, now_ns: int) -> list[Action]:
-        """Everything is over, and nothing strikes any more."""
+        """Everything is over, and nothing strikes any more. Of machines that are lost everybody
+        knows now, so that nobody waits for them.
+        """
         actions: list[Action] = []
         self._agenda.clear()
         for number in self._conditions.curable(self._remembers):
             actions += self._conditions.lift(number)
+        actions += map(Reappear, self._conditions.vanished())
         for index, strike in enumerate(self.strikes):
             if strike.until_ns is None:
                 self.strikes[index] = replace(strike, until_ns=now_ns)
@@ -163,11 +180,18 @@ class FaultPlan:
         if when_ns < self._end_ns and (last_ns is None or when_ns <= last_ns):
             self._put(when_ns, _Due(planned, when_ns))
 
-    def _plan_next(self, planned: _Planned, after_ns: int) -> None:
-        gap = planned.gap
-        if gap is not None:
-            # A law may draw 0, and a fault that strikes without end at one moment never lets go.
-            self._plan_strike(planned, after_ns + max(gap.draw_ns(), NS_PER_MS))
+    def _plan_next(self, planned: _Planned, asked_ns: int, now_ns: int) -> None:
+        """After a strike that was to come at one time and came at another.
+
+        A little delay does not shift the schedule. After a long one it begins anew, so that no
+        strikes come in a heap that were meant to be apart.
+        """
+        if planned.gap is None:
+            return
+        gap_ns = max(planned.gap.draw_ns(), GAP_NS)
+        late_ns = now_ns - asked_ns
+        since_ns = asked_ns if late_ns < gap_ns and late_ns <= PATIENCE_NS else now_ns
+        self._plan_strike(planned, since_ns + gap_ns)
 
     def _put(self, when_ns: int, entry: _Due | _Ends) -> None:
         heapq.heappush(self._agenda, (when_ns, next(self._order), entry))
@@ -179,7 +203,7 @@ class FaultPlan:
         if not victims and patient:
             self._put(now_ns + RETRY_NS, due)
             return []
-        self._plan_next(planned, due.asked_ns)
+        self._plan_next(planned, due.asked_ns, now_ns)
         if not victims:
             return []
         blow = planned.fault.blow(victims, cluster, planned.chance)
@@ -189,7 +213,8 @@ class FaultPlan:
             number, asked_for = self._conditions.impose(condition)
             numbers.append(number)
             actions += asked_for
-        strike = Strike(len(self.strikes), planned.name, planned.aim.target, now_ns, victims)
+        name = f"{planned.name}: {blow.drawn}" if blow.drawn else planned.name
+        strike = Strike(len(self.strikes), name, planned.aim.target, now_ns, victims)
         self.strikes.append(strike)
         if blow.lasts_ns is not None:
             self._put(now_ns + blow.lasts_ns, _Ends(strike.number, tuple(numbers)))
@@ -206,7 +231,18 @@ class FaultPlan:
         if planned.fault.strikes_clients:
             return _clients(target, cluster, chance)
         up = [node for node in cluster.nodes if self._conditions.down(node) is None]
-        return tuple(_nodes(target, cluster, up, chance, patient))
+        return tuple(_nodes(target, cluster, up, chance, patient and self._led))
+
+
+def idles(target: Target, fault: Fault, cluster: ClusterState) -> bool:
+    """Whether a strike of it would change nothing: no link lies where it strikes."""
+    chance = random.Random(0)
+    if fault.strikes_clients:
+        victims = _clients(target, cluster, chance)
+    else:
+        victims = tuple(_nodes(target, cluster, cluster.nodes, chance, False))
+    conditions = fault.blow(victims, cluster, chance).conditions
+    return not any(each.links if isinstance(each, Disturbed) else True for each in conditions)
 
 
 def _nodes(

@@ -208,10 +208,13 @@ Condition = Down | Paused | Burdened | Disturbed | ClientDown
 
 @dataclass(frozen=True)
 class Blow:
-    """What one strike does. ``lasts_ns``: None until all is healed."""
+    """What one strike does. ``lasts_ns``: None until all is healed. ``drawn``: which fault of a mix
+    it is; empty where there is no mix.
+    """
 
     conditions: tuple[Condition, ...]
     lasts_ns: int | None
+    drawn: str = ""
 
 
 # --- faults -----------------------------------------------------------------------------
@@ -245,29 +248,38 @@ class Hazards:
     """What faults expose a system to: what its claims may depend on.
 
     ``crashes``: nodes crash; ``restarts``: they come back; ``power_losses``: without what was not
-    synced. ``drift``: how much faster or slower a clock may run than true time, as a share;
-    ``steps``: clocks are set forward or back.
+    synced. ``fastest`` (0 or more) and ``slowest`` (0 or less): by which share of true time a clock
+    may run fast or slow, ``drifts_ns``: for how long after a strike, at most; ``steps``: clocks are
+    set forward or back.
     """
 
     crashes: bool = False
     restarts: bool = False
     power_losses: bool = False
-    drift: float = 0.0
+    fastest: float = 0.0
+    slowest: float = 0.0
+    drifts_ns: float = 0.0
     steps: bool = False
 
     @property
     def clock_error(self) -> float:
         """How much faster one clock may run than another, as a share; infinite where they are
-        set: no bound on durations holds then.
+        set or may stand still: no bound on durations holds then.
         """
-        return math.inf if self.steps else self.drift / (1 - self.drift)
+        if self.steps or self.slowest <= -1:
+            return math.inf
+        # What is written with few digits is to be compared with what is.
+        return round((1 + self.fastest) / (1 + self.slowest) - 1, 12)
 
     def __or__(self, other: Hazards) -> Hazards:
+        """What a strike that is one or the other exposes it to."""
         return Hazards(
             self.crashes or other.crashes,
             self.restarts or other.restarts,
             self.power_losses or other.power_losses,
-            max(self.drift, other.drift),
+            max(self.fastest, other.fastest),
+            min(self.slowest, other.slowest),
+            max(self.drifts_ns, other.drifts_ns),
             self.steps or other.steps,
         )
 
@@ -289,8 +301,13 @@ class Fault(Protocol):
 
     @property
     def hazards(self) -> Hazards:
-        """What it exposes the system to."""
+        """What one strike exposes the system to."""
         return Hazards()
+
+    @property
+    def variants(self) -> Sequence[Fault]:
+        """What a strike may be; more than one of a mix."""
+        return (self,)
 
     def why_not(self, durability: str) -> str:
         """Why it cannot strike nodes of this durability; empty if it can."""

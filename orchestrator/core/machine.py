@@ -40,17 +40,8 @@ TRANSACTION: Final = 7
 ENQUEUE: Final = 8
 DEQUEUE: Final = 9
 KIND_NAMES: Final = (
-    "read",
-    "write",
-    "scan",
-    "cas",
-    "append",
-    "incr",
-    "add",
-    "txn",
-    "enqueue",
-    "dequeue",
-)
+    "read", "write", "scan", "cas", "append", "incr", "add", "txn", "enqueue", "dequeue",
+)  # fmt: skip
 READING: Final = frozenset({READ, SCAN})
 """Kinds that change nothing."""
 
@@ -314,6 +305,11 @@ class Machine(Protocol):
     ordered: ClassVar[bool] = False
     """Whether all nodes apply all changes in one order, to a ``KeyValueState`` that they keep as
     ``_state``; then it takes the steps of transactions, too.
+    """
+
+    led: ClassVar[bool] = True
+    """Whether one node leads, in words of its role, but while a new one is looked for; else all
+    nodes are alike.
     """
 
     role: str

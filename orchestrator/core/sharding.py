@@ -364,6 +364,7 @@ def _make(inner: type[Any], base: type[Any]) -> type[Sharded]:
         "Record": record,
         "kinds": inner.kinds,
         "commands": inner.commands,
+        "led": inner.led,
         "__doc__": base.__doc__,
     }
     return type(f"{base.__name__}{inner.__name__}", (base,), members)

@@ -26,6 +26,11 @@ class Lasting:
     lasts: Slot = slot(Family.DISTRIBUTION, {"name": "constant", "value": "2s"})
     at_least: int = duration("0s", help="the shortest that a random length may be")
 
+    @property
+    def longest_ns(self) -> float:
+        """How long a strike may last at most."""
+        return max(self.at_least, build(self.lasts).bounds_ns[1])
+
     def length_ns(self, chance: random.Random) -> int:
         """How long this strike lasts."""
         return max(self.at_least, drawn_ns(self.lasts, chance))

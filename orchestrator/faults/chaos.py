@@ -10,7 +10,7 @@ import functools
 import operator
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.faults import Blow, ClusterState, Fault, Hazards
 from orchestrator.core.parameters import ParameterError, number, slots
@@ -45,15 +45,21 @@ class Chaos(Fault):
     def __init__(self, params: ChaosParams) -> None:
         self._weights = [each.weight for each, _ in params.mix]
         self._faults: list[Fault] = [slot.implementation(slot.params) for _, slot in params.mix]
+        self._names = [slot.name for _, slot in params.mix]
 
     def blow(self, victims: Sequence[int], cluster: ClusterState, chance: random.Random) -> Blow:
-        fault = chance.choices(self._faults, self._weights)[0]
-        return fault.blow(victims, cluster, chance)
+        drawn = chance.choices(range(len(self._faults)), self._weights)[0]
+        blow = self._faults[drawn].blow(victims, cluster, chance)
+        return replace(blow, drawn=self._names[drawn])
+
+    @property
+    def variants(self) -> Sequence[Fault]:
+        return [fault for fault, weight in zip(self._faults, self._weights, strict=True) if weight]
 
     @property
     def hazards(self) -> Hazards:
-        return functools.reduce(operator.or_, (fault.hazards for fault in self._faults))
+        return functools.reduce(operator.or_, (fault.hazards for fault in self.variants))
 
     def why_not(self, durability: str) -> str:
-        reasons = [fault.why_not(durability) for fault in self._faults]
+        reasons = [fault.why_not(durability) for fault in self.variants]
         return next((reason for reason in reasons if reason), "")

@@ -1,7 +1,8 @@
 """A node's clock is set forward or back, or runs too fast or too slow.
 
 The machines know time by the node's own clock alone, and so does everything that rests on it:
-leases, time-outs, timestamps. ``offset`` is a step, as when time is set; ``drift`` is a rate.
+leases, time-outs, timestamps. ``offset`` is a step, as when time is set; ``drift`` is a rate. Both
+add up while strikes overlap, and a clock that could stop is refused (``core.fault_exposure``).
 """
 
 from __future__ import annotations
@@ -38,4 +39,10 @@ class Clock(Fault):
 
     @property
     def hazards(self) -> Hazards:
-        return Hazards(drift=abs(self._params.drift), steps=bool(self._params.offset))
+        params = self._params
+        return Hazards(
+            fastest=max(params.drift, 0.0),
+            slowest=min(params.drift, 0.0),
+            drifts_ns=params.longest_ns if params.drift else 0,
+            steps=bool(params.offset),
+        )

@@ -1,7 +1,8 @@
 """A client dies, with everything that it has under way, and another takes its place.
 
 It is the application that dies, not the instrument: what it has measured so far is kept, its
-operations under way may have happened, and new sessions begin.
+operations under way may have happened, and new sessions begin. Its target is the number of a
+client, ``any``, ``all`` or ``count:N``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A machine is lost with its disk, and its node never comes back."""
+"""A machine is lost with its disk, and its node never comes back. It is silent: who asks it
+waits in vain, and is refused only once the load has ended and all is healed.
+"""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ shape       who is cut off from whom
 isolate     the victims from everybody else
 halves      the victims with as many others as make a minority, from the rest
 one_way     what the victims send is lost, and they still hear (``outward: false``: the reverse)
-ring        every node reaches its neighbours on a ring alone: majorities, each another one
-bridge      two halves, and one node (a victim) that reaches both
+ring        every node reaches its neighbours on a ring alone: each majority another (4 nodes)
+bridge      two halves, and one node (a victim) that reaches both (3 nodes)
 ==========  ====================================================================================
 
 Shapes as Jepsen's nemeses have them (Kingsbury, jepsen.nemesis). A protocol's authority stays with
-the larger side, with the bridge, and on a ring it is everybody's neighbour.
+the larger side, with the bridge, and on a ring it is everybody's neighbour. With fewer nodes than
+stand there nothing is cut, which is refused.
 """
 
 from __future__ import annotations

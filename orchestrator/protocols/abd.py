@@ -70,6 +70,8 @@ class Params:
 class Abd(QuorumNode):
     """A linearizable register without a leader, by majorities and write-back."""
 
+    led = False
+
     def __init__(self, context: MachineContext, params: Params) -> None:
         self._majority = len(context.nodes) // 2 + 1
         super().__init__(

@@ -111,6 +111,7 @@ class Causal(Replicator, Machine):
 
     Message: ClassVar[Any] = Writes | Have | Piece | Continue
     Record: ClassVar[Any] = Writes | State
+    led = False
 
     def __init__(self, context: MachineContext, params: Params) -> None:
         super().__init__(context, params.interval, params.keep)

@@ -116,6 +116,7 @@ class EPaxos(Execution, Machine):
         | Executed
     )
     Record: ClassVar[Any] = list[Saved]
+    led = False
 
     def __init__(self, context: MachineContext, params: Params) -> None:
         super().__init__(context, params.recovery, params.resend)

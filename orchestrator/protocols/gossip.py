@@ -88,6 +88,7 @@ class Gossip(Machine):
 
     Message: ClassVar[Any] = Digests | Listing | Cells
     Record: ClassVar[Any] = Cells
+    led = False
 
     kinds = frozenset().union(*(data.kinds for data in DATA.values()))
     data_types: ClassVar[Mapping[str, type[Data]]] = DATA

@@ -103,6 +103,8 @@ class Params:
 class Quorum(QuorumNode):
     """N copies of each key without a leader; R of them are read, W written."""
 
+    led = False
+
     def __init__(self, context: MachineContext, params: Params) -> None:
         self._replicas = context.replicas or len(context.nodes)
         self._read_quorum, write_quorum = quorums(params, self._replicas)

@@ -153,6 +153,14 @@ class Child:
         """Client: begin anew."""
         self._role.revive()
 
+    async def do_vanish(self, node: int) -> None:
+        """Client: the machine of a node is about to be silent."""
+        self._role.vanish(node)
+
+    async def do_reappear(self, node: int) -> None:
+        """Client: it is there again, or known to be lost."""
+        self._role.reappear(node)
+
     async def do_disturb(self, links: Mapping[int, LinkState]) -> None:
         """Node or client: its links to these are in these states, the others are clear."""
         self._role.disturb(links)

@@ -55,6 +55,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self._out: list[bytes] = []
 
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has ended it."""
+        return self._transport is None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)

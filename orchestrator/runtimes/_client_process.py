@@ -88,6 +88,8 @@ class ClientProcess:
         self._closing = False
         self._crashed = False
         self._disturbed: Mapping[int, LinkState] = {}
+        # Nodes whose machines are silent: the kernel would tell of their end what no network does.
+        self._vanished: set[int] = set()
         # At the start and at the end of the measured window.
         self._cpu_ns = [0, 0]
         self._wall_ns = [0, 0]
@@ -143,6 +145,8 @@ class ClientProcess:
     def disconnected(self, connection: Connection) -> None:
         """What was under way on it may have happened; try to come back."""
         node, number = connection.node, connection.number
+        if node in self._vanished:
+            return
         self._connections[node][number] = None
         if self._closing or self._crashed:
             return
@@ -172,6 +176,22 @@ class ClientProcess:
                 if connection is not None and connection.link is not None:
                     connection.link.disturb(links.get(node, CLEAR))
 
+    def vanish(self, node: int) -> None:
+        """The machine of a node is about to be silent: nobody is told that connections end."""
+        self._vanished.add(node)
+
+    def reappear(self, node: int) -> None:
+        """It is there again, or known to be lost: what was under way on it may have happened."""
+        self._vanished.discard(node)
+        now_ns = self.clock.now_ns()
+        for session in list(self.sessions):
+            if session.busy and session.target == node:
+                self.driver.lost(session, session.sequence, now_ns)
+        for connection in self._connections[node]:
+            if connection is not None and connection.ended:
+                self.disconnected(connection)
+        self.tick()
+
     def crash(self) -> None:
         """The application dies: its connections break, what is under way is lost to it."""
         self._crashed = True
@@ -194,6 +214,8 @@ class ClientProcess:
     # --- Port -----------------------------------------------------------------------------
 
     def submit(self, session: Session, node: int) -> bool:
+        if node in self._vanished:
+            return True  # goes nowhere
         connection = self._connections[node][session.connection]
         if connection is None:
             return False

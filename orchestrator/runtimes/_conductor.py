@@ -3,10 +3,14 @@
 Processes are killed and stopped by their supervisors; links, clocks and storage suffer inside the
 processes, which are told. A fault that could not be carried out makes the run's figures worth
 nothing, so it counts as a lost part.
+
+Actors have several threads, so what is asked of one at a time happens in any order. What is asked
+of one party therefore waits until what was asked of it before is done.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -19,9 +23,12 @@ from orchestrator.core.fault_conditions import (
     CrashClient,
     Disturb,
     Pause,
+    Reappear,
     Restart,
     Resume,
     ReviveClient,
+    Vanish,
+    in_turns,
 )
 from orchestrator.core.faults import NodeState
 from orchestrator.core.record import EventRecord
@@ -53,6 +60,7 @@ class Conductor:
         self._origin_ns = origin_ns
         self._over = threading.Event()
         self._crashes = 0
+        self._told = itertools.count()
         self._thread = threading.Thread(target=self._conduct, daemon=True)
         self._thread.start()
 
@@ -60,6 +68,8 @@ class Conductor:
         """Strike no more."""
         self._over.set()
         self._thread.join(2 * ACTION_S)
+        if self._thread.is_alive():
+            self.problems.append(f"faults: not done {2 * ACTION_S:.0f} s after the load")
 
     def heal(self) -> None:
         """End all faults; what can come back is back."""
@@ -74,6 +84,13 @@ class Conductor:
         return time.monotonic_ns() - self._origin_ns
 
     def _conduct(self) -> None:
+        try:
+            self._strike()
+        except Exception as error:
+            # Nobody sees what a thread raises, and the faults that were to come do not.
+            self.problems.append(f"faults ended early: {type(error).__name__}: {error}")
+
+    def _strike(self) -> None:
         while not self._over.is_set():
             left_s = (self.plan.next_wake_ns - self._now_ns()) / NS_PER_S
             if left_s > 0:
@@ -99,49 +116,62 @@ class Conductor:
     # --- actions --------------------------------------------------------------------------
 
     def _attempt(self, actions: Sequence[Action]) -> None:
-        begun = [self._begin(action) for action in actions]
-        members, references = [member for member, _ in begun], [each for _, each in begun]
-        for answer in gather(members, references, ACTION_S, "carrying out a fault"):
-            if isinstance(answer, EnvironmentFailure):
-                self.problems.append(str(answer))
+        for turn in in_turns(actions):
+            begun = [each for action in turn for each in self._begin(action)]
+            members, references = [member for member, _ in begun], [each for _, each in begun]
+            for answer in gather(members, references, ACTION_S, "carrying out a fault"):
+                if isinstance(answer, EnvironmentFailure):
+                    self.problems.append(str(answer))
 
-    def _begin(self, action: Action) -> tuple[Member, Any]:
-        """Who carries it out, and Ray's reference to that."""
+    def _begin(self, action: Action) -> list[tuple[Member, Any]]:
+        """Who carries it out, and Ray's references to that."""
+        match action:
+            case Vanish(node) | Reappear(node):
+                return self._tell_clients(type(action).__name__.lower(), node)
+            case CrashClient(client):
+                return [(self._clients[client], self._clients[client].call("crash_client"))]
+            case ReviveClient(client):
+                return [(self._clients[client], self._clients[client].call("revive_client"))]
+            case Disturb(party, links):
+                member = self._nodes[party] if party >= 0 else self._clients[-1 - party]
+                return [self._afflict(member, "disturb", dict(links))]
+            case Burden(node, state):
+                return self._burden(self._nodes[node], state)
+            case _:
+                return [self._begin_life(action)]
+
+    def _tell_clients(self, name: str, node: int) -> list[tuple[Member, Any]]:
+        if node >= self._parts.system.nodes:
+            return []  # clients do not know the authority
+        return [(client, client.call(name, node)) for client in self._clients]
+
+    def _begin_life(self, action: Crash | Restart | Pause | Resume) -> tuple[Member, Any]:
+        """A process ends, comes back, stops or goes on."""
+        member = self._nodes[action.node]
+        what = type(action).__name__.lower()
+        self.events.append(EventRecord(self._now_ns(), action.node, what, ""))
         match action:
             case Crash(node, power, gone):
                 self._crashes += 1
-                self._note(node, "crash")
                 chance = f"{self._parts.config.seed}/node/{node}/crash/{self._crashes}"
-                member = self._nodes[node]
                 return member, member.actor.crash.remote(power, gone, chance)
-            case Restart(node):
-                self._note(node, "restart")
-                return self._nodes[node], self._nodes[node].actor.restart.remote()
-            case Pause(node):
-                self._note(node, "pause")
-                return self._nodes[node], self._nodes[node].actor.pause.remote()
-            case Resume(node):
-                self._note(node, "resume")
-                return self._nodes[node], self._nodes[node].actor.resume.remote()
-            case Burden(node, state):
-                return self._nodes[node], self._burden(self._nodes[node].actor, state)
-            case Disturb(party, links):
-                member = self._nodes[party] if party >= 0 else self._clients[-1 - party]
-                return member, member.actor.afflict.remote("disturb", dict(links))
-            case CrashClient(client):
-                return self._clients[client], self._clients[client].call("crash_client")
-            case ReviveClient(client):
-                return self._clients[client], self._clients[client].call("revive_client")
+            case Restart():
+                return member, member.actor.restart.remote()
+            case Pause():
+                return member, member.actor.pause.remote()
+            case Resume():
+                return member, member.actor.resume.remote()
             case _:
                 assert_never(action)
 
-    def _burden(self, actor: Any, state: NodeState) -> Any:
+    def _burden(self, member: Member, state: NodeState) -> list[tuple[Member, Any]]:
+        burdened = []
         # What takes the time that it takes can only be given less of it.
         if self._parts.costs == MEASURED:
-            slowed = actor.slow_down.remote(state.slowness)
-            if not self._parts.system.emulated:
-                return slowed
-        return actor.afflict.remote("burden", state)
+            burdened.append((member, member.actor.slow_down.remote(state.slowness)))
+        if self._parts.system.emulated:
+            burdened.append(self._afflict(member, "burden", state))
+        return burdened
 
-    def _note(self, node: int, what: str) -> None:
-        self.events.append(EventRecord(self._now_ns(), node, what, ""))
+    def _afflict(self, member: Member, name: str, argument: Any) -> tuple[Member, Any]:
+        return member, member.actor.afflict.remote(next(self._told), name, argument)

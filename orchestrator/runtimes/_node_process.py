@@ -20,7 +20,7 @@ from orchestrator.runtimes import _administration, _peers
 from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
-from orchestrator.runtimes._disk import GroupedLog
+from orchestrator.runtimes._disk import GroupedLog, recovered
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe, session_of
@@ -158,8 +158,8 @@ class NodeProcess:
 
     def start(self, origin_ns: int) -> None:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
-        records = self._log.recover() if self._log is not None else []
         self.clock.origin_ns = origin_ns
+        records = recovered(self._log, self._journal, self.node, self.clock.now_ns())
         self.shell.start(records, self._spec.parts.store.administration)
         self._started = True
         early, self._early = self._early, []

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from orchestrator.config.schema import Config
+from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
-from orchestrator.core.faults import ClusterState, Hazards
+from orchestrator.core.faults import ClusterState
 from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
@@ -89,10 +90,9 @@ class Parts:
     @property
     def circumstances(self) -> Circumstances:
         """What the system's claims depend on besides itself."""
-        hazards = Hazards()
-        for _, fault in self.config.faults:
-            hazards |= fault.implementation(fault.params).hazards
-        return Circumstances(self.config.client.sticky, hazards)
+        return Circumstances(
+            self.config.client.sticky, exposure(self.config.faults, self.strikes_until_ns)
+        )
 
     @property
     def authority(self) -> type[Machine] | None:
@@ -121,12 +121,26 @@ class Parts:
             return None
         return self.config.warmup + self.config.duration
 
+    @property
+    def strikes_until_ns(self) -> int:
+        """When faults end at the latest; a load that ends by itself is struck until it does."""
+        return NEVER_NS if self.end_ns is None else self.end_ns
+
+    @property
+    def led(self) -> bool:
+        """Whether one node leads where all is well; real servers have a primary."""
+        return not self.system.emulated or self.store.deployed[0].led
+
 
 def fault_plan(parts: Parts) -> FaultPlan:
-    """When the run's faults strike; a load that ends by itself is struck until it does."""
-    end_ns = NEVER_NS if parts.end_ns is None else parts.end_ns
-    remembers = parts.durability != MEMORY
-    return FaultPlan(parts.config.faults, parts.config.seed, end_ns, remembers=remembers)
+    """When the run's faults strike."""
+    return FaultPlan(
+        parts.config.faults,
+        parts.config.seed,
+        parts.strikes_until_ns,
+        remembers=parts.durability != MEMORY,
+        led=parts.led,
+    )
 
 
 def cluster_state(parts: Parts, roles: Mapping[int, str]) -> ClusterState:

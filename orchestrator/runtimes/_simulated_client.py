@@ -40,7 +40,7 @@ class SimulatedClient:
     def submit(self, session: Session, node: int) -> bool:
         target, clock, op = self._cluster.nodes[node], self._clock, session.op
         if target.shell.stopped:
-            return False
+            return target.silent
         request = ((session, op.sequence), op)
         if self._request_ns is not None:
             clock.at(clock.current_ns + self._request_ns, target.request, request)
@@ -51,7 +51,7 @@ class SimulatedClient:
         return True
 
     def disconnected(self, node: int) -> None:
-        """A node crashed: what was under way there is lost."""
+        """Connections to a node broke: what was under way there is lost."""
         now_ns = self._clock.current_ns
         for session in self.driver.sessions:
             if session.busy and session.target == node:

@@ -12,9 +12,11 @@ from orchestrator.core.fault_conditions import (
     CrashClient,
     Disturb,
     Pause,
+    Reappear,
     Restart,
     Resume,
     ReviveClient,
+    Vanish,
 )
 from orchestrator.core.fault_plan import NEVER_NS, Strike
 from orchestrator.core.faults import CLEAR, RESPAWN_NS, WELL, LinkState, client_party
@@ -73,16 +75,19 @@ class FrailNode(PausableNode):
     def end(self, *, power: bool, gone: bool = False) -> None:
         """Its process ends; with ``power`` its machine does, and with ``gone`` the disk too."""
         self.gone |= gone
-        if self.shell.stopped:
-            return
         shell, keeps_log = self.shell, self.cluster.keeps_log
-        survivors = shell.written_records - shell.durable_records
-        if power and self.cluster.syncs:
-            survivors = self._chance.randint(0, survivors)
-        self.crash(survivors if keeps_log else 0)
-        if power and keeps_log and not self.cluster.syncs:
-            # Nothing was ever synced: any beginning of what was written may be on the disk.
-            del self.records[self._chance.randint(0, len(self.records)) :]
+        if not shell.stopped:
+            unsynced = shell.written_records - shell.durable_records
+            self.crash(unsynced if keeps_log else 0)
+        if power and keeps_log:
+            self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Any beginning of what was written and not synced may be on the disk. What it recovered
+        it has synced; without a sync of its own that is all.
+        """
+        synced = self._recovered + (self.shell.durable_records if self.cluster.syncs else 0)
+        del self.records[self._chance.randint(synced, len(self.records)) :]
 
     def come_back(self) -> None:
         if self.shell.stopped and not self.gone and self.cluster.keeps_log:
@@ -142,7 +147,11 @@ class FrailCluster(SimulatedCluster):
             self.clock.at(self.plan.next_wake_ns, self._conduct, None)
 
     def _conduct(self, _: None) -> None:
-        roles = {n.node: n.shell.machine.role for n in self.frail if not n.shell.stopped}
+        roles = {
+            each.node: each.shell.machine.role
+            for each in self.frail
+            if not each.shell.stopped and not self.plan.silent(each.node)
+        }
         now_ns = self.clock.current_ns
         if self.plan.next_wake_ns <= now_ns:
             self._carry_out(self.plan.wake(now_ns, cluster_state(self.parts, roles)))
@@ -196,6 +205,11 @@ class FrailCluster(SimulatedCluster):
                     self.frail[node].end(power=power, gone=gone)
                 case Restart(node):
                     self.frail[node].come_back()
+                case Vanish(node):
+                    self.frail[node].silent = True
+                case Reappear(node):
+                    self.frail[node].silent = False
+                    self.frail[node].disconnect()
                 case Pause(node):
                     self.frail[node].pausable.paused = not self.frail[node].shell.stopped
                 case Resume(node):

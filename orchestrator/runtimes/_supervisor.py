@@ -84,7 +84,8 @@ class Supervisor:
         self._duty = DutyCycle(
             lambda: self._signal(signal.SIGSTOP), lambda: self._signal(signal.SIGCONT)
         )
-        self._afflictions: dict[str, tuple[Any, ...]] = {}
+        # (number, arguments) by name.
+        self._afflictions: dict[str, tuple[int, tuple[Any, ...]]] = {}
         self._deaths: list[EventRecord] = []
         self._own_folder = OwnFolder()
         self.folder = self._own_folder.path
@@ -245,7 +246,7 @@ class Supervisor:
             try:
                 self.fork()
                 self.call("node", rebirth.spec, timeout_s=FORK_S)
-                for name, arguments in self._afflictions.items():
+                for name, (_, arguments) in self._afflictions.items():
                     self.call(name, *arguments, timeout_s=FORK_S)
                 self.call("connect", list(rebirth.addresses), timeout_s=FORK_S)
                 self.call("start", rebirth.origin_ns, timeout_s=FORK_S)
@@ -302,13 +303,16 @@ class Supervisor:
         """The child has one part in ``factor`` of the time."""
         self._duty.slow_down(factor)
 
-    def afflict(self, name: str, *arguments: Any) -> None:
+    def afflict(self, number: int, name: str, *arguments: Any) -> None:
         """A command that changes what the child suffers from; it is told again if it restarts.
 
-        Nobody waits for the answer: a child that is paused hears of it later.
+        Nobody waits for the answer: a child that is paused hears of it later. Of commands of one
+        name that come in another order than that of their ``number``, the older are ignored.
         """
         with self._lock:
-            self._afflictions[name] = arguments
+            if self._afflictions.get(name, (-1, ()))[0] > number:
+                return
+            self._afflictions[name] = (number, arguments)
             if self._control is not None:
                 self._control.ask(name, arguments)
 

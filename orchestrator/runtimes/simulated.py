@@ -56,6 +56,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class SimulatedNode:
     """A node's outlet into the simulated network, and its counters over time."""
 
+    silent = False
+    """Whether its machine is gone, so that clients hear nothing of what becomes of it."""
+
     def __init__(self, cluster: SimulatedCluster, node: int) -> None:
         self.cluster = cluster
         self.node = node
@@ -172,8 +175,12 @@ class SimulatedNode:
         self._counted = self._counters()
         self.shell.stopped = True
         del self.records[self._recovered + self.shell.durable_records + survivors :]
-        self._drop_replaced()
         self.cluster.event(self.node, "crash", "")
+        if not self.silent:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Clients hear that their connections to it have broken."""
         for client in self.cluster.clients:
             client.disconnected(self.node)
 
@@ -185,6 +192,7 @@ class SimulatedNode:
         """Come back with the persisted records and an empty cache."""
         self.cluster.event(self.node, "restart", "")
         self.cache = make_cache(self.cluster.parts.store)
+        self._drop_replaced()
         self._recovered = len(self.records)
         self.shell = self._new_shell()
         self.start()

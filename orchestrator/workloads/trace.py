@@ -26,6 +26,7 @@ from orchestrator.core.history import VALUE_ID_BYTES
 from orchestrator.core.keys import NamedKeys
 from orchestrator.core.load import OperationBlock
 from orchestrator.core.machine import KIND_NAMES, READ, WRITE, Preload
+from orchestrator.core.models import REGISTER
 from orchestrator.core.parameters import ParameterError, choice, number, text
 from orchestrator.core.registry import Family, register
 from orchestrator.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
@@ -312,6 +313,8 @@ def _time_ns(index: int, time: str, unit_ns: int) -> int:
 @register(Family.WORKLOAD, "trace", params=TraceParams)
 class Trace:
     """A recorded trace from a CSV file with named columns."""
+
+    model = REGISTER
 
     def __init__(self, params: TraceParams) -> None:
         self._requests = read_requests(params)
