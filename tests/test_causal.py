@@ -13,7 +13,7 @@ from orchestrator.core import levels
 from orchestrator.core.levels import CODES
 from orchestrator.core.machine import FAIL, OK, READ, SCAN, WRITE, ClaimContext, Op, Reply
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.protocols._causal_log import State
+from orchestrator.protocols._causal_log import Piece
 from orchestrator.protocols._causal_past import parts_of, versions_of
 from orchestrator.protocols.causal import DEPENDENCIES, VECTORS, Causal, Params
 
@@ -307,7 +307,7 @@ def test_a_node_that_fell_behind_the_logs_gets_a_state(tracking: str) -> None:
     assert len(bench.machines[0]._logs[1].ops) <= 8
     bench.sent.clear()
     look(bench)
-    assert any(isinstance(message, State) for message in bench.sent)
+    assert any(isinstance(message, Piece) for message in bench.sent)
     assert copies(bench) == [copies(bench)[0]] * 3
     # It takes part as before, and comes back with what it was sent.
     Session(bench, 99).write(2, b"k0", b"new")
