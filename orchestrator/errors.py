@@ -9,6 +9,7 @@
     │   └── InfeasibleError        a variant that its own limits forbid (system.memory)
     ├── EnvironmentFailure exit 3  Ray, a server, the disk or a deadline failed
     │   ├── PartLost               a process or a host of a run was lost: it may be run again
+    │   ├── LogDamaged             a node's disk does not hold what it had said to hold
     │   ├── ClusterLost            nothing can be run any more
     │   └── ResultsFull            nothing can be stored any more
     └── RunInterrupted   exit 130  the user pressed Ctrl-C; finished work is kept
@@ -80,6 +81,10 @@ class EnvironmentFailure(ArchbenchError):
 
 class PartLost(EnvironmentFailure):
     """A process or a host that took part in a run is gone or silent; others may do its work."""
+
+
+class LogDamaged(EnvironmentFailure):
+    """What a node had synced is not there any more; starting it again mends nothing."""
 
 
 class ClusterLost(EnvironmentFailure):

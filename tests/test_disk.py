@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from orchestrator.core.record import LOST, EventRecord
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import LogDamaged
 from orchestrator.runtimes._disk import GroupedLog, RecordLog, cut_unsynced, recovered
 from orchestrator.runtimes._journal import Journal
 
@@ -156,13 +156,13 @@ def test_what_was_synced_and_is_damaged_is_named(tmp_path: Path, how: str, group
     else:
         del data[begins + 3 :]
     path.write_bytes(data)
-    with pytest.raises(EnvironmentFailure) as error:
+    with pytest.raises(LogDamaged) as error:
         found_in(tmp_path)
     assert f"{path} is damaged at byte {begins}" in str(error.value)
     # Nothing was cut off, so whoever looks at it finds what there is.
     assert path.read_bytes() == data
     journal = Journal(tmp_path / "journal")
-    with pytest.raises(EnvironmentFailure):
+    with pytest.raises(LogDamaged):
         recovered(GroupedLog(tmp_path / "node0.log", str), journal, 2, 5)
     assert journal.events == [EventRecord(5, 2, LOST, str(error.value))]
     journal.close()

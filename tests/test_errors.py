@@ -13,6 +13,7 @@ from orchestrator.errors import (
     EnvironmentFailure,
     InfeasibleError,
     InputError,
+    LogDamaged,
     RunInterrupted,
     suggestion,
 )
@@ -24,6 +25,7 @@ EXIT_CODES = {
     DataError: 2,
     InfeasibleError: 2,
     EnvironmentFailure: 3,
+    LogDamaged: 3,
     RunInterrupted: 130,
 }
 

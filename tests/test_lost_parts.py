@@ -186,7 +186,7 @@ def test_a_run_names_the_actors_that_it_lost_and_the_next_has_new_ones(
     again = runtime.run(parts)
     assert not again.lost_parts
     assert set(again.history.client.tolist()) == {0, 1}
-    assert time.monotonic() - began_s < 30
+    assert time.monotonic() - began_s < 60
 
 
 @pytest.mark.serial

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from orchestrator.core.record import LOST, EventRecord
-from orchestrator.errors import EnvironmentFailure
+from orchestrator.errors import LogDamaged
 from orchestrator.runtimes._journal import Journal
 
 LOG, BESIDE, MARKS = ".log", ".new", ".synced"
@@ -131,7 +131,7 @@ class RecordLog:
     def recover(self) -> list[Any]:
         """All whole records, in order; a torn tail is cut off.
 
-        Raises EnvironmentFailure where what was synced is damaged.
+        Raises LogDamaged where what was synced is not there.
         """
         data = b""
         os.lseek(self._file, 0, os.SEEK_SET)
@@ -140,7 +140,7 @@ class RecordLog:
         records, at = self._whole(data)
         synced = self._marks.synced(self._file)
         if at < synced:
-            raise EnvironmentFailure(
+            raise LogDamaged(
                 f"the log {self._path} is damaged at byte {at}: {synced} bytes of it were synced",
                 hint="the disk lost what it had said to hold; the node must not go on without it",
             )
@@ -275,6 +275,6 @@ def recovered(log: GroupedLog | None, journal: Journal, node: int, now_ns: int) 
     """
     try:
         return [] if log is None else log.recover()
-    except EnvironmentFailure as error:
+    except LogDamaged as error:
         journal.note(EventRecord(now_ns, node, LOST, str(error)))
         raise

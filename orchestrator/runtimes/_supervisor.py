@@ -26,7 +26,7 @@ from typing import Any, Final
 from orchestrator.core.faults import RESPAWN_NS
 from orchestrator.core.record import LOST, NO_COPY, STORAGE, EventRecord
 from orchestrator.core.units import NS_PER_S
-from orchestrator.errors import EnvironmentFailure, PartLost
+from orchestrator.errors import EnvironmentFailure, LogDamaged, PartLost
 from orchestrator.runtimes._control import Control
 from orchestrator.runtimes._disk import cut_unsynced
 from orchestrator.runtimes._duty import DutyCycle
@@ -250,8 +250,8 @@ class Supervisor:
                     self.call(name, *arguments, timeout_s=FORK_S)
                 self.call("connect", list(rebirth.addresses), timeout_s=FORK_S)
                 self.call("start", rebirth.origin_ns, timeout_s=FORK_S)
-            except EnvironmentFailure:
-                if attempt == RESPAWNS:
+            except EnvironmentFailure as error:
+                if attempt == RESPAWNS or isinstance(error, LogDamaged):
                     raise
                 time.sleep(RESPAWN_NS / NS_PER_S)
             else:
