@@ -355,20 +355,10 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.serial
-def test_a_real_run_fills_the_same_keys(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(YAML, encoding="utf-8")
-    options = ("--runtime", "ray", "duration=1s", "--json")
-    found = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "run", "small.yaml", *options],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
-    assert found.returncode in (0, 1), found.stderr  # a busy machine may make it invalid
-    summary = json.loads(found.stdout)
+def test_a_real_run_fills_the_same_keys(joined: None, shell: Shell) -> None:
+    found = shell("run", "small.yaml", "--runtime", "ray", "duration=1s", "--json")
+    assert found.code in (0, 1), found.err  # a busy machine may make it invalid
+    summary = found.data
     assert tuple(summary) == KEYS
     assert (summary["runtime"], summary["clock"], summary["digest"]) == ("ray", "real", None)
     assert summary["outcomes"]["ok"] > 100

@@ -38,10 +38,10 @@ def told(findings: Findings) -> list[str]:
 
 
 @pytest.mark.parametrize("protocol", REPLICATED)
-def test_forty_five_seeds(protocol: str) -> None:
+def test_thirty_seeds(protocol: str) -> None:
     findings = Findings()
     for profile in PROFILES:
-        seeds = 20 if profile == "mixed" else 5
+        seeds = 10 if profile == "mixed" else 4
         findings.add(simulate_seeds(Wanted(protocol, profile), range(seeds)))
     assert told(findings) == []
     assert findings.weak == 0

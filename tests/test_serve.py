@@ -229,20 +229,6 @@ def test_redis_benchmark_drives_it(served: Served) -> None:
 # --- the way in and out -----------------------------------------------------------------
 
 
-def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
-    cluster = start(tmp_path)
-    assert len(set(cluster.ports)) == 3
-    with cluster.client(0) as client:
-        assert client.set("a", 1) is True
-    assert cluster.end() == 0
-    assert cluster.process.stdout is not None
-    cluster.process.stdout.close()
-    deadline_s = time.monotonic() + 5.0
-    while any(listens(port) for port in cluster.ports):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-
-
 def listens(port: int) -> bool:
     """Whether somebody accepts connections there."""
     try:
@@ -252,8 +238,11 @@ def listens(port: int) -> bool:
     return True
 
 
-def test_with_a_password_nobody_is_served_without_it(tmp_path: Path) -> None:
+def test_with_a_password_nobody_is_served_without_it_and_an_interrupt_ends_everything(
+    tmp_path: Path,
+) -> None:
     cluster = start(tmp_path, ARCHBENCH_PASSWORD="open sesame")
+    assert len(set(cluster.ports)) == 3
     try:
         for options in ({"password": "open sesame"}, {"password": "open sesame", "protocol": 3}):
             with cluster.client(1, **options) as client:
@@ -275,9 +264,14 @@ def test_with_a_password_nobody_is_served_without_it(tmp_path: Path) -> None:
                     assert b"open sesame" not in (each / "environ").read_bytes()
                 assert b"open sesame" not in (each / "cmdline").read_bytes()
     finally:
-        assert cluster.end() == 0
+        code = cluster.end()
         assert cluster.process.stdout is not None
         cluster.process.stdout.close()
+    assert code == 0
+    deadline_s = time.monotonic() + 5.0
+    while any(listens(port) for port in cluster.ports):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def test_an_empty_password_is_refused() -> None:
@@ -303,7 +297,7 @@ def test_what_cannot_be_served_is_refused(
         raise AssertionError("it was served")
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_port_that_is_taken_is_named(joined: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = load_mapping({"system": {"name": "replicated_store", "replicas": 1}})
