@@ -30,7 +30,7 @@ from orchestrator.analysis.recovery import WINDOW_NS, Course, recoveries
 from orchestrator.analysis.slo import good, longest_bound_ns
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
-from orchestrator.core.faults import leads
+from orchestrator.core.faults import Fault, leads
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
@@ -154,7 +154,13 @@ def _detected_s(record: RunRecord, strike: Strike, horizon_ns: int) -> float | N
 
 def _strikes_clients(strike: Strike) -> bool:
     """Whether its victims are clients."""
-    return bool(plugin(Family.FAULT, strike.name).implementation.strikes_clients)
+    return bool(_struck_with(strike).strikes_clients)
+
+
+def _struck_with(strike: Strike) -> type[Fault]:
+    """The fault that struck: of a mix, what was drawn."""
+    found: type[Fault] = plugin(Family.FAULT, strike.name.rpartition(": ")[2]).implementation
+    return found
 
 
 def _leader_changes(record: RunRecord, start_ns: int, end_ns: int) -> int:
@@ -170,10 +176,11 @@ def _lost_by_strike(
     """Lost writes belong to the first strike after their acknowledgement that can lose some."""
     if lost_rows is None:
         return None
-    made = [(slot.name, slot.implementation(slot.params)) for _, slot in config.faults]
-    crashing = {name for name, fault in made if fault.hazards.crashes}
+    made = [slot.implementation(slot.params) for _, slot in config.faults]
+    variants = [variant for fault in made for variant in fault.variants]
+    crashing = {type(variant) for variant in variants if variant.hazards.crashes}
     strikes = list(enumerate(record.faults))
-    able = [n for n, strike in strikes if strike.name in crashing]
+    able = [n for n, strike in strikes if _struck_with(strike) in crashing]
     other = [n for n, strike in strikes if n not in able and not _strikes_clients(strike)]
     counts = [0] * len(record.faults)
     for row in lost_rows:
