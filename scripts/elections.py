@@ -9,8 +9,10 @@ gives the same. ``--check`` says whether the page is current.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,18 +285,31 @@ def page(found: dict[TimeOuts, Sample], compared: Sequence[tuple[Links, Sequence
     )
 
 
+def timed(what: str, asked: Sequence[tuple[TimeOuts, Links, int]]) -> list[Sample]:
+    """The samples; says how long they took."""
+    began_s = time.monotonic()
+    found = samples(asked)
+    crashes = sum(each[2] for each in asked)
+    took_s = time.monotonic() - began_s
+    print(f"{what}: {crashes:,} crashes in {took_s:.0f} s", file=sys.stderr)
+    return found
+
+
 def main() -> int:
     """Write the page and the figure, or compare the page."""
+    parser = argparse.ArgumentParser(description="How long Raft is without a leader.")
+    parser.add_argument("--check", action="store_true", help="say whether the page is current")
+    check = parser.parse_args().check
     shown = tuple(dict.fromkeys(RANDOMNESS + SCALE))
+    found = dict(
+        zip(shown, timed("the figure", [(each, MAIN, CRASHES) for each in shown]), strict=True)
+    )
     other = (RANDOMNESS[0], RANDOMNESS[2], RANDOMNESS[4], SCALE[0])
-    asked = [(each, MAIN, CRASHES) for each in shown]
-    asked += [(each, links, CRASHES_BRIEFLY) for links in OTHER_LINKS for each in other]
-    measured = samples(asked)
-    found = dict(zip(shown, measured, strict=False))
-    rest = iter(measured[len(shown) :])
+    asked = [(each, links, CRASHES_BRIEFLY) for links in OTHER_LINKS for each in other]
+    rest = iter(timed("other links", asked))
     compared = [(links, [next(rest) for _ in other]) for links in OTHER_LINKS]
     text = page(found, compared)
-    if "--check" in sys.argv[1:]:
+    if check:
         return 0 if PAGE.read_text(encoding="utf-8") == text else 1
     PAGE.write_text(text, encoding="utf-8")
     IMAGE.write_bytes(drawing(found))
