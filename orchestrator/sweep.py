@@ -7,7 +7,6 @@ the results already is taken from there; what its own limits forbid is listed an
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -25,13 +24,12 @@ from orchestrator.errors import (
 )
 from orchestrator.plan import plan
 from orchestrator.run import Runner
+from orchestrator.streak import FAILURES_MAX, Streak
 
 RUN: Final = "run"
 REUSED: Final = "reused"
 INFEASIBLE: Final = "infeasible"
 FAILED: Final = "failed"
-FAILURES_MAX: Final = 3
-"""So many failures in a row, all for the same reason, end a sweep."""
 
 Axes = Mapping[str, Sequence[Any]]
 _OPENING: Final = {"[": "]", "{": "}", "(": ")"}
@@ -213,6 +211,7 @@ def sweep(
     grid = variants(source, axes)
     done = _valid_runs(runner)
     points: list[Point] = []
+    streak = Streak()
     for number, variant in enumerate(grid, start=1):
         point = _known(variant, done)
         if point is None:
@@ -224,7 +223,15 @@ def sweep(
         points.append(point)
         if told is not None:
             told(number, len(grid), point)
-        _end_on_failures(points)
+        if point.state == RUN:
+            streak.succeed()
+        elif point.state == FAILED:
+            streak.fail(str(point.reason))
+        if streak.hopeless:
+            raise EnvironmentFailure(
+                f"{FAILURES_MAX} runs in a row failed: {point.reason}",
+                hint="the same command goes on where this one stopped",
+            )
     errors = [point.error for point in points if point.error is not None]
     if errors and all(point.summary is None for point in points):
         raise errors[-1]
@@ -257,14 +264,3 @@ def _run(variant: Variant, runner: Runner, lost: Callable[[str], None] | None) -
         raise
     except EnvironmentFailure as error:
         return Point(variant.values, FAILED, reason=str(error), error=error)
-
-
-def _end_on_failures(points: Sequence[Point]) -> None:
-    """A sweep whose every run breaks in the same way is broken itself."""
-    last = [point for point in points if point.state in (RUN, FAILED)][-FAILURES_MAX:]
-    reasons = {re.sub(r"\d+", "0", str(point.reason)) for point in last}
-    if len(last) == FAILURES_MAX and len(reasons) == 1 and last[0].state == FAILED:
-        raise EnvironmentFailure(
-            f"{FAILURES_MAX} runs in a row failed: {last[-1].reason}",
-            hint="the same command goes on where this one stopped",
-        )

@@ -27,8 +27,9 @@ from orchestrator.errors import (
 )
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
+from orchestrator.streak import FAILURES_MAX
 from orchestrator.study import view as views
-from orchestrator.study.driver import ABANDONED_S, FAILURES_MAX, Driver
+from orchestrator.study.driver import ABANDONED_S, Driver
 from orchestrator.tune import TuneResult, prepare, tune
 
 ROOT = Path(__file__).resolve().parent.parent

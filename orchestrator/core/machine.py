@@ -308,8 +308,8 @@ class Machine(Protocol):
     """
 
     led: ClassVar[bool] = True
-    """Whether one node leads, in words of its role, but while a new one is looked for; else all
-    nodes are alike.
+    """Whether one node leads, as its role says, unless a new one is being looked for; otherwise
+    all nodes are alike.
     """
 
     role: str

@@ -41,11 +41,8 @@ class CatchingUp(Stream):
         keep: int,
         *,
         static: bool,
-        counts_pending: bool,
     ) -> None:
-        super().__init__(
-            context, params, resend_ns, keep, static=static, counts_pending=counts_pending
-        )
+        super().__init__(context, params, resend_ns, keep, static=static)
         # Outside the view: whether it has caught up.
         self._ready = False
         # A state that others fetch, and from where they are to have it; one that arrives here.

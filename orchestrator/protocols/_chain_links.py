@@ -30,17 +30,9 @@ class Link(Copy):
 
     roles: ClassVar[tuple[str, str, str]] = ("head", "tail", "middle")
 
-    def __init__(
-        self, context: MachineContext, params: ChainParams, *, counts_pending: bool = False
-    ) -> None:
-        super().__init__(
-            context,
-            params,
-            params.resend,
-            params.keep,
-            static=len(context.nodes) == 1,
-            counts_pending=counts_pending,
-        )
+    def __init__(self, context: MachineContext, params: ChainParams) -> None:
+        alone = len(context.nodes) == 1
+        super().__init__(context, params, params.resend, params.keep, static=alone)
 
     def _neighbours(self, members: list[int], at: int) -> tuple[int, tuple[int, ...]]:
         return members[at - 1] if at else NOBODY, tuple(members[at + 1 : at + 2])

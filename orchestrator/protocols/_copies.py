@@ -75,12 +75,9 @@ class Copy(CatchingUp):
         resend_ns: int,
         keep: int,
         *,
-        static: bool = False,
-        counts_pending: bool = False,
+        static: bool,
     ) -> None:
-        super().__init__(
-            context, params, resend_ns, keep, static=static, counts_pending=counts_pending
-        )
+        super().__init__(context, params, resend_ns, keep, static=static)
         self._heartbeat_ns = params.heartbeat
         self._patience = params.lease // max(1, resend_ns) + 2
         # Strong reads wait until this much is committed.

@@ -26,6 +26,8 @@ class Stream(Machine):
     """A node between its upstream and its downstream; who these are is up to the protocol."""
 
     ordered: ClassVar[bool] = True
+    counts_pending: ClassVar[bool] = False
+    """Whether it has to know which keys have writes that are not known to be committed."""
 
     def __init__(
         self,
@@ -35,12 +37,11 @@ class Stream(Machine):
         keep: int,
         *,
         static: bool,
-        counts_pending: bool,
     ) -> None:
         self._node = context.node
         self._resend_ns = resend_ns
         self._membership = Membership(context, params, static=static)
-        self._order = Order(context, keep, counts_pending=counts_pending)
+        self._order = Order(context, keep, counts_pending=self.counts_pending)
         self._state = self._order.state
         # Handles of the writes behind the committed ones, at the first member alone.
         self._handles: list[Any] = []

@@ -76,9 +76,10 @@ class Craq(Link):
     """A chain that serves strong reads at every node."""
 
     Message: ClassVar[Any] = Copy.Message | Ask | Told
+    counts_pending = True
 
     def __init__(self, context: MachineContext, params: ChainParams) -> None:
-        super().__init__(context, params, counts_pending=True)
+        super().__init__(context, params)
         # Reads of dirty keys: those of this event, and those whose question is on its way.
         self._doubtful: list[tuple[Any, Op]] = []
         self._asking: dict[int, list[tuple[Any, Op]]] = {}

@@ -7,7 +7,6 @@ whose trial is whose, and the budget of trials is that of all drivers together.
 from __future__ import annotations
 
 import datetime
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -30,14 +29,13 @@ from orchestrator.report.model import FAILED, INFEASIBLE
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.store.place import is_full
+from orchestrator.streak import FAILURES_MAX, Streak
 from orchestrator.study.leases import Leases
 from orchestrator.study.trials import Asked, Study
 from orchestrator.study.verdict import Outcome, best_of, counts, judged
 
 LOOK_S: Final = 1.0
 """How often a waiting driver looks after the trials of others."""
-FAILURES_MAX: Final = 3
-"""So many failures in a row, all for the same reason, end a study."""
 ABANDONED_S: Final = 30.0
 """Within which a run that was abandoned has noticed."""
 REFUSALS_PER_TRIAL: Final = 50
@@ -105,7 +103,7 @@ class Driver:
         self._trials = trials
         self._listener = listener
         self._open: dict[Future[RunResult], _Run] = {}
-        self._streak: list[str] = []
+        self._streak = Streak()
         self._begun_s = time.monotonic()
         self._done_here = 0
         self.stopped: str | None = None
@@ -336,9 +334,9 @@ class Driver:
         self._store.write_trial(self._config.experiment, outcome)
         self._done_here += counts(outcome)
         if outcome["state"] == FAILED:
-            self._streak.append(re.sub(r"\d+", "0", str(outcome["reason"])))
+            self._streak.fail(str(outcome["reason"]))
         elif outcome["run_id"] is not None:
-            self._streak.clear()
+            self._streak.succeed()
         if self._listener is not None:
             self._listener(self._news(outcome, summary, run.lost))
 
@@ -356,8 +354,7 @@ class Driver:
 
     def _end_on_failures(self, error: BaseException | None) -> None:
         """A study whose every run breaks in the same way is broken itself."""
-        last = self._streak[-FAILURES_MAX:]
-        if len(last) < FAILURES_MAX or len(set(last)) > 1:
+        if not self._streak.hopeless:
             return
         reason = str(self._study.outcomes()[-1]["reason"]) if error is None else str(error)
         message = f"{FAILURES_MAX} trials in a row failed: {reason}"
