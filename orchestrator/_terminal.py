@@ -204,7 +204,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.wording import NONE
 
     bad = "bold red"
-    lost = (summary["resilience"] or {}).get("durability", "valid") != "valid"
+    unsafe = (summary["resilience"] or {}).get("durability", "valid") != "valid"
     as_asked = (summary["links"] or {"as_asked": True})["as_asked"]
     valid, met = bool(summary["valid"]), summary["slo"]["met"]
     kept = summary["consistency"]["verdict"] == "valid"
@@ -212,7 +212,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("links", links(summary).replace(NONE, ""), "" if as_asked else "yellow"),
         ("faults", recovery(summary).replace(NONE, ""), ""),
-        ("durability", lost_writes(summary).replace(NONE, ""), bad if lost else ""),
+        ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),
         ("consistency", consistency(summary), "" if kept else bad),
         ("SLO", "" if met is None else slo_word(summary), bad if met is False else ""),
         ("valid", "yes" if valid else "no", "green" if valid else bad),

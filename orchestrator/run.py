@@ -70,8 +70,7 @@ def judge(parts: Parts, record: RunRecord) -> ClaimsVerdict:
     evidence = Evidence(
         model=parts.workload.model,
         digests=[each.contents_digest for each in record.nodes if each.contents_digest != NO_COPY],
-        # Two times are compared, and each takes its half of the error.
-        uncertainty_ns=-(-record.clock_uncertainty_ns // 2),
+        uncertainty_ns=record.time_uncertainty_ns,
         clocks=record.client_clocks,
     )
     found = check_levels(record.history, checked_levels(parts), evidence)

@@ -165,7 +165,7 @@ def _staleness(record: RunRecord) -> dict[str, Any]:
     """How old what reads of the measured window returned was, in time and in versions."""
     if numpy.isin(record.history.kind, _WITHOUT_IDENTITY).any():
         return {"staleness_ms": None, "staleness_versions": None}
-    behind_ns, versions = staleness(record.history, -(-record.clock_uncertainty_ns // 2))
+    behind_ns, versions = staleness(record.history, record.time_uncertainty_ns)
     intended_ns = record.history.intended_ns
     within = (behind_ns != NOT_A_READ) & (intended_ns >= record.warmup_ns)
     within &= intended_ns < record.end_ns

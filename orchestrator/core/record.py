@@ -123,3 +123,8 @@ class RunRecord:
     faults: tuple[Strike, ...] = ()
     links: tuple[LinkRecord, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))
+
+    @property
+    def time_uncertainty_ns(self) -> int:
+        """How far one time may be off where two are compared: each takes its half of the error."""
+        return -(-self.clock_uncertainty_ns // 2)
