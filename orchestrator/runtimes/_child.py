@@ -126,8 +126,9 @@ class Child:
         while not self._role.connected and time.monotonic() < deadline_s:
             await asyncio.sleep(0.002)
 
-    async def do_probe(self) -> Any:
-        """Node or client: what its links to the nodes take."""
+    async def do_probe(self, after_s: float) -> Any:
+        """Node or client: what its links to the nodes take; others probe theirs before."""
+        await asyncio.sleep(after_s)
         return await self._role.probe()
 
     async def do_start(self, origin_ns: int) -> None:

@@ -33,7 +33,7 @@ from orchestrator.runtimes._host_clock import (
     clock_tracks,
     read_clocks,
 )
-from orchestrator.runtimes._link_probe import link_record
+from orchestrator.runtimes._link_probe import TURN_S, link_record
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts
@@ -136,8 +136,9 @@ class Deployment:
         members = self._nodes + self._clients
         names = [f"n{node}" for node in range(len(self._nodes))]
         names += [f"client {client}" for client in range(len(self._clients))]
-        probing = [member.call("probe") for member in members]
-        found = gather_all(members, probing, PROBE_S, "probing links")
+        probing = [member.call("probe", turn * TURN_S) for turn, member in enumerate(members)]
+        limit_s = PROBE_S + len(members) * TURN_S
+        found = gather_all(members, probing, limit_s, "probing links")
         return tuple(
             link_record(name, names[target], samples)
             for name, by_target in zip(names, found, strict=True)

@@ -1,6 +1,7 @@
 """What a link really takes: messages there and back over the sockets and the emulated delays.
 
-Before the load each node probes its links to the others, and each client those to the nodes.
+Before the load each node probes its links to the others, and each client those to the nodes, one
+after the other: all at once they would measure how busy the hosts are with probing.
 Both ends tell what delay they asked of their half, so what came of a probe is compared with its
 own delay and not with the mean of a law.
 """
@@ -23,8 +24,10 @@ from orchestrator.runtimes import _peers, _wire
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._network import LOST, Link
 
-PROBES: Final = 20
+PROBES: Final = 10
 SPACING_S: Final = 0.001
+TURN_S: Final = PROBES * SPACING_S + 0.005
+"""From the beginning of one party's probes to that of the next one's."""
 PROBE_BYTES: Final = 64
 """What a link with a bandwidth takes a probe for."""
 BACK_S: Final = 2.0
