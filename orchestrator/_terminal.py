@@ -200,7 +200,14 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    from orchestrator.report.compare import consistency, links, lost_writes, recovery, slo_word
+    from orchestrator.report.compare import (
+        consistency,
+        links,
+        lost_writes,
+        overload,
+        recovery,
+        slo_word,
+    )
     from orchestrator.report.wording import NONE
 
     bad = "bold red"
@@ -208,8 +215,10 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     as_asked = (summary["links"] or {"as_asked": True})["as_asked"]
     valid, met = bool(summary["valid"]), summary["slo"]["met"]
     kept = summary["consistency"]["verdict"] == "valid"
+    collapsed = summary["overload"]["metastable"] is not None
     limited = "the host itself was saturated: these are its limits"
     return [
+        ("overload", overload(summary).replace(NONE, ""), bad if collapsed else ""),
         ("links", links(summary).replace(NONE, ""), "" if as_asked else "yellow"),
         ("faults", recovery(summary).replace(NONE, ""), ""),
         ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),

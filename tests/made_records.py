@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.analysis.summary import summarise
+from orchestrator.arrivals.constant import ConstantParams
 from orchestrator.config.schema import Config
 from orchestrator.core.history import COLUMNS, DTYPES, NEVER, History
 from orchestrator.core.load import CacheParams
@@ -46,7 +47,7 @@ def steady(count: int, length_ns: int, latency_ns: Any = NS_PER_MS, **columns: A
 def node(number: int, role: str, seconds: int, **columns: Any) -> NodeRecord:
     """A node with one core, constant counters per interval."""
     count = seconds * NS_PER_S // INTERVAL_NS
-    names = ("operations", "messages", "cpu_busy_ns", "storage_busy_ns")
+    names = ("operations", "messages", "refused", "cpu_busy_ns", "storage_busy_ns")
     series: dict[str, Any] = {
         name: numpy.full(count, columns.pop(name, 0), dtype=numpy.int64)
         for name in (*names, "cache_hits", "cache_misses")
@@ -85,7 +86,9 @@ def config(
     if cache is not None:
         slot = Slot(Family.CACHE, "lru", CacheParams(size=parse_capacity(cache)))
     params = ReplicatedStoreParams(node=Node(costs=costs), memory=memory, cache=slot)
-    return Config(system=Slot(Family.SYSTEM, "replicated_store", params), **root)
+    steady_load = Slot(Family.ARRIVAL, "constant", ConstantParams(rate=1000.0))
+    whole = {"system": Slot(Family.SYSTEM, "replicated_store", params), "arrival": steady_load}
+    return Config(**whole | root)
 
 
 def claims(verdict: str, level: str = "linearizable") -> ClaimsVerdict:

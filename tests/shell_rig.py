@@ -26,6 +26,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import Capacity
 from orchestrator.core.registry import Family, plugin
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell
 
@@ -101,6 +102,9 @@ class Outlet:
 
     def redirect(self, redirect: Redirect) -> None:
         self._leave(redirect.handle)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._leave(refusal)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append(record)

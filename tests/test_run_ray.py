@@ -16,8 +16,9 @@ import numpy
 import pytest
 
 from orchestrator.config.load import load_mapping
-from orchestrator.core.machine import OK, UNKNOWN
+from orchestrator.core.machine import FAIL, OK, UNKNOWN
 from orchestrator.core.record import LOST, RunRecord
+from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, Evidence, check_claims
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import ray_cluster
@@ -113,6 +114,26 @@ def test_a_trace_is_replayed_by_real_processes(
     assert not record.lost_parts
     assert len(record.history) == 400
     assert (record.history.outcome == OK).all()
+    assert claims_hold(record, made)
+
+
+def test_an_overloaded_node_turns_clients_away(runtime: ray_cluster.RayRuntime) -> None:
+    """Twice as many as it can serve: half are refused at once, and the others are served."""
+    node = {"cpu": {"read": "2ms", "write": "2ms"}, "queue": {"name": "fifo", "limit": 5}}
+    made = parts(
+        {"name": "unreplicated"},
+        system={"replicas": 1, "node": node},
+        arrival={"name": "constant", "rate": "1000/s"},
+    )
+    record = runtime.run(made)
+    history = record.history
+    refused = history.outcome == FAIL
+    assert 0.4 < refused.mean() < 0.6
+    assert record.nodes[0].refused.sum() == refused.sum()
+    assert (history.outcome[~refused] == OK).all()
+    # Six at the most were there when one came; the rest is a slow machine's.
+    served_ns = (history.returned_ns - history.invoked_ns)[~refused]
+    assert numpy.median(served_ns) < 40 * NS_PER_MS
     assert claims_hold(record, made)
 
 

@@ -89,14 +89,14 @@ def _quantile_columns_ms(
 def node_series(nodes: Sequence[NodeRecord]) -> Columns:
     """What nodes counted, one row a node and interval of INTERVAL_NS, as columns.
 
-    ``node``, ``start_s``, ``operations``, ``messages``, ``cpu_utilisation`` (of all cores),
-    ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
+    ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cpu_utilisation`` (of all
+    cores), ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
     ``cache_misses``.
     """
     columns: Columns = {
         name: []
         for name in (
-            "node", "start_s", "operations", "messages",
+            "node", "start_s", "operations", "messages", "refused",
             "cpu_utilisation", "storage_utilisation", "cache_hits", "cache_misses",
         )
     }  # fmt: skip
@@ -104,7 +104,7 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
         count = len(node.operations)
         columns["node"] += [node.node] * count
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
-        for name in ("operations", "messages", "cache_hits", "cache_misses"):
+        for name in ("operations", "messages", "refused", "cache_hits", "cache_misses"):
             columns[name] += getattr(node, name).tolist()
         columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
         columns["storage_utilisation"] += (

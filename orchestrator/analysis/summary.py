@@ -24,6 +24,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.overload import overload, pooled_overload
 from orchestrator.analysis.resilience import fault_figures, pooled_resilience, resilience
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.config.schema import SIM, Config
@@ -43,7 +44,7 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "outcomes", "consistency", "availability", "faults", "resilience", "links",
+    "outcomes", "consistency", "availability", "faults", "resilience", "overload", "links",
     "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
@@ -97,6 +98,7 @@ def summarise(
             "results": results,
         }
         | _under_faults(record, config, model)
+        | {"overload": overload(record, config)}
     )
 
 
@@ -254,6 +256,7 @@ def pool(
     pooled["resilience"] = pooled_resilience(
         [summary["resilience"] for summary in summaries], pooled["faults"]
     )
+    pooled["overload"] = pooled_overload([summary["overload"] for summary in summaries])
     if len(summaries) > 1:
         rates = [summary["throughput_ops"] for summary in summaries]
         p99s = [summary["latency_ms"][ALL]["p99"] for summary in summaries]

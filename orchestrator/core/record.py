@@ -29,11 +29,11 @@ STORAGE: Final = "storage"
 class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
-    ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed
-    over cores and parallel slots. ``process_cpu_ns`` is the real CPU time of the node's
-    process over the measured window (0 in sim). ``contents_digest`` fingerprints the written
-    state at the end; equal digests mean converged replicas (empty: nobody asked; NO_COPY: it is a
-    spare).
+    ``refused`` of the ``operations`` were turned away. ``cpu_busy_ns`` and ``storage_busy_ns`` are
+    busy times of the modelled stations, summed over cores and parallel slots. ``process_cpu_ns``
+    is the real CPU time of the node's process over the measured window (0 in sim).
+    ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
+    replicas (empty: nobody asked; NO_COPY: it is a spare).
     """
 
     node: int
@@ -43,6 +43,7 @@ class NodeRecord:
     storage_parallel: int | None
     operations: NDArray[numpy.int64]
     messages: NDArray[numpy.int64]
+    refused: NDArray[numpy.int64]
     cpu_busy_ns: NDArray[numpy.int64]
     storage_busy_ns: NDArray[numpy.int64]
     cache_hits: NDArray[numpy.int64]
@@ -56,7 +57,8 @@ class ClientRecord:
     """What one load generator knows of itself over the measured window.
 
     ``lag_ns``: how late each operation was sent after it was due (open: after its intended
-    start; closed: after the think time ended), a sample of at most 100,000.
+    start; closed: after the think time ended), a sample of at most 100,000. ``attempts``: how
+    often the operations that were intended in it were sent (0: nobody counted).
     """
 
     client: int
@@ -64,6 +66,7 @@ class ClientRecord:
     process_cpu_ns: int
     wall_ns: int
     lag_ns: NDArray[numpy.int64]
+    attempts: int = 0
 
 
 @dataclass(frozen=True)

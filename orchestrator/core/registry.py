@@ -33,6 +33,7 @@ class Family(enum.Enum):
     SYSTEM = "system"
     TRANSACTIONS = "transactions"
     FAULT = "fault"
+    QUEUE = "queue"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -47,6 +48,7 @@ _HOMES = {
     Family.SYSTEM: "orchestrator.systems",
     Family.TRANSACTIONS: "orchestrator.transactions",
     Family.FAULT: "orchestrator.faults",
+    Family.QUEUE: "orchestrator.queues",
 }
 
 

@@ -14,6 +14,7 @@ from orchestrator.report.compare import (
     compare,
     consistency,
     lost_writes,
+    overload,
     recovery,
     role_of_bottleneck,
     slo_word,
@@ -281,6 +282,9 @@ def run_words(view: RunView) -> Words:
     if recovery(summary) != NONE:
         text, lost = recovery(summary), lost_writes(summary)
         sentences.append(f"{text[0].upper()}{text[1:]}{'' if lost == NONE else f'; {lost}'}.")
+    if overload(summary) != NONE:
+        text = overload(summary)
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
     if simulated(summary):
         sentences.append("All figures are of a simulation in virtual time.")
     return Words(headline, sentences, _run_tiles(summary))

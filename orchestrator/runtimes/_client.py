@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
@@ -29,28 +28,16 @@ from orchestrator.core.load import (
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
+from orchestrator.runtimes._agenda import NO_WAKE, Agenda
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
-from orchestrator.runtimes._session import Rows, Session
+from orchestrator.runtimes._session import Port, Rows, Session
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
-NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-
-
-class Port(Protocol):
-    """How a client reaches the nodes."""
-
-    @abstractmethod
-    def submit(self, session: Session, node: int) -> bool:
-        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
-
-    @abstractmethod
-    def wake_at(self, when_ns: int) -> None:
-        """Call ``poll`` at that time at the latest."""
 
 
 class LoadDriver:
@@ -89,16 +76,14 @@ class LoadDriver:
         self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._closed = timetable.sessions > 0
         self._wake_ns = 0  # the runtime polls first at the start of the load
-        self.outstanding = 0
+        self.outstanding = self.attempts = 0
         self.latest_return_ns = NEVER
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._crashed = False
         self._final_ns, self._final_reads = NO_WAKE, FinalReads()
         self._rows = Rows()
-        # (deadline, session, sequence), in order because the timeout is one for all.
-        self._deadlines: deque[tuple[int, Session, int]] = deque()
-        self._retries: list[tuple[int, int, Session]] = []
+        self._agenda = Agenda()
         self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
         self._open_sessions(timetable.sessions)
         self._fetch()
@@ -136,29 +121,17 @@ class LoadDriver:
             return
         # What begins in here need not arm anything: the next wake-up is settled at the end.
         self._wake_ns = _POLLING
-        deadlines, retries = self._deadlines, self._retries
-        while deadlines and deadlines[0][0] <= now_ns:
-            _, session, sequence = deadlines.popleft()
-            if session.busy and session.sequence == sequence:
-                self._shun(session, now_ns)
-                self._give_up(session, now_ns)
-        while retries and retries[0][0] <= now_ns:
-            session = heapq.heappop(retries)[2]
-            if session.busy:
-                self._send(session, now_ns)
+        agenda = self._agenda
+        while (session := agenda.overdue(now_ns)) is not None:
+            self._shun(session, now_ns)
+            self._give_up(session, now_ns)
+        while (session := agenda.due(now_ns)) is not None:
+            self._send(session, now_ns)
         wake_ns = NO_WAKE
         if not self._crashed:
             (self._poll_closed if self._closed else self._poll_open)(now_ns)
             wake_ns = self._next_start_ns()
-        # Answered operations at the head need no wake-up; the rest time out in order.
-        while deadlines and not (
-            deadlines[0][1].busy and deadlines[0][1].sequence == deadlines[0][2]
-        ):
-            deadlines.popleft()
-        if deadlines and deadlines[0][0] < wake_ns:
-            wake_ns = deadlines[0][0]
-        if retries and retries[0][0] < wake_ns:
-            wake_ns = retries[0][0]
+        wake_ns = min(wake_ns, agenda.next_ns)
         self._wake_ns = NO_WAKE
         if wake_ns != NO_WAKE:
             self._wake_by(wake_ns)
@@ -246,10 +219,11 @@ class LoadDriver:
             session.context,
         )
         deadline_ns = now_ns + self._timeout_ns
-        self._deadlines.append((deadline_ns, session, sequence))
+        self._agenda.expect(deadline_ns, session)
         if deadline_ns < self._wake_ns:
             self._wake_by(deadline_ns)
         self.outstanding += 1
+        self.attempts += self._warmup_ns <= session.due_ns < self._final_ns
         self._send(session, now_ns)
 
     def _send(self, session: Session, now_ns: int) -> None:
@@ -263,7 +237,7 @@ class LoadDriver:
 
     def _retry(self, session: Session, now_ns: int) -> None:
         retry_ns = now_ns + RETRY_NS
-        heapq.heappush(self._retries, (retry_ns, session.identity, session))
+        self._agenda.remind(retry_ns, session)
         self._wake_by(retry_ns)
 
     def returned(
@@ -316,6 +290,19 @@ class LoadDriver:
             self._router.learn(session.op, node)
             self._send(session, now_ns)
 
+    def refused(self, session: Session, sequence: int, wait_ns: int, now_ns: int) -> None:
+        """The node turned the operation away, so it did not happen."""
+        if session.sequence != sequence or not session.busy:
+            return
+        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._fail(session, now_ns)
+
+    def _fail(self, session: Session, now_ns: int) -> None:
+        """The operation definitely did not happen, and the session can go on."""
+        value_id = self._end(session)
+        self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
+        self._release(session, now_ns)
+
     def lost(self, session: Session, sequence: int, now_ns: int) -> None:
         """The connection broke while the operation was under way: it may have happened."""
         if session.sequence == sequence and session.busy:
@@ -330,18 +317,20 @@ class LoadDriver:
             self._router.avoid(session, node, now_ns)
 
     def _give_up(self, session: Session, now_ns: int) -> None:
-        self.outstanding -= 1
-        session.busy = False
-        session.follow_up = False
-        value_id = self._payloads.unanswered(session)
         if session.target < 0:
-            # It was never sent: it definitely did not happen, and the session can go on.
-            self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
-            self._release(session, now_ns)
+            self._fail(session, now_ns)  # it was never sent
             return
+        value_id = self._end(session)
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
         self._balancer.observe(session.target, LOST, 0, now_ns)
         self._release(self._open_session(), now_ns)
+
+    def _end(self, session: Session) -> int:
+        """Nothing more comes of the session's operation; the identity of what it wrote."""
+        self.outstanding -= 1
+        session.busy = False
+        session.follow_up = False
+        return self._payloads.unanswered(session)
 
     def _release(self, session: Session, now_ns: int) -> None:
         if not self._closed:

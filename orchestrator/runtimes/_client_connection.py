@@ -122,6 +122,8 @@ class TaggedConnection(Connection):
             session = sessions[(identity & _NUMBER_MASK) - 1]
             if outcome == redirected:
                 driver.redirected(session, sequence, version, now_ns)
+            elif outcome == _wire.REFUSED:
+                driver.refused(session, sequence, version, now_ns)
             else:
                 context = answer[2] if len(answer) == 3 else b""
                 driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)

@@ -16,6 +16,7 @@ from orchestrator.runtimes._parts import Parts
 COUNTERS: Final = (
     "operations",
     "messages",
+    "refused",
     "cpu_busy_ns",
     "storage_busy_ns",
     "cache_hits",

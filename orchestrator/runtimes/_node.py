@@ -45,6 +45,7 @@ from orchestrator.core.machine import (
     TimerFired,
 )
 from orchestrator.core.portions import requests
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
@@ -68,6 +69,10 @@ class Outlet(Protocol):
     @abstractmethod
     def redirect(self, redirect: Redirect) -> None:
         """To a client that should ask elsewhere, or on its behalf."""
+
+    @abstractmethod
+    def refuse(self, refusal: Refusal) -> None:
+        """To a client whose operation is turned away."""
 
     @abstractmethod
     def append(self, record: Any, replaces: bool, group: int) -> None:
@@ -115,8 +120,7 @@ class NodeShell:
         self._batch_max, self._linger_ns = batch.max, batch.linger
         self._batch: tuple[list[Any], list[Op]] = ([], [])
         self._storage = Station(model.storage.parallel)
-        self._storage_read = costs.storage_read
-        self._storage_write = costs.storage_write
+        self._storage_read, self._storage_write = costs.storage_read, costs.storage_write
         self._read_is_free = costs.read_is_free
         self._write_is_free = costs.write_is_free
         self._fsync = model.storage.durability == FSYNC
@@ -132,7 +136,7 @@ class NodeShell:
         # What waits for an access: token -> [accesses under way, (barrier, effect) ...].
         self._accessing: dict[int, list[Any]] = {}
         self._timers = Timers(local or scheduler, self._timer_fired)
-        self.operations = self.messages = 0
+        self.operations = self.messages = self.refused = 0
         self.marks: dict[str, int] = {}
         self.cache_hits = self.cache_misses = 0
 

@@ -16,6 +16,7 @@ from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_S
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _peers
 from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
@@ -257,6 +258,13 @@ class NodeProcess:
             handle[0].redirect(handle, redirect)
         else:
             self._respond(handle, handle[0].redirect, redirect)
+
+    def refuse(self, refusal: Refusal) -> None:
+        handle = refusal.handle
+        if self._answers_at_once:
+            handle[0].refuse(handle, refusal)
+        else:
+            self._respond(handle, handle[0].refuse, refusal)
 
     def _respond(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
         """Answer after the emulated delay of the way back."""

@@ -17,10 +17,12 @@ from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
-from orchestrator.runtimes._client import LoadDriver, Port
+from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet
+from orchestrator.runtimes._queueing import QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._session import Port
 from orchestrator.runtimes._timers import LocalClock, Scheduler
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import (
@@ -219,8 +221,9 @@ def make_shell(
     store = parts.store
     model = store.node
     if node >= parts.system.nodes:
-        model = replace(model, costs=MEASURED)
-    return NodeShell(
+        model = replace(model, costs=MEASURED, queue=None)
+    shell = NodeShell if model.queue is None else QueueingShell
+    return shell(
         machine,
         model,
         Costs.of(model, parts.config.seed, f"node/{node}"),

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE, Op, Redirect, Reply
 from orchestrator.core.units import NS_PER_US
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
 from orchestrator.runtimes._overdue import Overdue
@@ -163,6 +164,10 @@ class PlainSlot:
     def redirect(self, handle: Any, redirect: Redirect) -> None:
         """A plain client knows one node only: another one serves it through this one."""
         self._service.proxy(handle, redirect)
+
+    def refuse(self, handle: Any, refusal: Refusal) -> None:
+        """The node turns it away."""
+        self.answer(handle, Reply(handle, FAIL))
 
     def unheard(self, handle: Any) -> None:
         """The answer was lost on its way: nothing else will come."""

@@ -23,6 +23,7 @@ from orchestrator.core.machine import (
     Reply,
 )
 from orchestrator.core.units import NS_PER_MS
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _peers
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._network import Link
@@ -96,6 +97,10 @@ class RemoteHandle:
         """The node that passed it on asks elsewhere."""
         self._held.settle(handle[2])
         self.say(ProxyAnswer(handle[1], UNKNOWN, None, 0, redirect.node))
+
+    def refuse(self, handle: Any, refusal: Refusal) -> None:
+        """Back to the node that passed it on: it did not happen."""
+        self.answer(handle, Reply(handle, FAIL))
 
     def unheard(self, handle: Any) -> None:
         """The answer was lost on its way; the node that passed it on gives it up by itself."""

@@ -18,6 +18,7 @@ from abc import abstractmethod
 from typing import Any, Final, Protocol, cast
 
 from orchestrator.core.machine import READ, WRITE, Redirect, Reply
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
 from orchestrator.runtimes._gate import NO_PROOF, TOO_MANY, Gate
@@ -202,6 +203,11 @@ class Connection(PlainLine, asyncio.Protocol):
         """Tell an own client whom to ask."""
         _, session, sequence = handle
         self.write(_wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None))
+
+    def refuse(self, handle: Any, refusal: Refusal) -> None:
+        """Tell an own client that its operation was turned away."""
+        _, session, sequence = handle
+        self.write(_wire.encode_response(session, sequence, _wire.REFUSED, refusal.wait_ns, None))
 
     # --- plain clients --------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ of what is done, from which its history is made.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy
 from numpy.typing import NDArray
@@ -81,6 +82,18 @@ class Session:
             outcome,
             op.level,
         )
+
+
+class Port(Protocol):
+    """How a client reaches the nodes."""
+
+    @abstractmethod
+    def submit(self, session: Session, node: int) -> bool:
+        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
+
+    @abstractmethod
+    def wake_at(self, when_ns: int) -> None:
+        """Call ``poll`` at that time at the latest."""
 
 
 class Rows:

@@ -26,6 +26,7 @@ PROBE: Final = b"ABPROBE"
 PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
+REFUSED: Final = REDIRECTED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
 
 _KINDS: Final = len(KIND_NAMES)

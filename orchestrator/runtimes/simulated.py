@@ -29,6 +29,7 @@ from orchestrator.core.record import (
     RunRecord,
 )
 from orchestrator.core.units import NS_PER_S
+from orchestrator.core.waiting import Refusal
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._network import Link, Sender
@@ -132,6 +133,9 @@ class SimulatedNode:
 
     def redirect(self, redirect: Redirect) -> None:
         self._respond(redirect.handle, HEADER_BYTES, self.cluster.redirected, redirect)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._respond(refusal.handle, HEADER_BYTES, self.cluster.refused, refusal)
 
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
@@ -262,6 +266,13 @@ class SimulatedCluster:
         driver = self.clients[session.client].driver
         driver.redirected(session, sequence, redirect.node, self.clock.current_ns)
 
+    def refused(self, refusal: Refusal) -> None:
+        session, sequence = refusal.handle
+        client = self.clients[session.client]
+        client.driver.refused(session, sequence, refusal.wait_ns, self.clock.current_ns)
+        if not client.driver.outstanding:
+            client.stop_if_finished()
+
     # --- the run --------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -358,6 +369,7 @@ def run(parts: Parts) -> RunRecord:
                 process_cpu_ns=0,
                 wall_ns=end_ns,
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
+                attempts=client.driver.attempts,
             )
             for client in cluster.clients
         ),

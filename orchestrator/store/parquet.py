@@ -103,6 +103,7 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             "start_s": numpy.arange(count) * (INTERVAL_NS / NS_PER_S),
             "operations": node.operations,
             "messages": node.messages,
+            "refused": node.refused,
             "cpu_utilisation": node.cpu_busy_ns / (INTERVAL_NS * node.cores),
             "storage_utilisation": node.storage_busy_ns / (INTERVAL_NS * slots)
             if slots

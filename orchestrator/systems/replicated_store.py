@@ -18,7 +18,9 @@ from orchestrator.core.parameters import (
     bandwidth,
     choice,
     duration,
+    flag,
     number,
+    rate,
     size,
     slot,
     slots,
@@ -63,11 +65,43 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """Of the operations that a node takes from clients; those above it are turned away."""
+
+    rate: float | None = rate(None, help="null: no limit")
+    burst: int = number(100, low=1, help="taken at once after a pause")
+
+
+@dataclass(frozen=True)
 class Node:
     costs: str = choice(MODELLED, options=(MODELLED, MEASURED))
     cores: int = number(1, low=1)
     cpu: Cpu = field(default_factory=Cpu)
     storage: Storage = field(default_factory=Storage)
+    queue: Slot | None = slot(
+        Family.QUEUE,
+        None,
+        help="of operations for the CPU; null: an endless first come, first served",
+    )
+    rate_limit: RateLimit = field(default_factory=RateLimit)
+    back_pressure: bool = flag(
+        False, help="who is turned away hears when there should be room again"
+    )
+
+    def __post_init__(self) -> None:
+        if self.rate_limit.rate is not None and not self.rate_limit.rate > 0:
+            raise ParameterError("must be above 0", key="rate_limit.rate")
+        for key, chosen in (
+            ("queue", self.queue is not None),
+            ("rate_limit.rate", self.rate_limit.rate is not None),
+            ("back_pressure", self.back_pressure),
+        ):
+            if not chosen:
+                continue
+            if self.costs == MEASURED:
+                raise ParameterError("needs costs: modelled", key=key)
+            if self.queue is None:
+                raise ParameterError("needs a queue, such as {name: fifo}", key=key)
 
 
 @dataclass(frozen=True)

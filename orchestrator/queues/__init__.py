@@ -1,0 +1,1 @@
+"""What waits for a node's CPU, and what is turned away: one file each."""

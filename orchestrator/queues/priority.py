@@ -1,0 +1,77 @@
+"""Strict priorities by kind of operation; where the queue is full the least important is shed.
+
+Nobody of a lower class is served while one of a higher class waits, and who finds the queue full
+takes the place of the newest of the lowest class below its own, if there is one. A load of the
+highest class alone that exceeds the capacity starves all others. O(classes) an operation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.machine import KIND_NAMES, Op
+from orchestrator.core.parameters import ParameterError, text
+from orchestrator.core.registry import Family, register
+from orchestrator.core.waiting import QueueParams
+from orchestrator.errors import suggestion
+
+
+@dataclass(frozen=True)
+class PriorityParams(QueueParams):
+    order: tuple[str, ...] = text(
+        ("read",), help="kinds of operation, the most important first; all others come last"
+    )
+
+    def __post_init__(self) -> None:
+        for kind in self.order:
+            if kind not in KIND_NAMES:
+                hint = suggestion(kind, KIND_NAMES)
+                raise ParameterError(f"unknown kind of operation {kind!r}: {hint}", key="order")
+        if len(set(self.order)) < len(self.order):
+            raise ParameterError("a kind of operation stands twice", key="order")
+
+
+@register(Family.QUEUE, "priority", params=PriorityParams)
+class Priority:
+    """The most important kind of operation first; where it is full the least important is shed"""
+
+    __slots__ = ("_class_of", "_classes", "_count", "_limit")
+
+    def __init__(self, params: PriorityParams) -> None:
+        self._limit = params.limit
+        last = len(params.order)
+        self._class_of = [
+            params.order.index(kind) if kind in params.order else last for kind in KIND_NAMES
+        ]
+        self._classes: list[deque[Any]] = [deque() for _ in range(last + 1)]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, job: Any, op: Op, now_ns: int) -> Sequence[Any]:
+        """Let a job wait; where there is no room returns a less important one, or itself."""
+        mine = self._class_of[op.kind]
+        turned_away: Sequence[Any] = ()
+        if self._limit is not None and self._count >= self._limit:
+            for waiting in self._classes[:mine:-1]:
+                if waiting:
+                    turned_away = (waiting.pop(),)
+                    self._count -= 1
+                    break
+            else:
+                return (job,)
+        self._classes[mine].append(job)
+        self._count += 1
+        return turned_away
+
+    def take(self, now_ns: int) -> tuple[Any | None, Sequence[Any]]:
+        """The oldest of the most important."""
+        for waiting in self._classes:
+            if waiting:
+                self._count -= 1
+                return waiting.popleft(), ()
+        return None, ()

@@ -1,0 +1,107 @@
+"""A node whose clients wait in a queue of its own, which may turn them away.
+
+The plain shell knows when a job will be done as it arrives; here that is decided as cores become
+free. What other nodes send is served before what clients ask, since a node that sheds load must
+not shed the replication of what it has accepted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from orchestrator.core.faults import WELL
+from orchestrator.core.machine import Op, Received
+from orchestrator.core.token_bucket import TokenBucket
+from orchestrator.core.waiting import Queue, Refusal
+from orchestrator.runtimes._node import NodeShell
+from orchestrator.systems.replicated_store import Node
+
+_MEMORY: Final = 16
+"""Over how many operations the mean cost of one is taken."""
+
+
+class QueueingShell(NodeShell):
+    """Carries one machine behind a queue. Costs are modelled."""
+
+    def __init__(self, machine: Any, model: Node, *rest: Any) -> None:
+        super().__init__(machine, model, *rest)
+        assert model.queue is not None
+        limit = model.rate_limit
+        self._queue: Queue = model.queue.implementation(model.queue.params)
+        self._bucket = None if limit.rate is None else TokenBucket(limit.rate, limit.burst)
+        self._back_pressure = model.back_pressure
+        self._cores = model.cores
+        self._busy = 0
+        self._messages: deque[Received] = deque()
+        self._mean_cost_ns = 0.0
+
+    # --- arrivals -------------------------------------------------------------------------
+
+    def request(self, handle: Any, op: Op) -> None:
+        self.operations += 1
+        now_ns = self._now_ns()
+        if self._bucket is not None and (wait_ns := self._bucket.take(now_ns)):
+            self._refuse((handle, op), wait_ns)
+        elif self._busy < self._cores:
+            self._serve(handle, op)
+        else:
+            for each in self._queue.put((handle, op), op, now_ns):
+                self._refuse(each, self._wait_ns())
+
+    def received(self, source: int, message: Any) -> None:
+        self.messages += 1
+        event = Received(source, message)
+        if self._busy < self._cores:
+            self._hear(event)
+        else:
+            self._messages.append(event)
+
+    def _refuse(self, job: tuple[Any, Op], wait_ns: int) -> None:
+        self.refused += 1
+        self._outlet.refuse(Refusal(job[0], wait_ns if self._back_pressure else 0))
+
+    def _wait_ns(self) -> int:
+        """How long it would take to serve all that wait."""
+        return round(len(self._queue) * self._mean_cost_ns / self._cores)
+
+    # --- service --------------------------------------------------------------------------
+
+    def _slowed(self, cost_ns: int) -> int:
+        return cost_ns if self._state is WELL else round(cost_ns * self._state.slowness)
+
+    def _serve(self, handle: Any, op: Op) -> None:
+        cost_ns = self._slowed(self._operation_cost[op.kind].draw_ns() * op.count)
+        self._mean_cost_ns += (cost_ns - self._mean_cost_ns) / _MEMORY
+        self._busy += 1
+        self._at(self._now_ns() + cost_ns, self._served, (cost_ns, handle, op))
+
+    def _served(self, job: tuple[int, Any, Op]) -> None:
+        self._busy -= 1
+        self._operation_done(job)
+        self._next()
+
+    def _hear(self, event: Received) -> None:
+        cost_ns = self._slowed(self._message_cost.draw_ns())
+        # Messages of one source stay in order, whatever the number of cores.
+        done_ns = max(self._now_ns() + cost_ns, self._source_done_ns.get(event.source, 0))
+        self._source_done_ns[event.source] = done_ns
+        self._busy += 1
+        self._at(done_ns, self._heard, (cost_ns, event))
+
+    def _heard(self, job: tuple[int, Received]) -> None:
+        self._busy -= 1
+        self._message_done(job)
+        self._next()
+
+    def _next(self) -> None:
+        while self._busy < self._cores and not self.stopped:
+            if self._messages:
+                self._hear(self._messages.popleft())
+                continue
+            job, dropped = self._queue.take(self._now_ns())
+            for each in dropped:
+                self._refuse(each, self._wait_ns())
+            if job is None:
+                return
+            self._serve(*job)
