@@ -29,9 +29,11 @@ from orchestrator.errors import DataError
 from orchestrator.workloads._requests import (
     AUTO,
     CSV,
+    FORMATS,
     ORACLE_GENERAL,
     PARQUET,
     REDIS_MONITOR,
+    UNITS_NS,
     Columns,
     Requests,
     TraceParams,
@@ -41,7 +43,19 @@ from orchestrator.workloads._trace_oracle_general import read_oracle_general
 from orchestrator.workloads._trace_parquet import read_parquet
 from orchestrator.workloads._trace_redis_monitor import read_redis_monitor
 
-__all__ = ["NAMED_COLUMNS", "Columns", "Requests", "Trace", "TraceParams", "read_requests"]
+__all__ = [
+    "FORMATS",
+    "NAMED_COLUMNS",
+    "TIME_UNITS",
+    "Columns",
+    "Requests",
+    "Trace",
+    "TraceParams",
+    "format_of",
+    "read_requests",
+]
+
+TIME_UNITS: Final = tuple(UNITS_NS)
 
 NAMED_COLUMNS: Final = (CSV, PARQUET)
 """Formats in which ``columns`` and ``time_unit`` mean something; the others fix both."""
