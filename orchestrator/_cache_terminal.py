@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -43,26 +43,25 @@ def show(out: Console, data: Mapping[str, Any], left_out: str) -> None:
     )
     if left_out:
         out.print(_terminal.printable(left_out), markup=False, soft_wrap=True)
-    policies = list(dict.fromkeys(curve["policy"] for curve in data["curves"]))
-    rows: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
-    for curve in data["curves"]:
-        rows.setdefault((curve["unit"], curve["size"]), {})[curve["policy"]] = curve
-    cells = []
-    for (unit, size), at in rows.items():
-        fewest = min(curve["misses"] for curve in at.values())
-        marks = {
-            name: "*" if len(policies) > 1 and curve["misses"] == fewest else " "
-            for name, curve in at.items()
-        }
-        shown = f"{size:,}" if unit == "entries" else format_size(size)
-        ratios = [f"{100 * at[name]['miss_ratio']:.2f}{marks[name]}" for name in policies]
-        cells.append([shown, *ratios])
-    out.print(
-        _terminal.table(["miss ratio (%)", *(f"{name} " for name in policies)], cells, right=1)
-    )
+    _show_curves(out, data["curves"])
     least = f"no cache misses less than {percent(data['compulsory_miss_ratio'])}: first accesses"
-    out.print(f"* fewest misses; {least}" if len(policies) > 1 else least, markup=False)
+    out.print(f"* least of its row; {least}", markup=False)
     out.print(f"{data['figure']}, {data['seconds']:.1f} s", markup=False, soft_wrap=True)
+
+
+def _show_curves(out: Console, curves: Sequence[Mapping[str, Any]]) -> None:
+    policies = list(dict.fromkeys(curve["policy"] for curve in curves))
+    rows: dict[tuple[str, int], list[str]] = {}
+    for curve in curves:  # by policy, and of each all sizes in one order
+        percent = f"{100 * curve['miss_ratio']:.2f}"
+        rows.setdefault((curve["unit"], curve["size"]), []).append(percent)
+    cells = []
+    for (unit, size), row in rows.items():
+        least = min(row, key=float)
+        marked = [f"{each}{'*' if each == least else ' '}" for each in row]
+        cells.append([f"{size:,}" if unit == "entries" else format_size(size), *marked])
+    header = ["miss ratio (%)", *(f"{name} " for name in policies)]
+    out.print(_terminal.table(header, cells, right=1))
 
 
 def _rounded_size(size_bytes: int) -> str:

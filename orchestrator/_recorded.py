@@ -154,9 +154,8 @@ def _target(plot: str | None, results: str, trace: str, asked: Sequence[Any]) ->
         digest = hashlib.sha256(repr((trace, asked)).encode(errors="backslashreplace")).hexdigest()
         return reports_folder(results) / "cache" / f"{stem[:100]}-{digest[:8]}.png"
     if Path(plot).suffix.lower() not in {".png", ".svg"}:
-        raise InputError(
-            f"{plot!r} is no picture's name", path="--plot", hint="end it .png or .svg"
-        )
+        message = f"{plot!r} does not end as a picture does"
+        raise InputError(message, path="--plot", hint="write .png or .svg")
     return Path(plot)
 
 

@@ -90,13 +90,21 @@ def _draw(
             )
         _finish(axes, scale, [curve["size"] / divisor for curve in curves], found)
     if len(labels) > 1:
-        handles, names = drawn[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right upper", handlelength=1.6)
+        drawn[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), handlelength=1.6)
 
 
 def _finish(axes: Axes, scale: str, sizes: Sequence[float], found: Mapping[str, Any]) -> None:
-    axes.axhline(
-        found["compulsory_miss_ratio"], color=canvas.MUTED, linewidth=1.0, linestyle=(0, (4, 3))
+    least = found["compulsory_miss_ratio"]
+    axes.axhline(least, color=canvas.MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.annotate(
+        "first accesses",
+        xy=(0.0, least),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        va="bottom",
+        color=canvas.MUTED,
+        fontsize=8.0,
     )
     axes.margins(y=0.08)
     axes.set_xlim(min(sizes) / 1.25, max(sizes) * 1.25)
