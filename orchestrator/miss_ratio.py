@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,7 +126,8 @@ def _dealt(
         initargs=(requests, os.getpid()),
     )
     try:
-        futures = {pool.submit(_passed, asked): index for index, asked in enumerate(passes)}
+        with _interrupts_later():  # which the processes inherit until they have begun
+            futures = {pool.submit(_passed, asked): index for index, asked in enumerate(passes)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
@@ -134,6 +136,16 @@ def _dealt(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C is felt at the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _accesses: Accesses
@@ -145,6 +157,7 @@ def _begin(requests: Requests, parent: int) -> None:
     global _accesses  # noqa: PLW0603 - how an initializer hands over to what is called later
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent tells of Ctrl-C
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _accesses = Accesses(requests)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_traces import records, refused, told, zstd
 
+from orchestrator.config.load import load
 from orchestrator.core.machine import READ, WRITE
 from orchestrator.errors import DataError
-from orchestrator.workloads.trace import Columns, TraceParams, read_requests
+from orchestrator.plan import plan
+from orchestrator.run import execute
+from orchestrator.workloads.trace import FORMATS, TIME_UNITS, Columns, TraceParams, read_requests
 
 ROWS = [(5, "a", "read", 10), (5, "b", "write", 20), (9, "a", "read", 10)]
 
@@ -60,6 +64,21 @@ def test_any_bytes_are_read_or_refused(
     except DataError as error:
         assert error.path is not None
         assert error.path.startswith(str(path))
+
+
+def test_every_format_drives_a_run(tmp_path: Path) -> None:
+    config = Path(__file__).parent.parent / "configs" / "trace.yaml"
+    path = tmp_path / "t.oracleGeneral.zst"
+    path.write_bytes(zstd(records(RECORDS)))
+    record = execute(plan(load(config, f"workload.path={path}", "runtime=sim")))
+    assert sorted(record.history.kind.tolist()) == [READ] * 3
+    assert len(record.history.key_names) == 2
+
+
+def test_the_page_on_traces_names_every_format_and_role() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "traces.md").read_text("utf-8")
+    roles = [field.name for field in dataclasses.fields(Columns)]
+    assert [word for word in (*FORMATS, *roles, *TIME_UNITS) if f"`{word}`" not in page] == []
 
 
 # --- Parquet ----------------------------------------------------------------------------
@@ -149,6 +168,16 @@ def test_parquet_reads_no_further_than_the_limit(tmp_path: Path) -> None:
         ({"time": [5, 9, 7]}, 3, "time '7' is before that of the previous request, '9'"),
         ({"time": [5.0, float("nan"), 7.0]}, 2, "time 'nan' is out of range"),
         ({"time": [5, 2**62, 2**62]}, 2, "is out of range (is time_unit right?)"),
+        (
+            {"time": pyarrow.array([5, 2**40, 2**40], pyarrow.timestamp("s"))},
+            2,
+            "time '1099511627776000 ms since 1970' is out of range",
+        ),
+        (
+            {"time": pyarrow.array([5, 9, 7], pyarrow.timestamp("ns"))},
+            3,
+            "time '7 ns since 1970' is before that of the previous request, '9 ns since 1970'",
+        ),
         ({"time": ["5", "6", "7"]}, None, "not numbers or timestamps"),
     ],
 )
@@ -159,6 +188,20 @@ def test_a_bad_row_of_parquet_is_named(
     error = refused(path)
     assert words in str(error)
     assert error.path == (str(path) if row is None else f"{path}:{row}")
+
+
+def test_a_damaged_parquet_file_is_read_or_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path, columns_of(ROWS), compression="none")
+    whole = path.read_bytes()
+    refusals = 0
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xA5]) + whole[at + 1 :])
+        try:
+            assert len(read_requests(TraceParams(str(path)))) > 0
+        except DataError as error:
+            assert str(error.path).startswith(str(path))
+            refusals += 1
+    assert refusals > 100
 
 
 def test_other_wrong_parquet_files(tmp_path: Path) -> None:

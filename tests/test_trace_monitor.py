@@ -12,7 +12,7 @@ from made_traces import refused, told
 
 from orchestrator.core.machine import READ, WRITE
 from orchestrator.workloads._trace_redis_monitor import accesses_of, arguments
-from orchestrator.workloads.trace import Trace, TraceParams, read_requests
+from orchestrator.workloads.trace import LeftOutWarning, Trace, TraceParams, read_requests
 
 MONITOR = r"""OK
 1339518083.107412 [0 127.0.0.1:60866] "keys" "*"
@@ -62,7 +62,7 @@ def test_a_limit_may_cut_a_command(tmp_path: Path) -> None:
 
 
 def test_the_workload_says_what_it_left_out(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="4 commands left out: ping 2, auth 1, keys 1"):
+    with pytest.warns(LeftOutWarning, match="4 commands left out: ping 2, auth 1, keys 1"):
         trace = Trace(TraceParams(str(monitor(tmp_path, MONITOR))))
     assert trace.total == 10
     assert trace.key_names[0] == b"a"

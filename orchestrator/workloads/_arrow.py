@@ -19,7 +19,7 @@ def _told(what: str, path: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"not a whole {what} file: {reason}", path=path) from None
 
@@ -34,12 +34,13 @@ def decompressed(file: BinaryIO, count: int, path: str) -> bytes:
         return data
 
 
-def opened_parquet(file: BinaryIO, path: str) -> Any:
-    """A Parquet file, its footer read."""
+def opened_parquet(file: BinaryIO, path: str) -> tuple[Any, list[str]]:
+    """A Parquet file, its footer read, and the names of its columns."""
     import pyarrow.parquet
 
     with _told("Parquet", path):
-        return pyarrow.parquet.ParquetFile(file)
+        source = pyarrow.parquet.ParquetFile(file)
+        return source, source.schema_arrow.names
 
 
 def rows_of(source: Any, names: Sequence[str], limit: int | None, path: str) -> Any:
@@ -104,6 +105,16 @@ def whole_numbers(column: Any) -> NDArray[Any] | None:
 
     column = _plain(column)
     return column.to_numpy() if pyarrow.types.is_integer(column.type) else None
+
+
+def time_text(column: Any, index: int) -> str:
+    """One time as a message quotes it: Python has no date for many a timestamp."""
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(column.type):
+        since_1970 = column.slice(index, 1).cast(pyarrow.int64())[0].as_py()
+        return f"{since_1970} {column.type.unit} since 1970"
+    return str(_plain(column)[index].as_py())
 
 
 def times_ns(column: Any, unit_ns: int, most_ns: int) -> NDArray[numpy.int64] | int | None:

@@ -19,6 +19,7 @@ from orchestrator.workloads._arrow import (
     first_null,
     opened_parquet,
     rows_of,
+    time_text,
     times_ns,
     whole_numbers,
 )
@@ -42,8 +43,8 @@ def read_parquet(file: BinaryIO, params: TraceParams) -> Requests:
     """The requests in a Parquet file, with the columns that ``params`` name."""
     if file.seekable() and not file.seek(0, 2):
         raise nothing_in(params.path)
-    source = opened_parquet(file, params.path)
-    names, columns = source.schema_arrow.names, params.columns
+    source, names = opened_parquet(file, params.path)
+    columns = params.columns
     header = Header(names, params.path)
     places = {
         "key": header.position("key", columns.key),
@@ -128,11 +129,11 @@ class _Table:
         if found is None:
             raise self._not("time", "numbers or timestamps")
         if isinstance(found, int):
-            message = f"time '{column[found].as_py()}' is out of range"
+            message = f"time {time_text(column, found)!r} is out of range"
             raise self._row_error(found, message, "is time_unit right?")
         fallen = first_fall(found)
         if fallen is not None:
-            time, before = (str(column[each].as_py()) for each in (fallen, fallen - 1))
+            time, before = (time_text(column, each) for each in (fallen, fallen - 1))
             raise self._row_error(fallen, time_back(time, before), BACK_HINT)
         since_first: NDArray[numpy.int64] = found - found[0]
         return since_first

@@ -48,6 +48,7 @@ __all__ = [
     "NAMED_COLUMNS",
     "TIME_UNITS",
     "Columns",
+    "LeftOutWarning",
     "Requests",
     "Trace",
     "TraceParams",
@@ -73,6 +74,10 @@ _READERS: Final[Mapping[str, Callable[[BinaryIO, TraceParams], Requests]]] = {
     ORACLE_GENERAL: read_oracle_general,
     REDIS_MONITOR: read_redis_monitor,
 }
+
+
+class LeftOutWarning(UserWarning):
+    """A trace holds commands that a replay leaves out."""
 
 
 def format_of(params: TraceParams) -> str | None:
@@ -117,7 +122,8 @@ class Trace:
     def __init__(self, params: TraceParams) -> None:
         self._requests = read_requests(params)
         if self._requests.left_out:
-            warnings.warn(f"{params.path}: {self._requests.left_out_words()}", stacklevel=2)
+            message = f"{params.path}: {self._requests.left_out_words()}"
+            warnings.warn(message, LeftOutWarning, stacklevel=2)
         self.total: int | None = len(self._requests)
         self.payload_bytes = VALUE_ID_BYTES
 
