@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import _terminal
 from orchestrator.core.units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_EXACT_MAX: Final = 8
 
 
 @contextmanager
@@ -59,9 +61,15 @@ def _show_curves(out: Console, curves: Sequence[Mapping[str, Any]]) -> None:
     for (unit, size), row in rows.items():
         least = min(row, key=float)
         marked = [f"{each}{'*' if each == least else ' '}" for each in row]
-        cells.append([f"{size:,}" if unit == "entries" else format_size(size), *marked])
+        cells.append([f"{size:,}" if unit == "entries" else _size(size), *marked])
     header = ["miss ratio (%)", *(f"{name} " for name in policies)]
     out.print(_terminal.table(header, cells, right=1))
+
+
+def _size(size_bytes: int) -> str:
+    """As it was given, but for a share, whose odd bytes nobody reads."""
+    exact = format_size(size_bytes)
+    return exact if len(exact) <= _EXACT_MAX else _rounded_size(size_bytes)
 
 
 def _rounded_size(size_bytes: int) -> str:

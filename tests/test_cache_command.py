@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -13,9 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 from made_traces import records
+from rich.console import Console
 
 from orchestrator import _cache_question as question
-from orchestrator import cli, miss_ratio
+from orchestrator import _cache_terminal, cli, miss_ratio
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.parameters import Capacity, parse_capacity
 from orchestrator.core.registry import Family, plugin, plugins
@@ -146,6 +148,19 @@ def test_the_table_marks_the_least(capsys: pytest.CaptureFixture[str], home: Pat
     assert lines[-1].startswith("new/p.svg, ")
     assert printed.err == "reading t.csv\n4 passes over 1,500 requests\n"
     assert ElementTree.fromstring((home / "new/p.svg").read_text()).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [(64 << 20, "64MiB"), (1500, "1500B"), (207422310, "198 MiB"), (3 * 10**9, "2.79 GiB")],
+)
+def test_odd_bytes_are_rounded_for_reading(size_bytes: int, shown: str) -> None:
+    out = Console(file=io.StringIO(), width=200)
+    one = curve("lru", size_bytes, 50, "bytes")
+    data = found_of([one]) | {"bytes": None, "figure": "f.png", "seconds": 1.0}
+    _cache_terminal.show(out, data, "")
+    assert isinstance(out.file, io.StringIO)
+    assert f"\n{shown}  " in out.file.getvalue()
 
 
 def test_every_format_is_read(ask: Ask, home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median_high
 from typing import Any, Final
 
 import seaborn
@@ -74,7 +75,7 @@ def _draw(
         curves = [curve for curve in found["curves"] if curve["unit"] == unit]
         divisor, scale = 1.0, unit
         if unit == "bytes":
-            divisor, scale = axis_scale(SIZE, [curve["size"] for curve in curves])
+            divisor, scale = axis_scale(SIZE, [median_high(curve["size"] for curve in curves)])
         for index, label in enumerate(labels):
             mine = [curve for curve in curves if curve["policy"] == label]
             axes.plot(
