@@ -120,7 +120,7 @@ def _data(
 ) -> dict[str, Any]:
     """The object of ``cache --json``, but for what comes of drawing it."""
     count = len(requests)
-    moved = 0 if requests.size is None else int(requests.size.sum(dtype="int64"))
+    asked_bytes = 0 if requests.size is None else int(requests.size.sum(dtype="int64"))
     curves = [
         {
             "policy": asked.label,
@@ -128,9 +128,7 @@ def _data(
             "unit": "bytes" if asked.capacity.in_bytes else "entries",
             "misses": outcome.misses,
             "miss_ratio": outcome.misses / count,
-            "byte_miss_ratio": outcome.missed_bytes / moved
-            if moved and outcome.missed_bytes is not None
-            else None,
+            "byte_miss_ratio": _share(outcome.missed_bytes, asked_bytes),
             "evictions": outcome.evictions,
         }
         for asked, outcome in zip(passes, outcomes, strict=True)
@@ -143,6 +141,10 @@ def _data(
         "left_out": sum(requests.left_out.values()),
         "curves": curves,
     }
+
+
+def _share(part: int | None, whole: int) -> float | None:
+    return None if part is None or whole == 0 else part / whole
 
 
 def _target(plot: str | None, results: str, trace: str, asked: Sequence[Any]) -> Path:

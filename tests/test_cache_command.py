@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -255,6 +256,22 @@ def test_a_lost_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = [each.at(Capacity(7, False)) for each in question.policies(["lru,fifo"])]
     with pytest.raises(EnvironmentFailure, match="a process that simulated a cache was lost"):
         miss_ratio.miss_ratios(requests, passes, processes=2)
+
+
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with _cache_terminal.progress(4, 1000) as told:
+        told(3)
+    assert "4 passes over 1,000 requests" in terminal.getvalue()
+    assert "3/4" in terminal.getvalue()
 
 
 # --- the picture ------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,9 @@ def test_other_wrong_parquet_files(tmp_path: Path) -> None:
     assert "not a whole Parquet file" in str(refused(path))
     path.write_bytes(whole[:20] + bytes(40) + whole[60:])
     assert refused(path).path == str(path)
+    twice = pyarrow.Table.from_arrays([pyarrow.array([1])] * 2, ["key", "key"])
+    pyarrow.parquet.write_table(twice, path)
+    assert "more than one column 'key'" in str(refused(path))
     assert "no request" in str(refused(parquet(tmp_path, {"key": pyarrow.array([], "string")})))
 
 
@@ -244,6 +248,27 @@ def test_records_plain_and_compressed(tmp_path: Path, name: str) -> None:
     assert told(found) == expected
     assert found.key_names == [first, b"7"]
     assert told(read_requests(TraceParams(str(path), limit=2))) == expected[:2]
+
+
+@pytest.mark.parametrize("name", ["t.oracleGeneral", "t.oracleGeneral.zst"])
+def test_records_are_read_as_libcachesim_reads_them(tmp_path: Path, name: str) -> None:
+    libcachesim: Any = pytest.importorskip(
+        "libcachesim", reason="needs GLib: apt-get install libglib2.0-0", exc_type=ImportError
+    )
+    chance = random.Random(name)
+    rows = [
+        (at // 3, chance.randrange(50) + 2**40, chance.randrange(1, 10**6), -1)
+        for at in range(1000)
+    ]
+    path = tmp_path / name
+    content = records(rows)
+    path.write_bytes(zstd(content) if name.endswith(".zst") else content)
+    kind = libcachesim.TraceType.ORACLE_GENERAL_TRACE
+    reader = libcachesim.TraceReader(str(path), kind, libcachesim.ReaderInitParam())
+    expected = [(each.clock_time, each.obj_id, each.obj_size) for each in reader]
+    found = told(read_requests(TraceParams(str(path))))
+    assert [(at // 10**9, int(key), size) for at, key, _, size in found] == expected
+    assert len(expected) == 1000
 
 
 @pytest.mark.parametrize("missing", [1, 12, 23])

@@ -53,6 +53,9 @@ def read_parquet(file: BinaryIO, params: TraceParams) -> Requests:
         "size": header.optional("size", columns.size),
     }
     chosen = {role: names[place] for role, place in places.items() if place is not None}
+    for name in chosen.values():
+        if names.count(name) > 1:
+            raise DataError(f"the trace has more than one column {name!r}", path=params.path)
     wanted = list(dict.fromkeys(chosen.values()))
     table = rows_of(source, wanted, params.limit, params.path)
     if not len(table):
