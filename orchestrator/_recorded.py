@@ -164,8 +164,10 @@ def _target(plot: str | None, results: str, trace: str, asked: Sequence[Any]) ->
 def _draw(target: Path, name: str, data: Mapping[str, Any]) -> None:
     from orchestrator.report.figures.miss_ratio import miss_ratio
     from orchestrator.report.page import write_atomically
+    from orchestrator.store.place import room_needed
 
     drawn = miss_ratio(name, data)
     svg = target.suffix.lower() == ".svg"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, drawn.svg.encode() if svg else drawn.png)
+    with room_needed(str(target.parent)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, drawn.svg.encode() if svg else drawn.png)
