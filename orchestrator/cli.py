@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _checking, _terminal
+from orchestrator import _checking, _recorded, _terminal
 from orchestrator._command import (
     BAD_ENVIRONMENT,
     BAD_INPUT,
@@ -316,6 +316,7 @@ def _with_options(
 
 
 _checking.register(app)
+_recorded.register(app)
 
 
 # --- the way in and out -----------------------------------------------------------------

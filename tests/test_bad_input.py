@@ -161,7 +161,7 @@ def test_a_folder_is_no_config(refused: Refused) -> None:
     [
         (ROWS + "2,2,28\n", ":3", "malformed line '2,2,28': 3 fields (the header has 4"),
         (ROWS + "2,2,zz,8\n", ":3", "unknown operation 'zz' (known: read"),
-        (ROWS + "2,0,28,8\n", ":3", "before that of the previous request (sort"),
+        (ROWS + "2,0,28,8\n", ":3", "before that of the previous request, '1' (sort"),
         (ROWS + "2,nan,28,8\n", ":3", "malformed time 'nan'"),
         (ROWS + f"2,2,28,{'9' * 5000}\n", ":3", f"malformed size '{'9' * 60}...'"),
         (ROWS + f"{'x' * 5000}\n", ":3", f"malformed line '{'x' * 60}...': 1 fields"),

@@ -336,7 +336,7 @@ def test_doctor_fails_only_for_what_is_needed(
 def test_help_names_every_command(shell: Shell) -> None:
     said = shell("--help")
     assert said.code == 0
-    for command in ("run", "sweep", "tune", "show", "list", "query", "report", "doctor"):
+    for command in ("run", "sweep", "tune", "show", "list", "query", "report", "doctor", "cache"):
         assert command in said.out
 
 

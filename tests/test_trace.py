@@ -188,7 +188,8 @@ def test_line_numbers_count_blank_and_quoted_lines(tmp_path: Path) -> None:
 def test_time_going_back_across_chunks(tmp_path: Path) -> None:
     content = "time,key\n" + "5,a\n" * 1024 + "4,a\n"
     path = write(tmp_path, content)
-    with pytest.raises(DataError, match="before that of the previous request") as caught:
+    words = "time '4' is before that of the previous request, '5'"
+    with pytest.raises(DataError, match=words) as caught:
         Trace(TraceParams(path))
     assert caught.value.path == f"{path}:1026"
 

@@ -250,14 +250,14 @@ def write(folder: Path | str, page: str, figures: Sequence[Picture]) -> tuple[Pa
     for drawn in figures:
         for ending, content in (("svg", drawn.svg.encode()), ("png", drawn.png)):
             path = home / "figures" / f"{drawn.name}.{ending}"
-            _write_atomically(path, content)
+            write_atomically(path, content)
             paths.append(path)
     report = home / "report.html"
-    _write_atomically(report, page.encode())
+    write_atomically(report, page.encode())
     return report, paths
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
