@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
     LOST,
+    REDIRECTED,
+    REFUSED,
     RETURNED,
     SENT,
     OperationBlock,
@@ -31,7 +32,7 @@ from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
-from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._routing import LevelMix, Port, Router
 from orchestrator.runtimes._session import Rows, Session
 
 BLOCK: Final = 8192
@@ -39,18 +40,6 @@ RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-
-
-class Port(Protocol):
-    """How a client reaches the nodes."""
-
-    @abstractmethod
-    def submit(self, session: Session, node: int) -> bool:
-        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
-
-    @abstractmethod
-    def wake_at(self, when_ns: int) -> None:
-        """Call ``poll`` at that time at the latest."""
 
 
 class LoadDriver:
@@ -294,7 +283,8 @@ class LoadDriver:
             session.seen = version
         if context:
             session.context = context
-        self._balancer.observe(node, RETURNED, now_ns - session.invoked_ns, now_ns)
+        what = REFUSED if outcome == FAIL else RETURNED
+        self._balancer.observe(node, what, now_ns - session.invoked_ns, now_ns)
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
@@ -308,7 +298,8 @@ class LoadDriver:
         """Another node serves this operation (-1: nobody is known to)."""
         if session.sequence != sequence or not session.busy:
             return
-        self._balancer.observe(session.target, LOST, 0, now_ns)
+        latency_ns = now_ns - session.invoked_ns
+        self._balancer.observe(session.target, REDIRECTED, latency_ns, now_ns)
         if node < 0:
             self._router.avoid(session, session.target, now_ns)
             self._retry(session, now_ns)
@@ -340,7 +331,7 @@ class LoadDriver:
             self._release(session, now_ns)
             return
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
-        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._balancer.observe(session.target, LOST, now_ns - session.invoked_ns, now_ns)
         self._release(self._open_session(), now_ns)
 
     def _release(self, session: Session, now_ns: int) -> None:

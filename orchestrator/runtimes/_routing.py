@@ -4,8 +4,9 @@ has learnt from redirects and from nodes that it could not reach. And which leve
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy
 
@@ -39,6 +40,18 @@ class LevelMix:
         else:
             asked = [UNASKED] * len(block)
         return asked
+
+
+class Port(Protocol):
+    """How a client reaches the nodes."""
+
+    @abstractmethod
+    def submit(self, session: Session, node: int) -> bool:
+        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
+
+    @abstractmethod
+    def wake_at(self, when_ns: int) -> None:
+        """Call ``poll`` at that time at the latest."""
 
 
 class Router:
