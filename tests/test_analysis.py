@@ -243,7 +243,7 @@ def test_balance_series() -> None:
     assert columns["max_over_mean"] == [1.0, 1.5, None, 2.0, 1.0]
     # A node that ended early has done nothing since.
     short = dataclasses.replace(
-        run, nodes=(dataclasses.replace(idle, operations=numpy.ones(2)), even)
+        run, nodes=(dataclasses.replace(idle, operations=numpy.ones(2, dtype=numpy.int64)), even)
     )
     assert balance_series(short)["jain"][2:] == [0.5] * 3
     assert balance_series(dataclasses.replace(run, nodes=()))["jain"] == [None] * 5

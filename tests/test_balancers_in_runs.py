@@ -74,7 +74,7 @@ def test_weights_are_the_shares_of_a_run() -> None:
 SLOW = ("faults=[{name: slow, target: 3, factor: 20, at: 0s}]",)
 
 
-@pytest.mark.parametrize("name", ["peak_ewma"])
+@pytest.mark.parametrize("name", ["join_shortest_queue", "peak_ewma", "prequal"])
 def test_a_slow_node_is_avoided(name: str) -> None:
     blind = simulated.run(parts({"name": "round_robin"}, *SLOW))
     record = simulated.run(parts({"name": name}, *SLOW, "system.network.delay=100us"))
@@ -121,6 +121,29 @@ def test_what_does_not_fit_is_refused_at_load(
         parts(balancer)
     assert refused.value.path is not None
     assert refused.value.path.startswith(f"system.balancer.{path}")
+
+
+@pytest.mark.parametrize("name", ["join_shortest_queue", "prequal"])
+def test_real_servers_do_not_tell_of_their_load(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' asks servers for their load") as refused:
+        plan(load_mapping({"system": {"name": "redis", "balancer": {"name": name}}}))
+    assert refused.value.path == "system.balancer.name"
+    assert "peak_ewma" in str(refused.value.hint)
+    assert "prequal" not in str(refused.value.hint)
+
+
+def test_many_clients_with_little_each_need_the_servers_word() -> None:
+    changes = ("clients=20", "arrival.rate=8000/s", "duration=1s", "system.network.delay=20us")
+    chance, own, told = (
+        mean_ms(simulated.run(parts(balancer, *changes)))
+        for balancer in (
+            {"name": "random"},
+            {"name": "least_inflight"},
+            {"name": "join_shortest_queue"},
+        )
+    )
+    # Each client has less than one operation outstanding at a time, over ten nodes.
+    assert told < 0.85 * own < 0.85 * chance
 
 
 def test_a_real_server_checks_its_balancer_too() -> None:

@@ -196,6 +196,12 @@ REDIRECTED: Final = 4
 """The node answered that others serve it."""
 
 
+Word = tuple[int, int]
+"""What a node says of itself: its operations in flight, and what they took it of late at about
+that many, in ns (0: none did).
+"""
+
+
 @dataclass(frozen=True)
 class BalancerContext:
     """From where one client's balancer sees the nodes.
@@ -236,9 +242,7 @@ class Balancer(Protocol):
         """
 
     def hear(self, node: int, in_flight: int, latency_ns: int, now_ns: int) -> None:
-        """The node's own word: its operations in flight, and what they took it of late at about
-        that many (0: none did). Of what rides on an answer, its end was observed before.
-        """
+        """The node's own word. Of the answer that brought it the end was observed before."""
 
     def probes(self, candidates: Sequence[int], now_ns: int) -> Sequence[int]:
         """The nodes to ask for their word now, after a pick among these."""

@@ -27,6 +27,7 @@ from orchestrator.core.load import (
     OperationBlock,
     OperationStream,
     Timetable,
+    Word,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
@@ -69,7 +70,7 @@ class LoadDriver:
         self._payloads = Payloads(model, payload_bytes, key_names)
         self._timetable = timetable
         self._router = router
-        self._balancer = router.balancer
+        self.balancer = router.balancer
         self._levels = levels
         self._port = port
         self._connections = connections
@@ -78,8 +79,7 @@ class LoadDriver:
         self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._closed = timetable.sessions > 0
         self._wake_ns = 0  # the runtime polls first at the start of the load
-        self.outstanding = 0
-        self.latest_return_ns = NEVER
+        self.outstanding, self.latest_return_ns = 0, NEVER
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._crashed = False
@@ -165,9 +165,8 @@ class LoadDriver:
             due_ns = self._starts[-self._left]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            self._start(
-                self._free.popleft() if self._free else self._open_session(), due_ns, now_ns
-            )
+            session = self._free.popleft() if self._free else self._open_session()
+            self._start(session, due_ns, now_ns)
 
     def _fetch(self) -> None:
         """The next block of operations; an empty one says that there are no more."""
@@ -245,7 +244,8 @@ class LoadDriver:
         node = self._router.pick(session, now_ns)
         if self._port.submit(session, node):
             session.target = node
-            self._balancer.observe(node, SENT, 0, now_ns)
+            session.out = True
+            self.balancer.observe(node, SENT, 0, now_ns)
         else:
             self._router.avoid(session, node, now_ns)
             self._retry(session, now_ns)
@@ -264,6 +264,7 @@ class LoadDriver:
         version: int,
         now_ns: int,
         context: bytes = b"",
+        word: Word | None = None,
     ) -> None:
         """The answer to an operation; too late a one is ignored."""
         if session.sequence != sequence or not session.busy:
@@ -283,8 +284,7 @@ class LoadDriver:
             session.seen = version
         if context:
             session.context = context
-        what = REFUSED if outcome == FAIL else RETURNED
-        self._balancer.observe(node, what, now_ns - session.invoked_ns, now_ns)
+        self._ended(session, REFUSED if outcome == FAIL else RETURNED, now_ns, word)
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
@@ -294,18 +294,27 @@ class LoadDriver:
         else:
             self._release(session, now_ns)
 
-    def redirected(self, session: Session, sequence: int, node: int, now_ns: int) -> None:
+    def redirected(
+        self, session: Session, sequence: int, node: int, now_ns: int, word: Word | None = None
+    ) -> None:
         """Another node serves this operation (-1: nobody is known to)."""
         if session.sequence != sequence or not session.busy:
             return
-        latency_ns = now_ns - session.invoked_ns
-        self._balancer.observe(session.target, REDIRECTED, latency_ns, now_ns)
+        self._ended(session, REDIRECTED, now_ns, word)
         if node < 0:
             self._router.avoid(session, session.target, now_ns)
             self._retry(session, now_ns)
         else:
             self._router.learn(session.op, node)
             self._send(session, now_ns)
+
+    def _ended(self, session: Session, what: int, now_ns: int, word: Word | None = None) -> None:
+        """What is out at a node, if anything still is, has ended."""
+        if session.out:
+            session.out = False
+            self.balancer.observe(session.target, what, now_ns - session.invoked_ns, now_ns)
+        if word is not None:
+            self.balancer.hear(session.target, *word, now_ns)
 
     def lost(self, session: Session, sequence: int, now_ns: int) -> None:
         """The connection broke while the operation was under way: it may have happened."""
@@ -331,7 +340,7 @@ class LoadDriver:
             self._release(session, now_ns)
             return
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
-        self._balancer.observe(session.target, LOST, now_ns - session.invoked_ns, now_ns)
+        self._ended(session, LOST, now_ns)
         self._release(self._open_session(), now_ns)
 
     def _release(self, session: Session, now_ns: int) -> None:

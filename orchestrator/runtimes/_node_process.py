@@ -16,7 +16,7 @@ from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_S
-from orchestrator.runtimes import _administration, _peers
+from orchestrator.runtimes import _administration, _peers, _wire
 from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
@@ -27,6 +27,7 @@ from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe,
 from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._overdue import Overdue
+from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -65,8 +66,7 @@ class NodeProcess:
     """One node; the outlet of its shell and the service of its connections."""
 
     def __init__(self, spec: NodeSpec, loop: asyncio.AbstractEventLoop) -> None:
-        self._spec = spec
-        self._loop = loop
+        self._spec, self._loop = spec, loop
         parts, node = spec.parts, spec.node
         store = parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
@@ -83,6 +83,7 @@ class NodeProcess:
         at_once = self._responses.instant and not store.zones.apart
         self._answers_at_once = at_once and not parts.config.faults
         self._client_links = ClientLinks(self._responses, parts, node)
+        self._load = OwnLoad.of(parts)
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
@@ -156,6 +157,14 @@ class NodeProcess:
         link = self._client_links.to((connection, session_of(request)))
         answer_probe(self.clock, link, request, connection.write)
 
+    def load_asked(self, connection: Connection, session: int) -> None:
+        if self._load is None:
+            raise ValueError("nobody asks this node for its load")
+        clock, link = self.clock, connection.link or self._client_links.to((connection, session))
+        in_flight, latency_ns = self._load.word(clock.now_ns())
+        data = _wire.encode_load_response((in_flight + len(self.pending_ops), latency_ns))
+        link.carry(clock.at, clock.now_ns(), RESPONSE, len(data), connection.write, data)
+
     def start(self, origin_ns: int) -> None:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
         self.clock.origin_ns = origin_ns
@@ -210,6 +219,9 @@ class NodeProcess:
                 handles, ops = self.pending_handles[:], self.pending_ops[:]
                 self.pending_handles.clear()
                 self.pending_ops.clear()
+                if self._load is not None:
+                    for handle in handles:
+                        self._load.arrived(handle, self.clock.now_ns())
                 self.shell.requested(handles, ops)
         finally:
             self.flush()
@@ -246,17 +258,28 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
+        answer = handle[0].answer
+        if self._load is not None:
+            answer = self._answering(self._load, handle, answer)
         if self._answers_at_once:
-            handle[0].answer(handle, reply)
+            answer(handle, reply)
         else:
-            self._respond(handle, handle[0].answer, reply)
+            self._respond(handle, answer, reply)
 
     def redirect(self, redirect: Redirect) -> None:
         handle = redirect.handle
+        answer = handle[0].redirect
+        if self._load is not None:
+            answer = self._answering(self._load, handle, answer)
         if self._answers_at_once:
-            handle[0].redirect(handle, redirect)
+            answer(handle, redirect)
         else:
-            self._respond(handle, handle[0].redirect, redirect)
+            self._respond(handle, answer, redirect)
+
+    def _answering(self, load: OwnLoad, handle: Any, answer: Callable[..., None]) -> Any:
+        """``answer`` with the node's word on it, where an own client gets it."""
+        told = load.answering(handle, answer, self.clock.now_ns())
+        return told if type(handle[0]) is Connection else answer
 
     def _respond(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
         """Answer after the emulated delay of the way back."""

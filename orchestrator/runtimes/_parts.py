@@ -88,6 +88,12 @@ class Parts:
         return bool(self.config.faults) or self.durability != MEMORY
 
     @property
+    def told(self) -> bool:
+        """Whether clients want the nodes' own word of their load."""
+        balancer = self.system.balancer.implementation
+        return bool(balancer.reports or balancer.probing)
+
+    @property
     def circumstances(self) -> Circumstances:
         """What the system's claims depend on besides itself."""
         return Circumstances(
@@ -264,6 +270,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             distances_ns if config.client.nearest else [],
             config.client.sticky,
             system.group_of,
+            ask=port.ask,
             shuns_silent=config.client.shun_silent,
         ),
         len(nodes),

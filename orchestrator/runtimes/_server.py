@@ -17,6 +17,7 @@ import itertools
 from abc import abstractmethod
 from typing import Any, Final, Protocol, cast
 
+from orchestrator.core.load import Word
 from orchestrator.core.machine import READ, WRITE, Redirect, Reply
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
@@ -65,6 +66,10 @@ class Service(LineService, Protocol):
     @abstractmethod
     def probed(self, connection: Connection, request: bytes) -> None:
         """A client probes the link; ValueError where that is no probe."""
+
+    @abstractmethod
+    def load_asked(self, connection: Connection, session: int) -> None:
+        """A client asks for the node's load; ValueError where nobody counts it."""
 
 
 class Connection(PlainLine, asyncio.Protocol):
@@ -186,22 +191,26 @@ class Connection(PlainLine, asyncio.Protocol):
 
     # --- answers --------------------------------------------------------------------------
 
-    def answer(self, handle: Any, reply: Reply) -> None:
+    def answer(self, handle: Any, reply: Reply, word: Word | None = None) -> None:
         """To an own client."""
         _, session, sequence = handle
-        self.write(
-            _wire.encode_response(
-                session, sequence, reply.outcome, reply.version, reply.value, reply.context
-            )
-        )
+        said = (session, sequence, reply.outcome, reply.version, reply.value, reply.context)
+        if word is None:
+            self.write(_wire.encode_response(*said))
+        else:
+            self.write(_wire.encode_told_response(*said, word))
 
     def unheard(self, handle: Any) -> None:
         """An answer to an own client was lost on its way; the client gives it up by itself."""
 
-    def redirect(self, handle: Any, redirect: Redirect) -> None:
+    def redirect(self, handle: Any, redirect: Redirect, word: Word | None = None) -> None:
         """Tell an own client whom to ask."""
         _, session, sequence = handle
-        self.write(_wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None))
+        said = (session, sequence, _wire.REDIRECTED, redirect.node, None, b"")
+        if word is None:
+            self.write(_wire.encode_response(*said))
+        else:
+            self.write(_wire.encode_told_response(*said, word))
 
     # --- plain clients --------------------------------------------------------------------
 
@@ -240,6 +249,9 @@ class Connection(PlainLine, asyncio.Protocol):
         """Commands of own clients, before they have proven that they are."""
         if folded == _wire.PROBE and self._own:
             self._service.probed(self, command[-1])
+            return
+        if folded == _wire.LOAD and self._own:
+            self._service.load_asked(self, _wire.decode_load_request(command))
             return
         answer = NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):

@@ -36,6 +36,7 @@ class Session:
         "invoked_ns",
         "key",
         "op",
+        "out",
         "seen",
         "sequence",
         "steps",
@@ -53,6 +54,8 @@ class Session:
         self.sticky = -1
         self.busy = False
         self.target = -1
+        # Whether the target has it, and has not redirected it.
+        self.out = False
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0

@@ -47,6 +47,9 @@ class PausableNode(SimulatedNode):
     def request(self, request: Any) -> None:
         self.pausable.ring((super().request, request))
 
+    def asked(self, client: int) -> None:
+        self.pausable.ring((super().asked, client))
+
     def crash(self, survivors: int = 0) -> None:
         # What waited for it to go on finds it stopped.
         if self.pausable.paused:

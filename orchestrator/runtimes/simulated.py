@@ -18,6 +18,7 @@ import numpy
 from orchestrator.core.distributions import Sampler, build
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
+from orchestrator.core.load import Word
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import (
@@ -33,6 +34,7 @@ from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._counters import COUNTERS, counted, node_record
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -94,6 +96,8 @@ class SimulatedNode:
         # What the shells before the last crash counted.
         self._counted = (0,) * len(COUNTERS)
         self.shell: NodeShell = self._new_shell()
+        # What it tells clients of itself; None where they do not ask.
+        self.load = OwnLoad.of(parts)
 
     @property
     def cache_warm(self) -> bool:
@@ -136,13 +140,20 @@ class SimulatedNode:
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
-        clock = self._clock
-        if self._response_ns is not None:
-            clock.at(clock.current_ns + self._response_ns, callback, effect)
-            return
+        if self.load is not None:
+            callback = self.load.answering(handle, callback, self._clock.current_ns)
         session = handle[0]
         link = self.client_links[session.client][session.connection]
-        link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, effect)
+        self._carry(link, size_bytes, callback, effect)
+
+    def _carry(
+        self, link: Link, size_bytes: int, callback: Callable[[Any], None], argument: Any
+    ) -> None:
+        clock = self._clock
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, callback, argument)
+        else:
+            link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, argument)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append((record, replaces, group))
@@ -162,7 +173,16 @@ class SimulatedNode:
 
     def request(self, request: tuple[Any, Op]) -> None:
         if not self.shell.stopped:
+            if self.load is not None:
+                self.load.arrived(request[0], self._clock.current_ns)
             self.shell.request(*request)
+
+    def asked(self, client: int) -> None:
+        """A client asks for its word, which it gives at once."""
+        if self.load is not None and not self.shell.stopped:
+            word = self.load.word(self._clock.current_ns)
+            link, said = self.client_links[client][0], (client, self.node, word)
+            self._carry(link, HEADER_BYTES, self.cluster.told, said)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -195,6 +215,7 @@ class SimulatedNode:
         self._drop_replaced()
         self._recovered = len(self.records)
         self.shell = self._new_shell()
+        self.load = OwnLoad.of(self.cluster.parts)
         self.start()
 
     def start(self) -> None:
@@ -238,7 +259,7 @@ class SimulatedCluster:
 
     # --- answers --------------------------------------------------------------------------
 
-    def answered(self, reply: Reply) -> None:
+    def answered(self, reply: Reply, word: Word | None = None) -> None:
         session, sequence = reply.handle
         client = self.clients[session.client]
         driver = client.driver
@@ -253,14 +274,20 @@ class SimulatedCluster:
             reply.version,
             self.clock.current_ns,
             reply.context,
+            word,
         )
         if not driver.outstanding:
             client.stop_if_finished()
 
-    def redirected(self, redirect: Redirect) -> None:
+    def redirected(self, redirect: Redirect, word: Word | None = None) -> None:
         session, sequence = redirect.handle
         driver = self.clients[session.client].driver
-        driver.redirected(session, sequence, redirect.node, self.clock.current_ns)
+        driver.redirected(session, sequence, redirect.node, self.clock.current_ns, word)
+
+    def told(self, said: tuple[int, int, Word]) -> None:
+        """A client hears the word of a node that it asked."""
+        client, node, word = said
+        self.clients[client].driver.balancer.hear(node, *word, self.clock.current_ns)
 
     # --- the run --------------------------------------------------------------------------
 

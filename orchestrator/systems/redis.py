@@ -139,7 +139,7 @@ class Redis:
     kinds = frozenset({READ, WRITE})
 
     def validate(self, entry_bytes: int) -> None:
-        check_balancer(self.balancer, self.nodes)
+        check_balancer(self.balancer, self.nodes, emulated=False)
         room_bytes = self._params.maxmemory
         if room_bytes is not None and room_bytes - _EMPTY_SERVER_BYTES < entry_bytes:
             raise InfeasibleError(

@@ -219,7 +219,7 @@ class ReplicatedStore:
                 hint += f", nodes is {self.nodes}"
             raise ConfigError(reason, path="system.replicas", hint=hint)
         self._validate_commands()
-        check_balancer(params.balancer, self.nodes)
+        check_balancer(params.balancer, self.nodes, emulated=True)
         placed = len(params.zones.nodes)
         if placed and placed != self.nodes:
             raise ConfigError(
