@@ -24,7 +24,7 @@ RAY_START_S: Final = 5.0
 BETWEEN_RUNS_S: Final = 0.5
 RUN_BYTES: Final = 90_000
 """A row of runs with its summary and config, its latencies and its events."""
-INTERVAL_BYTES: Final = 60
+INTERVAL_BYTES: Final = 70
 NODE_INTERVAL_BYTES: Final = 30
 OPERATION_BYTES: Final = 16
 

@@ -19,7 +19,7 @@ import numpy
 
 from orchestrator.analysis.latency import histograms, measured_window
 from orchestrator.analysis.sample import sampled_rows
-from orchestrator.analysis.series import client_series
+from orchestrator.analysis.series import balance_series, client_series
 from orchestrator.analysis.summary import pool, summarise
 from orchestrator.config.render import config_hash, render_yaml
 from orchestrator.config.schema import RAY, SIM, Config
@@ -295,7 +295,8 @@ class Runner:
             record,
             config_yaml=render_yaml(config),
             provenance=provenance,
-            intervals=client_series(record, config.client.timeout, config.slo),
+            intervals=client_series(record, config.client.timeout, config.slo)
+            | balance_series(record),
             latencies=_latency_tables(record, config),
             operations=operations,
             lost_between_trials_s=lost_s,

@@ -88,6 +88,9 @@ class Node:
     def probed(self, connection: Any, request: bytes) -> None:
         raise ValueError("nothing to probe here")
 
+    def load_asked(self, connection: Any, session: int) -> None:
+        connection.write(_wire.encode_load_response((len(self.pending_ops), session)))
+
     def info(self) -> bytes:
         return b"role:leader\r\n"
 

@@ -27,7 +27,8 @@ from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, Evidence, check
 from orchestrator.runtimes._parts import Parts, contents_digest
-from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+from orchestrator.runtimes._simulated_node import SimulatedNode
+from orchestrator.runtimes.simulated import SimulatedCluster
 
 FINAL_SESSION = 1 << 31
 LEADING = ("leader", "primary", "head", "tail")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy
 import pytest
 from made_records import TIMEOUT_NS, history, node, record, skewed, steady
@@ -15,7 +17,7 @@ from orchestrator.analysis.latency import (
     quantile_ns,
     uncorrected_ns,
 )
-from orchestrator.analysis.series import client_series, node_series
+from orchestrator.analysis.series import balance_series, client_series, node_series
 from orchestrator.config.schema import Slo
 from orchestrator.core.history import NEVER
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
@@ -228,6 +230,23 @@ def test_intervals_without_operations_have_no_quantile() -> None:
     run = record(history(0), warmup_ns=0, end_ns=2 * INTERVAL_NS)
     columns = client_series(run, TIMEOUT_NS, Slo())
     assert columns["intended"] == [0, 0] and columns["p99_ms"] == [None, None]
+
+
+def test_balance_series() -> None:
+    even, late = node(0, "a", 1, operations=30), node(1, "b", 1, operations=30)
+    uneven = dataclasses.replace(late, operations=numpy.array([30, 10, 0, 50, 50, 50]))
+    idle = dataclasses.replace(even, operations=numpy.array([30, 30, 0, 0, 50, 50, 9]))
+    run = record(nodes=(idle, uneven), warmup_ns=0, end_ns=4 * INTERVAL_NS + 1)
+    columns = balance_series(run)
+    # One node of two: 1/2; shares of 3/4 and 1/4: 16 / (2 * 10).
+    assert columns["jain"] == [1.0, pytest.approx(0.8), None, 0.5, 1.0]
+    assert columns["max_over_mean"] == [1.0, 1.5, None, 2.0, 1.0]
+    # A node that ended early has done nothing since.
+    short = dataclasses.replace(
+        run, nodes=(dataclasses.replace(idle, operations=numpy.ones(2, dtype=numpy.int64)), even)
+    )
+    assert balance_series(short)["jain"][2:] == [0.5] * 3
+    assert balance_series(dataclasses.replace(run, nodes=()))["jain"] == [None] * 5
 
 
 def test_node_series() -> None:

@@ -4,43 +4,24 @@ its closed form.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
 
-import numpy
 import pytest
+from balancer_rig import make, mean_response, picks, send
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from orchestrator.core.load import LOST, RETURNED, SENT, Balancer
-from orchestrator.core.randomness import block_stream, scalar_stream
-from orchestrator.core.registry import Family, plugin, plugins
+from orchestrator.core.load import LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
+from orchestrator.core.registry import Family, plugins
 
 BALANCERS = list(plugins(Family.BALANCER))
 
 
-def make(name: str, nodes: int, seed: int = 1, **params: Any) -> Balancer:
-    chosen = plugin(Family.BALANCER, name)
-    chance = scalar_stream(seed, "balancer")
-    balancer: Balancer = chosen.implementation(chosen.params(**params), nodes, chance)
-    return balancer
-
-
-def picks(balancer: Balancer, candidates: Sequence[int], count: int) -> list[int]:
-    return [balancer.pick(b"key%d" % at, candidates, at) for at in range(count)]
-
-
-def send(balancer: Balancer, node: int, times: int) -> None:
-    for _ in range(times):
-        balancer.observe(node, SENT, 0, 0)
-
-
 # --- every registered balancer ----------------------------------------------------------
 
+ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED]
 CANDIDATES = st.lists(st.integers(0, 9), min_size=1, max_size=10, unique=True)
 
 
@@ -53,7 +34,14 @@ def drive(balancer: Balancer, rounds: list[list[int]], endings: list[int]) -> li
         balancer.observe(node, SENT, 0, now_ns)
         outstanding.append(node)
         if len(outstanding) > 5:
-            balancer.observe(outstanding.pop(0), ending, 1000, now_ns)
+            left = outstanding.pop(0)
+            balancer.observe(left, ending, 1000, now_ns)
+            if balancer.reports:
+                balancer.hear(left, outstanding.count(left), 1000, now_ns)
+        if balancer.probing:
+            for probed in balancer.probes(candidates, now_ns):
+                assert probed in candidates
+                balancer.hear(probed, outstanding.count(probed), 500 * probed, now_ns)
         chosen.append(node)
     return chosen
 
@@ -61,7 +49,7 @@ def drive(balancer: Balancer, rounds: list[list[int]], endings: list[int]) -> li
 @pytest.mark.parametrize("name", BALANCERS)
 @given(
     rounds=st.lists(CANDIDATES, max_size=40),
-    endings=st.lists(st.sampled_from([RETURNED, LOST]), min_size=40, max_size=40),
+    endings=st.lists(st.sampled_from(ENDINGS), min_size=40, max_size=40),
     seed=st.integers(0, 2**63 - 1),
 )
 @settings(max_examples=100, derandomize=True, deadline=None)
@@ -152,7 +140,7 @@ def test_power_of_d_takes_the_first_drawn_of_equals() -> None:
         assert picks(one, tuple(range(9)), 1) == picks(three, tuple(range(9)), 1)
 
 
-@pytest.mark.parametrize("ending", [RETURNED, LOST])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_power_of_d_counts_an_operation_until_it_ends(ending: int) -> None:
     balancer = make("power_of_d", 2)
     send(balancer, 0, 2)
@@ -162,34 +150,6 @@ def test_power_of_d_counts_an_operation_until_it_ends(ending: int) -> None:
     assert set(picks(balancer, (0, 1), 50)) == {0, 1}
     balancer.observe(0, ending, 1000, 2)
     assert set(picks(balancer, (0, 1), 20)) == {0}
-
-
-def mean_response(balancer: Balancer, servers: int, load: float, arrivals: int, seed: int) -> float:
-    """Mean time in system over service time, after a fifth of the arrivals as warm-up.
-
-    One dispatcher with true queue lengths, Poisson arrivals, Exp(1) service, FIFO servers.
-    Both samples are scaled to their exact means, because chance in the realised load is most
-    of the noise.
-    """
-    chance = block_stream(seed, "servers")
-    gaps, services = chance.exponential(1.0, (2, arrivals))
-    starts = numpy.cumsum(gaps / (gaps.mean() * load * servers)).tolist()
-    services = (services / services.mean()).tolist()
-    candidates = tuple(range(servers))
-    free_at = [0.0] * servers
-    departures: list[tuple[float, int]] = []
-    total = 0.0
-    warmup = arrivals // 5
-    for at, (start, service) in enumerate(zip(starts, services, strict=True)):
-        while departures and departures[0][0] <= start:
-            balancer.observe(heapq.heappop(departures)[1], RETURNED, 0, 0)
-        node = balancer.pick(b"", candidates, 0)
-        balancer.observe(node, SENT, 0, 0)
-        free_at[node] = max(free_at[node], start) + service
-        heapq.heappush(departures, (free_at[node], node))
-        if at >= warmup:
-            total += free_at[node] - start
-    return total / (arrivals - warmup)
 
 
 def closed_form(load: float, d: int) -> float:

@@ -299,6 +299,7 @@ SECRET_FREE = [
     command(_wire.HELLO, b"n" * 16),
     command(_wire.PROOF, b"n" * 32),
     command(_wire.PROBE, bytes(24)),
+    command(_wire.LOAD, bytes(8)),
     command(b"AB", bytes(34), b"k"),
     b"*2\r\n$3\r\nGET\r\n*1\r\n$1\r\nk\r\n",
     b"*2\r\n$3\r\nGET\r\n:5\r\n",

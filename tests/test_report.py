@@ -225,6 +225,16 @@ def test_nodes_are_named_by_index_and_role() -> None:
     assert [text for text in texts if re.match(r"n\d", text)][:3] == ["n0", "n1", "n2 leader"]
 
 
+def test_the_nodes_figure_says_how_even_the_load_was() -> None:
+    view = run_view()
+    jain = [0.5] * 20 + [None] + [0.9] * 8 + [0.8]
+    told = utilisation(dataclasses.replace(view, intervals={**view.intervals, "jain": jain}))
+    phases = [str(phase) for phase in view.intervals["phase"]]
+    known = [each for each, phase in zip(jain, phases, strict=True) if phase == "run" and each]
+    assert f"was {numpy.median(known):.3f} in the middle and {min(known):.3f}" in told.caption
+    assert "Jain" not in utilisation(view).caption
+
+
 def test_run_page(tmp_path: Path) -> None:
     view = run_view(valid=False, invalid_reasons=["generator lag"], runtime="ray", clock="real")
     figures = run_figures(view)

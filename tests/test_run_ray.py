@@ -137,6 +137,28 @@ def test_an_overloaded_node_turns_clients_away(runtime: ray_cluster.RayRuntime) 
     assert claims_hold(record, made)
 
 
+@pytest.mark.parametrize("balancer", ["join_shortest_queue", "prequal"])
+def test_the_words_of_real_nodes_keep_load_off_a_slow_one(
+    runtime: ray_cluster.RayRuntime, balancer: str
+) -> None:
+    node = {"costs": "modelled", "cpu": {"read": "2ms", "write": "2ms", "message": "0s"}}
+    system = {"node": node, "balancer": {"name": balancer}, "network": {"delay": "500us"}}
+    made = parts(
+        {"name": "primary_backup", "mode": "async", "read_from": "any"},
+        system=system,
+        clients=2,
+        workload={"name": "ycsb", "mix": "c", "keys": 200},
+        arrival={"name": "poisson", "rate": "300/s"},
+        faults=[{"name": "slow", "target": 1, "factor": 50, "at": "0s"}],
+    )
+    record = runtime.run(made)
+    assert not record.lost_parts
+    served = [int((record.history.node == number).sum()) for number in range(3)]
+    # It can serve ten a second; what asks blindly gives it a third of all.
+    assert served[1] < 0.15 * sum(served)
+    assert min(served[0], served[2]) > 0.25 * sum(served)
+
+
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:
     timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
     timer.start()

@@ -93,6 +93,8 @@ def intervals(count: int = 3) -> dict[str, Any]:
         "p50_ms": numpy.where(whole == 0, numpy.nan, 1.5),
         "p99_ms": numpy.where(whole == 0, numpy.nan, 2.5),
         "phase": ["warmup"] + ["run"] * (count - 1),
+        "jain": numpy.full(count, 0.75),
+        "max_over_mean": numpy.full(count, 1.5),
     }
 
 

@@ -97,10 +97,14 @@ def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
 
 
 def balance(record: RunRecord) -> dict[str, float | None]:
+    """How even the nodes' operations were over the measured window."""
+    return evenness([within_window(record, node.operations) for node in record.nodes])
+
+
+def evenness(operations: Sequence[float]) -> dict[str, float | None]:
     """``jain`` (Jain, Chiu and Hawe, DEC-TR-301, 1984: 1 is even, 1/n is one node for all) and
     ``max_over_mean`` of the nodes' operations; None where there were none.
     """
-    operations = [within_window(record, node.operations) for node in record.nodes]
     total, squares = math.fsum(operations), math.fsum(share * share for share in operations)
     if not total:
         return {"jain": None, "max_over_mean": None}

@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.analysis.latency import latencies_ns
+from orchestrator.analysis.resources import evenness
 from orchestrator.analysis.slo import good
 from orchestrator.config.schema import Slo
 from orchestrator.core.history import PHASE_NAMES, PHASE_RUN, PHASE_WARMUP
@@ -84,6 +85,19 @@ def _quantile_columns_ms(
             for position, size in zip(positions.tolist(), sizes.tolist(), strict=True)
         ]
     return columns
+
+
+def balance_series(record: RunRecord) -> Columns:
+    """How even the nodes' operations were in each interval of INTERVAL_NS over [0, end of the
+    run): ``jain`` and ``max_over_mean`` as of :func:`.resources.evenness`.
+    """
+    count = len(_edges_ns(record.end_ns, INTERVAL_NS)) - 1
+    counts = numpy.zeros((count, len(record.nodes)))
+    for column, node in enumerate(record.nodes):
+        operations = node.operations[:count]
+        counts[: len(operations), column] = operations
+    found = [evenness(row) for row in counts.tolist()]
+    return {name: [each[name] for each in found] for name in ("jain", "max_over_mean")}
 
 
 def node_series(nodes: Sequence[NodeRecord]) -> Columns:

@@ -13,12 +13,12 @@ outstanding, not whether they went well. Under 1 us a pick.
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.load import SENT
+from orchestrator.balancers._outstanding import Outstanding
+from orchestrator.core.load import BalancerContext
 from orchestrator.core.parameters import number
 from orchestrator.core.registry import Family, register
 
@@ -29,37 +29,30 @@ class PowerOfDParams:
 
 
 @register(Family.BALANCER, "power_of_d", params=PowerOfDParams)
-class PowerOfD:
-    """Of d candidates drawn at random, the one with the fewest outstanding operations
+class PowerOfD(Outstanding):
+    """Of d candidates drawn at random, the one with the fewest outstanding operations"""
 
-    Every operation SENT ends in exactly one RETURNED or LOST.
-    """
+    __slots__ = ("_chance", "_d")
 
-    __slots__ = ("_chance", "_d", "_outstanding")
-
-    def __init__(self, params: PowerOfDParams, nodes: int, chance: random.Random) -> None:
+    def __init__(self, params: PowerOfDParams, context: BalancerContext) -> None:
+        super().__init__(params, context)
         self._d = params.d
-        self._chance = chance
-        self._outstanding = [0] * nodes
+        self._chance = context.chance
 
     def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
         """The least loaded of d distinct candidates; of equals, the one drawn first."""
-        # The first steps of a Fisher-Yates shuffle: each draw is uniform among those left.
+        # As ``drawn`` would do it, in one pass.
         left = list(candidates)
         count = len(left)
         draw = self._chance.random
-        outstanding = self._outstanding
+        outstanding = self.outstanding
         best = -1
         fewest = sys.maxsize
-        for drawn in range(min(self._d, count)):
-            at = drawn + int(draw() * (count - drawn))
+        for step in range(min(self._d, count)):
+            at = step + int(draw() * (count - step))
             node = left[at]
-            left[at] = left[drawn]
+            left[at] = left[step]
             if outstanding[node] < fewest:
                 best = node
                 fewest = outstanding[node]
         return best
-
-    def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
-        """Keeps count of what is outstanding at each node."""
-        self._outstanding[node] += 1 if what == SENT else -1

@@ -6,25 +6,22 @@ knowledge of load. About 0.1 us a pick.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
+from orchestrator.core.load import Balancer, BalancerContext
 from orchestrator.core.registry import Family, NoParams, register
 
 
 @register(Family.BALANCER, "random")
-class RandomChoice:
+class RandomChoice(Balancer):
     """Any candidate, all equally likely"""
 
     __slots__ = ("_draw",)
 
-    def __init__(self, params: NoParams, nodes: int, chance: random.Random) -> None:
-        self._draw = chance.random
+    def __init__(self, params: NoParams, context: BalancerContext) -> None:
+        self._draw = context.chance.random
 
     def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
         """One of ``candidates``."""
         # Random.choice costs more and removes a bias of less than 2^-53 a candidate.
         return candidates[int(self._draw() * len(candidates))]
-
-    def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
-        """Nothing is learnt."""

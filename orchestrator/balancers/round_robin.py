@@ -9,20 +9,20 @@ load. About 0.2 us a pick.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
+from orchestrator.core.load import Balancer, BalancerContext
 from orchestrator.core.registry import Family, NoParams, register
 
 
 @register(Family.BALANCER, "round_robin")
-class RoundRobin:
+class RoundRobin(Balancer):
     """Each candidate in its turn, from a random start"""
 
     __slots__ = ("_chance", "_next")
 
-    def __init__(self, params: NoParams, nodes: int, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, params: NoParams, context: BalancerContext) -> None:
+        self._chance = context.chance
         self._next: dict[tuple[int, ...], int] = {}
 
     def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
@@ -33,6 +33,3 @@ class RoundRobin:
             at = self._chance.randrange(len(among))
         self._next[among] = at + 1 if at + 1 < len(among) else 0
         return among[at]
-
-    def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
-        """Nothing is learnt."""

@@ -184,24 +184,69 @@ class Timetable(Protocol):
         """Closed: the pause before a session's next operation. Open: 0."""
 
 
-# What a balancer is told of a node.
+# What a balancer is told of an operation: that it was sent to a node, and how that ended.
 SENT: Final = 0
 RETURNED: Final = 1
+"""Answered."""
 LOST: Final = 2
+"""No answer came: a time-out, or a broken connection."""
+REFUSED: Final = 3
+"""The node answered that it was not carried out."""
+REDIRECTED: Final = 4
+"""The node answered that others serve it."""
+
+
+Word = tuple[int, int]
+"""What a node says of itself: its operations in flight, and what they took it of late at about
+that many, in ns (0: none did).
+"""
+
+
+@dataclass(frozen=True)
+class BalancerContext:
+    """From where one client's balancer sees the nodes.
+
+    ``distances_ns``: one way to each node besides what the network model adds; empty where all
+    are alike. ``client`` is its number among ``clients``.
+    """
+
+    nodes: int
+    chance: random.Random
+    distances_ns: Sequence[int] = ()
+    client: int = 0
+    clients: int = 1
 
 
 class Balancer(Protocol):
-    """Picks the node that serves an operation, seen from one client."""
+    """Picks the node that serves an operation, seen from one client.
 
-    def __init__(self, params: Any, nodes: int, chance: random.Random) -> None: ...
+    Every operation SENT ends exactly once: RETURNED, LOST, REFUSED or REDIRECTED. ``reports``:
+    whether it wants the servers' word with every answer; ``probing``: whether it asks for it by
+    itself. Where neither is so, nothing is spent on it.
+    """
+
+    __slots__ = ()
+    reports: bool = False
+    probing: bool = False
+
+    def __init__(self, params: Any, context: BalancerContext) -> None:
+        """Raises ParameterError where the parameters do not fit the nodes."""
 
     @abstractmethod
     def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
         """One of ``candidates`` (never empty)."""
 
-    @abstractmethod
     def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
-        """An operation was SENT to the node, RETURNED from it, or was LOST on it."""
+        """An operation was SENT to the node, or ended there ``latency_ns`` after it was first
+        sent.
+        """
+
+    def hear(self, node: int, in_flight: int, latency_ns: int, now_ns: int) -> None:
+        """The node's own word. Of the answer that brought it the end was observed before."""
+
+    def probes(self, candidates: Sequence[int], now_ns: int) -> Sequence[int]:
+        """The nodes to ask for their word now, after a pick among these."""
+        return ()
 
 
 @dataclass(frozen=True)

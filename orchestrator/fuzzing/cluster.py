@@ -21,7 +21,8 @@ from orchestrator.core.registry import Slot
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._simulated_faults import PausableNode
-from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+from orchestrator.runtimes._simulated_node import SimulatedNode
+from orchestrator.runtimes.simulated import SimulatedCluster
 
 # --- the machines -----------------------------------------------------------------------
 

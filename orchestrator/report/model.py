@@ -99,11 +99,11 @@ class RunView:
     """One run in detail.
 
     ``intervals``: start_s, throughput_ops, p50_ms, p99_ms, ok, fail, unknown, phase ("warmup"
-    or "run"); missing values are None or NaN. ``latencies``: kind of operation ("all", "read",
-    "write", ...) -> histogram of (values_ms ascending, counts). ``nodes``: one row a node and
-    interval with node (index or name), role (may be missing), start_s, cpu_utilisation and
-    storage_utilisation (shares of capacity, None where there is no limit). Times ascend within
-    each. Any of them may be empty.
+    or "run"), jain (may be missing); missing values are None or NaN. ``latencies``: kind of
+    operation ("all", "read", "write", ...) -> histogram of (values_ms ascending, counts).
+    ``nodes``: one row a node and interval with node (index or name), role (may be missing),
+    start_s, cpu_utilisation and storage_utilisation (shares of capacity, None where there is no
+    limit). Times ascend within each. Any of them may be empty.
     """
 
     summary: Summary

@@ -20,19 +20,23 @@ from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
     LOST,
+    REDIRECTED,
+    REFUSED,
     RETURNED,
     SENT,
     OperationBlock,
     OperationStream,
     Timetable,
+    Word,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
 from orchestrator.runtimes._agenda import NO_WAKE, Agenda
 from orchestrator.runtimes._payloads import Payloads
+from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
-from orchestrator.runtimes._session import Port, Rows, Session
+from orchestrator.runtimes._session import Rows, Session
 
 BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
@@ -67,7 +71,7 @@ class LoadDriver:
         self._payloads = Payloads(model, payload_bytes, key_names)
         self._timetable = timetable
         self._router = router
-        self._balancer = router.balancer
+        self.balancer = router.balancer
         self._levels = levels
         self._port = port
         self._connections = connections
@@ -149,9 +153,8 @@ class LoadDriver:
             due_ns = self._starts[-self._left]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            self._start(
-                self._free.popleft() if self._free else self._open_session(), due_ns, now_ns
-            )
+            session = self._free.popleft() if self._free else self._open_session()
+            self._start(session, due_ns, now_ns)
 
     def _fetch(self) -> None:
         """The next block of operations; an empty one says that there are no more."""
@@ -230,7 +233,8 @@ class LoadDriver:
         node = self._router.pick(session, now_ns)
         if self._port.submit(session, node):
             session.target = node
-            self._balancer.observe(node, SENT, 0, now_ns)
+            session.out = True
+            self.balancer.observe(node, SENT, 0, now_ns)
         else:
             self._router.avoid(session, node, now_ns)
             self._retry(session, now_ns)
@@ -249,6 +253,7 @@ class LoadDriver:
         version: int,
         now_ns: int,
         context: bytes = b"",
+        word: Word | None = None,
     ) -> None:
         """The answer to an operation; too late a one is ignored."""
         if session.sequence != sequence or not session.busy:
@@ -268,7 +273,7 @@ class LoadDriver:
             session.seen = version
         if context:
             session.context = context
-        self._balancer.observe(node, RETURNED, now_ns - session.invoked_ns, now_ns)
+        self._ended(session, REFUSED if outcome == FAIL else RETURNED, now_ns, word)
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
@@ -278,11 +283,13 @@ class LoadDriver:
         else:
             self._release(session, now_ns)
 
-    def redirected(self, session: Session, sequence: int, node: int, now_ns: int) -> None:
+    def redirected(
+        self, session: Session, sequence: int, node: int, now_ns: int, word: Word | None = None
+    ) -> None:
         """Another node serves this operation (-1: nobody is known to)."""
         if session.sequence != sequence or not session.busy:
             return
-        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._ended(session, REDIRECTED, now_ns, word)
         if node < 0:
             self._router.avoid(session, session.target, now_ns)
             self._retry(session, now_ns)
@@ -290,11 +297,26 @@ class LoadDriver:
             self._router.learn(session.op, node)
             self._send(session, now_ns)
 
-    def refused(self, session: Session, sequence: int, wait_ns: int, now_ns: int) -> None:
+    def _ended(self, session: Session, what: int, now_ns: int, word: Word | None = None) -> None:
+        """What is out at a node, if anything still is, has ended."""
+        if session.out:
+            session.out = False
+            self.balancer.observe(session.target, what, now_ns - session.invoked_ns, now_ns)
+        if word is not None:
+            self.balancer.hear(session.target, *word, now_ns)
+
+    def refused(
+        self,
+        session: Session,
+        sequence: int,
+        wait_ns: int,
+        now_ns: int,
+        word: Word | None = None,
+    ) -> None:
         """The node turned the operation away, so it did not happen."""
         if session.sequence != sequence or not session.busy:
             return
-        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._ended(session, REFUSED, now_ns, word)
         self._fail(session, now_ns)
 
     def _fail(self, session: Session, now_ns: int) -> None:
@@ -322,7 +344,7 @@ class LoadDriver:
             return
         value_id = self._end(session)
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
-        self._balancer.observe(session.target, LOST, 0, now_ns)
+        self._ended(session, LOST, now_ns)
         self._release(self._open_session(), now_ns)
 
     def _end(self, session: Session) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, cast
 import hiredis
 
 from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
+from orchestrator.core.units import NS_PER_US
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
@@ -70,8 +71,11 @@ class Connection(asyncio.Protocol):
         self._client.disconnected(self)
 
     def submit(self, session: Session) -> None:
-        """Send the session's operation, after the emulated delay of the link."""
-        data = self.encode(session)
+        """Send the session's operation."""
+        self.send(self.encode(session))
+
+    def send(self, data: bytes) -> None:
+        """Send, after the emulated delay of the link."""
         link = self.link
         if link is None or link.instant:
             self.write(data)
@@ -127,6 +131,36 @@ class TaggedConnection(Connection):
             else:
                 context = answer[2] if len(answer) == 3 else b""
                 driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)
+        client.tick()
+
+
+class ToldConnection(TaggedConnection):
+    """To an emulated node that tells of its load, with its answers or when it is asked."""
+
+    def data_received(self, data: bytes) -> None:
+        reader, client, node = self._reader, self._client, self.node
+        reader.feed(data)
+        driver, sessions = client.driver, client.sessions
+        now_ns = client.clock.now_ns()
+        while (answer := reader.gets()) is not False:
+            word = None
+            if type(answer[-1]) is int:
+                *answer, in_flight, latency_us = answer
+                word = (in_flight, latency_us * NS_PER_US)
+                if not answer:
+                    driver.balancer.hear(node, *word, now_ns)
+                    continue
+            identity, sequence, version, outcome = _wire.unpack_response(answer[0])
+            session = sessions[(identity & _NUMBER_MASK) - 1]
+            if outcome == _wire.REDIRECTED:
+                driver.redirected(session, sequence, version, now_ns, word)
+            elif outcome == _wire.REFUSED:
+                driver.refused(session, sequence, version, now_ns, word)
+            else:
+                context = (answer[2] if len(answer) == 3 else None) or b""
+                driver.returned(
+                    session, sequence, outcome, answer[1], version, now_ns, context, word
+                )
         client.tick()
 
 

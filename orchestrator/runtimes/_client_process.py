@@ -14,11 +14,13 @@ import numpy
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
 from orchestrator.core.record import ClientRecord
+from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._client_connection import (
     Connection,
     PlainConnection,
     TaggedConnection,
+    ToldConnection,
 )
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
@@ -73,7 +75,8 @@ class ClientProcess:
         self._spec = spec
         self._loop = loop
         parts = spec.parts
-        self._connection_type = TaggedConnection if parts.system.emulated else PlainConnection
+        tagged = ToldConnection if parts.told else TaggedConnection
+        self._connection_type = tagged if parts.system.emulated else PlainConnection
         self._greeting = greeting_for(parts.system.emulated, loop, spec.credentials)
         self._sender: Sender | None = None
         if parts.system.emulated:
@@ -221,6 +224,12 @@ class ClientProcess:
             return False
         connection.submit(session)
         return True
+
+    def ask(self, node: int) -> None:
+        connection = self._connections[node][0]
+        if connection is not None and node not in self._vanished:
+            session = (self._spec.client + 1) << SESSION_BITS
+            connection.send(_wire.encode_load_request(session))
 
     def wake_at(self, when_ns: int) -> None:
         self.clock.at(when_ns, self._poll, None)

@@ -17,7 +17,7 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
-from orchestrator.runtimes import _administration, _peers
+from orchestrator.runtimes import _administration, _peers, _wire
 from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
@@ -28,6 +28,7 @@ from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe,
 from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._overdue import Overdue
+from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
@@ -66,8 +67,7 @@ class NodeProcess:
     """One node; the outlet of its shell and the service of its connections."""
 
     def __init__(self, spec: NodeSpec, loop: asyncio.AbstractEventLoop) -> None:
-        self._spec = spec
-        self._loop = loop
+        self._spec, self._loop = spec, loop
         parts, node = spec.parts, spec.node
         store = parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
@@ -84,6 +84,7 @@ class NodeProcess:
         at_once = self._responses.instant and not store.zones.apart
         self._answers_at_once = at_once and not parts.config.faults
         self._client_links = ClientLinks(self._responses, parts, node)
+        self._load = OwnLoad.of(parts)
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
@@ -157,6 +158,14 @@ class NodeProcess:
         link = self._client_links.to((connection, session_of(request)))
         answer_probe(self.clock, link, request, connection.write)
 
+    def load_asked(self, connection: Connection, session: int) -> None:
+        if self._load is None:
+            raise ValueError("nobody asks this node for its load")
+        clock, link = self.clock, connection.link or self._client_links.to((connection, session))
+        in_flight, latency_ns = self._load.word(clock.now_ns())
+        data = _wire.encode_load_response((in_flight + len(self.pending_ops), latency_ns))
+        link.carry(clock.at, clock.now_ns(), RESPONSE, len(data), connection.write, data)
+
     def start(self, origin_ns: int) -> None:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
         self.clock.origin_ns = origin_ns
@@ -211,6 +220,9 @@ class NodeProcess:
                 handles, ops = self.pending_handles[:], self.pending_ops[:]
                 self.pending_handles.clear()
                 self.pending_ops.clear()
+                if self._load is not None:
+                    for handle in handles:
+                        self._load.arrived(handle, self.clock.now_ns())
                 self.shell.requested(handles, ops)
         finally:
             self.flush()
@@ -247,24 +259,26 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
-        if self._answers_at_once:
+        if self._answers_at_once and self._load is None:
             handle[0].answer(handle, reply)
         else:
-            self._respond(handle, handle[0].answer, reply)
+            self._answer(handle, handle[0].answer, reply)
 
     def redirect(self, redirect: Redirect) -> None:
-        handle = redirect.handle
-        if self._answers_at_once:
-            handle[0].redirect(handle, redirect)
-        else:
-            self._respond(handle, handle[0].redirect, redirect)
+        self._answer(redirect.handle, redirect.handle[0].redirect, redirect)
 
     def refuse(self, refusal: Refusal) -> None:
-        handle = refusal.handle
+        self._answer(refusal.handle, refusal.handle[0].refuse, refusal)
+
+    def _answer(self, handle: Any, answer: Callable[..., None], effect: Any) -> None:
+        if self._load is not None:
+            told = self._load.answering(handle, answer, self.clock.now_ns())
+            # Only own clients want the node's word on it.
+            answer = told if type(handle[0]) is Connection else answer
         if self._answers_at_once:
-            handle[0].refuse(handle, refusal)
+            answer(handle, effect)
         else:
-            self._respond(handle, handle[0].refuse, refusal)
+            self._respond(handle, answer, effect)
 
     def _respond(self, handle: Any, answer: Callable[[Any, Any], None], effect: Any) -> None:
         """Answer after the emulated delay of the way back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,7 +12,7 @@ from orchestrator.config.schema import Config
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
 from orchestrator.core.faults import ClusterState
-from orchestrator.core.load import Arrival, Balancer, CachePolicy, Workload
+from orchestrator.core.load import Arrival, Balancer, BalancerContext, CachePolicy, Workload
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.record import NO_COPY
@@ -20,9 +20,9 @@ from orchestrator.core.system import Circumstances, System
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet
+from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
-from orchestrator.runtimes._session import Port
 from orchestrator.runtimes._timers import LocalClock, Scheduler
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import (
@@ -88,6 +88,12 @@ class Parts:
     def may_crash(self) -> bool:
         """Whether a node may end and come back, or be missed, before the run is over."""
         return bool(self.config.faults) or self.durability != MEMORY
+
+    @property
+    def told(self) -> bool:
+        """Whether clients want the nodes' own word of their load."""
+        balancer = self.system.balancer.implementation
+        return bool(balancer.reports or balancer.probing)
 
     @property
     def circumstances(self) -> Circumstances:
@@ -235,16 +241,25 @@ def make_shell(
     )
 
 
+def make_balancer(parts: Parts, client: int, distances_ns: Sequence[int]) -> Balancer:
+    """One client's balancer; ``distances_ns``: one way to each node."""
+    config, slot = parts.config, parts.system.balancer
+    context = BalancerContext(
+        parts.system.nodes,
+        scalar_stream(config.seed, f"client/{client}/balancer"),
+        distances_ns if max(distances_ns) > min(distances_ns) else (),
+        client,
+        config.clients,
+    )
+    balancer: Balancer = slot.implementation(slot.params, context)
+    return balancer
+
+
 def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
     nodes = range(system.nodes)
-    chance = scalar_stream(config.seed, f"client/{client}/balancer")
-    slot = system.balancer
-    balancer: Balancer = slot.implementation(slot.params, len(nodes), chance)
-    distances_ns = []
-    if config.client.nearest:
-        distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
+    distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
     return LoadDriver(
         client,
         parts.workload.stream(config.seed, client, config.clients),
@@ -252,12 +267,13 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         parts.workload.payload_bytes,
         parts.arrival.timetable(config.seed, client, config.clients),
         Router(
-            balancer,
+            make_balancer(parts, client, distances_ns),
             system.candidates,
             nodes,
-            distances_ns,
+            distances_ns if config.client.nearest else [],
             config.client.sticky,
             system.group_of,
+            ask=port.ask,
             shuns_silent=config.client.shun_silent,
         ),
         len(nodes),

@@ -58,9 +58,13 @@ class Router:
         sticky: bool,
         group_of: Callable[[Op], int] | None = None,
         *,
+        ask: Callable[[int], None],
         shuns_silent: bool = False,
     ) -> None:
         self.balancer = balancer
+        self._ask = ask
+        # What asks for nothing is not asked whether it does.
+        self._pick = self._pick_and_ask if balancer.probing else balancer.pick
         self.shuns_silent = shuns_silent
         self._candidates = candidates
         self._first_view = ClusterView(tuple(nodes))
@@ -80,10 +84,16 @@ class Router:
         if len(candidates) == 1:
             return candidates[0]
         if not self._sticky:
-            return self.balancer.pick(op.key, candidates, now_ns)
+            return self._pick(op.key, candidates, now_ns)
         if session.sticky not in candidates:
-            session.sticky = self.balancer.pick(op.key, candidates, now_ns)
+            session.sticky = self._pick(op.key, candidates, now_ns)
         return session.sticky
+
+    def _pick_and_ask(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
+        node = self.balancer.pick(key, candidates, now_ns)
+        for probed in self.balancer.probes(candidates, now_ns):
+            self._ask(probed)
+        return node
 
     def _nearest(self, candidates: Sequence[int], now_ns: int) -> Sequence[int]:
         """Those with the shortest way, of those that could be reached of late."""

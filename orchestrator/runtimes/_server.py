@@ -17,6 +17,7 @@ import itertools
 from abc import abstractmethod
 from typing import Any, Final, Protocol, cast
 
+from orchestrator.core.load import Word
 from orchestrator.core.machine import READ, WRITE, Redirect, Reply
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _wire
@@ -66,6 +67,10 @@ class Service(LineService, Protocol):
     @abstractmethod
     def probed(self, connection: Connection, request: bytes) -> None:
         """A client probes the link; ValueError where that is no probe."""
+
+    @abstractmethod
+    def load_asked(self, connection: Connection, session: int) -> None:
+        """A client asks for the node's load; ValueError where nobody counts it."""
 
 
 class Connection(PlainLine, asyncio.Protocol):
@@ -187,27 +192,34 @@ class Connection(PlainLine, asyncio.Protocol):
 
     # --- answers --------------------------------------------------------------------------
 
-    def answer(self, handle: Any, reply: Reply) -> None:
+    def answer(self, handle: Any, reply: Reply, word: Word | None = None) -> None:
         """To an own client."""
         _, session, sequence = handle
-        self.write(
-            _wire.encode_response(
-                session, sequence, reply.outcome, reply.version, reply.value, reply.context
-            )
-        )
+        said = (session, sequence, reply.outcome, reply.version, reply.value, reply.context)
+        if word is None:
+            self.write(_wire.encode_response(*said))
+        else:
+            self.write(_wire.encode_told_response(*said, word))
 
     def unheard(self, handle: Any) -> None:
         """An answer to an own client was lost on its way; the client gives it up by itself."""
 
-    def redirect(self, handle: Any, redirect: Redirect) -> None:
+    def redirect(self, handle: Any, redirect: Redirect, word: Word | None = None) -> None:
         """Tell an own client whom to ask."""
-        _, session, sequence = handle
-        self.write(_wire.encode_response(session, sequence, _wire.REDIRECTED, redirect.node, None))
+        self._say(handle, _wire.REDIRECTED, redirect.node, word)
 
-    def refuse(self, handle: Any, refusal: Refusal) -> None:
+    def refuse(self, handle: Any, refusal: Refusal, word: Word | None = None) -> None:
         """Tell an own client that its operation was turned away."""
+        self._say(handle, _wire.REFUSED, refusal.wait_ns, word)
+
+    def _say(self, handle: Any, what: int, number: int, word: Word | None) -> None:
+        """What is no answer to the operation, with a number that says more."""
         _, session, sequence = handle
-        self.write(_wire.encode_response(session, sequence, _wire.REFUSED, refusal.wait_ns, None))
+        said = (session, sequence, what, number, None, b"")
+        if word is None:
+            self.write(_wire.encode_response(*said))
+        else:
+            self.write(_wire.encode_told_response(*said, word))
 
     # --- plain clients --------------------------------------------------------------------
 
@@ -246,6 +258,9 @@ class Connection(PlainLine, asyncio.Protocol):
         """Commands of own clients, before they have proven that they are."""
         if folded == _wire.PROBE and self._own:
             self._service.probed(self, command[-1])
+            return
+        if folded == _wire.LOAD and self._own:
+            self._service.load_asked(self, _wire.decode_load_request(command))
             return
         answer = NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):

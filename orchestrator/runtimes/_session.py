@@ -5,9 +5,8 @@ of what is done, from which its history is made.
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy
 from numpy.typing import NDArray
@@ -37,6 +36,7 @@ class Session:
         "invoked_ns",
         "key",
         "op",
+        "out",
         "seen",
         "sequence",
         "steps",
@@ -54,6 +54,8 @@ class Session:
         self.sticky = -1
         self.busy = False
         self.target = -1
+        # Whether the target has it, and has not redirected it.
+        self.out = False
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0
@@ -82,18 +84,6 @@ class Session:
             outcome,
             op.level,
         )
-
-
-class Port(Protocol):
-    """How a client reaches the nodes."""
-
-    @abstractmethod
-    def submit(self, session: Session, node: int) -> bool:
-        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
-
-    @abstractmethod
-    def wake_at(self, when_ns: int) -> None:
-        """Call ``poll`` at that time at the latest."""
 
 
 class Rows:

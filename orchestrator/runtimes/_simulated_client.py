@@ -50,6 +50,14 @@ class SimulatedClient:
             link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.request, request)
         return True
 
+    def ask(self, node: int) -> None:
+        target, clock = self._cluster.nodes[node], self._clock
+        if self._request_ns is not None:
+            clock.at(clock.current_ns + self._request_ns, target.asked, self.client)
+        else:
+            link = self.links[node][0]
+            link.carry(clock.at, clock.current_ns, REQUEST, HEADER_BYTES, target.asked, self.client)
+
     def disconnected(self, node: int) -> None:
         """Connections to a node broke: what was under way there is lost."""
         now_ns = self._clock.current_ns

@@ -27,7 +27,8 @@ from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts, cluster_state, fault_plan
 from orchestrator.runtimes._pausable import PausableClock
 from orchestrator.runtimes._read_back import PASSES
-from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+from orchestrator.runtimes._simulated_node import SimulatedNode
+from orchestrator.runtimes.simulated import SimulatedCluster
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
 
@@ -46,6 +47,9 @@ class PausableNode(SimulatedNode):
 
     def request(self, request: Any) -> None:
         self.pausable.ring((super().request, request))
+
+    def asked(self, client: int) -> None:
+        self.pausable.ring((super().asked, client))
 
     def crash(self, survivors: int = 0) -> None:
         # What waited for it to go on finds it stopped.

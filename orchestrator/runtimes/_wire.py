@@ -2,7 +2,9 @@
 
 An own client sends ``AB header key [value [context]]`` and gets ``[header, value, context?]``
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
-operation of the same connection. Before that, client and node prove to each other by ``ABHELLO``
+operation of the same connection. Where its balancer wants the nodes' word of their load, an answer
+is ``[header, value, context, in flight, latency in us]``, and ``ABLOAD session`` is answered with
+the last two alone. Before that, client and node prove to each other by ``ABHELLO``
 and ``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and
 SET and get their answers in order.
 """
@@ -14,7 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
+from orchestrator.core.load import Word
 from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, Op
+from orchestrator.core.units import NS_PER_US
 
 COMMAND: Final = b"AB"
 HELLO: Final = b"ABHELLO"
@@ -23,7 +27,9 @@ PROOF: Final = b"ABPROOF"
 """With the client's proof; the private command is understood from then on."""
 PROBE: Final = b"ABPROBE"
 """Answered at once: how long the links between client and node take."""
-PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE)
+LOAD: Final = b"ABLOAD"
+"""With a session of the client; answered at once with the node's word of its load."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
 REFUSED: Final = REDIRECTED + 1
@@ -32,6 +38,7 @@ REFUSED: Final = REDIRECTED + 1
 _KINDS: Final = len(KIND_NAMES)
 _REQUEST: Final = struct.Struct("<qqqIIBB")
 _RESPONSE: Final = struct.Struct("<qqqB")
+_SESSION: Final = struct.Struct("<q")
 _REQUEST_SIZE: Final = _REQUEST.size
 _RESPONSE_SIZE: Final = _RESPONSE.size
 
@@ -99,6 +106,44 @@ def encode_response(
     if type(value) is list:
         value = _encode(value)
     return b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (_RESPONSE_SIZE, header, len(value), value)
+
+
+def encode_told_response(
+    session: int,
+    sequence: int,
+    outcome: int,
+    version: int,
+    value: Any,
+    context: bytes,
+    word: Word,
+) -> bytes:
+    """The answer to an own client that brings along the node's word (in flight, latency in ns)."""
+    header = _pack_response(session, sequence, version, outcome)
+    packed = _encode(value) if type(value) is list else value
+    parts = (header, packed, context or None)
+    return b"*5\r\n" + b"".join(encode_bulk(part) for part in parts) + _encode_word(word)
+
+
+def encode_load_request(session: int) -> bytes:
+    """An own client asks for the node's word."""
+    return b"*2\r\n" + encode_bulk(LOAD) + encode_bulk(_SESSION.pack(session))
+
+
+def decode_load_request(command: list[bytes]) -> int:
+    """A session of the client that asks; ValueError where it is malformed."""
+    if len(command) != 2 or len(command[1]) != _SESSION.size:
+        raise ValueError("malformed ABLOAD command")
+    return int(_SESSION.unpack(command[1])[0])
+
+
+def encode_load_response(word: Word) -> bytes:
+    """The node's word (in flight, latency in ns) alone."""
+    return b"*2\r\n" + _encode_word(word)
+
+
+def _encode_word(word: Word) -> bytes:
+    in_flight, latency_ns = word
+    return b":%d\r\n:%d\r\n" % (in_flight, latency_ns // NS_PER_US)
 
 
 def encode_bulk(value: bytes | None) -> bytes:

@@ -130,7 +130,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("resilience.recovery_unknown", WHOLE, "", "after how many of them nobody can tell"),
     ("resilience.recovered_s.p50", NUMBER, "s", "median time until it did"),
     ("resilience.recovered_s.max", NUMBER, "s", "longest time until it did"),
-    ("resilience.durability", _TEXT, "", "valid, invalid, unknown: acknowledged writes are there"),
+    ("resilience.durability", _TEXT, "", "valid (all acknowledged is there), invalid or unknown"),
     ("resilience.lost_acknowledged_writes", WHOLE, "", "null where nobody can tell"),
     ("resilience.lost_is_least", _FLAG, "", "whether more may be lost than that"),
     ("resilience.unread_keys", WHOLE, "", "keys with acknowledged changes not read in the end"),
@@ -211,6 +211,8 @@ INTERVALS = Table(
         ("p50_ms", NUMBER, "ms", "median latency; null where nothing was done"),
         ("p99_ms", NUMBER, "ms", "p99 latency; null where nothing was done"),
         ("phase", NAME, "", "warmup or run"),
+        ("jain", NUMBER, "", "Jain's index of operations over nodes; null where none was done"),
+        ("max_over_mean", NUMBER, "", "busiest node over the mean node"),
     ),
 )
 LATENCIES = Table(

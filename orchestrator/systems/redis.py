@@ -45,6 +45,7 @@ from orchestrator.core.registry import Family, Slot, register
 from orchestrator.core.system import Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
+from orchestrator.systems._balancing import check_balancer
 
 PRIMARY: Final = 0
 ANY: Final = "any"
@@ -138,6 +139,7 @@ class Redis:
     kinds = frozenset({READ, WRITE})
 
     def validate(self, entry_bytes: int) -> None:
+        check_balancer(self.balancer, self.nodes, emulated=False)
         room_bytes = self._params.maxmemory
         if room_bytes is not None and room_bytes - _EMPTY_SERVER_BYTES < entry_bytes:
             raise InfeasibleError(

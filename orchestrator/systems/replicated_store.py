@@ -31,6 +31,7 @@ from orchestrator.core.sharding import Shards, shard_of, sharded
 from orchestrator.core.system import Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
+from orchestrator.systems._balancing import check_balancer
 from orchestrator.systems._zones import Zones
 
 MODELLED = "modelled"
@@ -252,6 +253,7 @@ class ReplicatedStore:
                 hint += f", nodes is {self.nodes}"
             raise ConfigError(reason, path="system.replicas", hint=hint)
         self._validate_commands()
+        check_balancer(params.balancer, self.nodes, emulated=True)
         placed = len(params.zones.nodes)
         if placed and placed != self.nodes:
             raise ConfigError(

@@ -67,10 +67,25 @@ def utilisation(view: RunView | None, *, of: str = "this run") -> Picture:
         title,
         f"Share of capacity in use, darker is busier; mean without warm-up at the right{note}",
         f"Each row is one of {counted(len(names), 'node')}, each cell the share of its capacity "
-        "in use: white is idle, full colour is saturated. A line ends the warm-up.",
+        "in use: white is idle, full colour is saturated. A line ends the warm-up."
+        + _evenness(view),
         lambda figure: _draw(figure, view, heats, chosen, names),
         mark=marks.simulation_mark([view.summary]),
         height_inches=1.15 + len(heats) * (0.62 + 0.2 * len(chosen)),
+    )
+
+
+def _evenness(view: RunView) -> str:
+    """How evenly operations were shared, in a sentence; empty where nobody knows."""
+    starts, jain = column(view.intervals, "start_s"), column(view.intervals, "jain")
+    if len(starts) != len(jain):
+        return ""
+    known = jain[numpy.isfinite(jain) & (starts >= (view.measured_from_s or 0.0))]
+    if not len(known):
+        return ""
+    return (
+        " How evenly the nodes shared the operations: Jain's index of the intervals was "
+        f"{numpy.median(known):.3f} in the middle and {known.min():.3f} at worst (1: all alike)."
     )
 
 

@@ -1,0 +1,153 @@
+"""Balancers in simulated runs: what they do to shares and latencies, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.analysis.summary import digest
+from orchestrator.config.load import load_mapping
+from orchestrator.core.machine import OK
+from orchestrator.core.record import RunRecord
+from orchestrator.core.registry import Family, plugins
+from orchestrator.errors import ConfigError
+from orchestrator.plan import plan
+from orchestrator.runtimes import simulated
+from orchestrator.runtimes._parts import Parts
+
+EXPONENTIAL = {"name": "exponential", "mean": "1ms"}
+
+
+def parts(balancer: dict[str, Any], *overrides: str, nodes: int = 10, **system: Any) -> Parts:
+    """Reads that any node may serve, for 1 ms on the average, at half of what all can do."""
+    config = {
+        "experiment": "balanced",
+        "runtime": "sim",
+        "system": {
+            "protocol": {"name": "primary_backup", "mode": "async", "read_from": "any"},
+            "replicas": nodes,
+            "node": {"cpu": {"read": EXPONENTIAL}},
+            "balancer": balancer,
+        }
+        | system,
+        "workload": {"name": "ycsb", "mix": "c", "keys": 1000, "distribution": "uniform"},
+        "arrival": {"name": "poisson", "rate": f"{500 * nodes}/s"},
+        "warmup": "500ms",
+        "duration": "1500ms",
+    }
+    return plan(load_mapping(config, *overrides))
+
+
+def shares(record: RunRecord, nodes: int = 10) -> NDArray[numpy.float64]:
+    """Of each node in the operations of the measured window."""
+    measured = record.history.intended_ns >= record.warmup_ns
+    counts = numpy.bincount(record.history.node[measured], minlength=nodes)
+    return numpy.asarray(counts / counts.sum())
+
+
+def mean_ms(record: RunRecord) -> float:
+    """Mean latency over the measured window."""
+    history = record.history
+    assert (history.outcome == OK).all()
+    measured = history.intended_ns >= record.warmup_ns
+    return float((history.returned_ns - history.intended_ns)[measured].mean() / 1e6)
+
+
+@pytest.mark.parametrize("name", plugins(Family.BALANCER))
+def test_a_seed_gives_one_run_with_every_balancer(name: str) -> None:
+    changes = ("duration=200ms", "warmup=100ms", "clients=2", "system.network.delay=100us")
+    first, again = (digest(simulated.run(parts({"name": name}, *changes))) for _ in range(2))
+    assert first == again
+    other = digest(simulated.run(parts({"name": name}, *changes, "seed=2")))
+    assert other != first
+
+
+def test_weights_are_the_shares_of_a_run() -> None:
+    weights = [1, 2, 3, 4, 5, 5, 4, 3, 2, 1]
+    found = shares(simulated.run(parts({"name": "weighted_round_robin", "weights": weights})))
+    assert found == pytest.approx(numpy.array(weights) / 30, abs=0.001)
+
+
+SLOW = ("faults=[{name: slow, target: 3, factor: 20, at: 0s}]",)
+
+
+@pytest.mark.parametrize("name", ["join_shortest_queue", "peak_ewma", "prequal"])
+def test_a_slow_node_is_avoided(name: str) -> None:
+    blind = simulated.run(parts({"name": "round_robin"}, *SLOW))
+    record = simulated.run(parts({"name": name}, *SLOW, "system.network.delay=100us"))
+    # It can do 50 of the 5,000 operations per second.
+    assert shares(blind)[3] > 0.09
+    assert shares(record)[3] < 0.02
+    others = numpy.delete(shares(record), 3)
+    assert others.max() / others.min() < 1.3
+    assert mean_ms(record) < 4
+
+
+ZONES = {"names": ["here", "there"], "rtt": [["0s", "20ms"], ["20ms", "0s"]]}
+
+
+def test_locality_saves_the_way_and_spills_what_is_too_much() -> None:
+    balancer = {"name": "locality", "spill": 4}
+    record = simulated.run(parts(balancer, "arrival.rate=2500/s", zones=ZONES))
+    # Nodes are dealt out in turn, and the client stands in the first zone.
+    assert shares(record)[1::2].sum() == 0
+    assert mean_ms(record) < 3
+    crowded = simulated.run(parts(balancer, "arrival.rate=6000/s", zones=ZONES))
+    assert 0.1 < shares(crowded)[1::2].sum() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("balancer", "path", "words"),
+    [
+        ({"name": "weighted_round_robin", "weights": [1, 2]}, "weights", "2 weights for 10 nodes"),
+        ({"name": "rendezvous", "weights": [1.0] * 11}, "weights", "11 weights for 10 nodes"),
+        ({"name": "rendezvous", "weights": [-1.0] * 10}, "weights", "-1.0 is out of bounds"),
+        ({"name": "weighted_round_robin", "weights": [0] * 10}, "weights", "out of bounds"),
+        ({"name": "consistent_hash", "virtual_nodes": 0}, "virtual_nodes", "0 is out of bounds"),
+        ({"name": "consistent_hash", "bounded": 0.5}, "bounded", "0.5 is out of bounds"),
+        ({"name": "locality", "spill": 0}, "spill", "0 is out of bounds"),
+        ({"name": "peak_ewma", "decay": "0s"}, "decay", "'0s' is out of bounds"),
+        ({"name": "least_inflight", "d": 2}, "d", "unknown key 'd' of balancer 'least_inflight'"),
+        ({"name": "least_inflite"}, "name", "unknown balancer 'least_inflite'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_load(
+    balancer: dict[str, Any], path: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        parts(balancer)
+    assert refused.value.path is not None
+    assert refused.value.path.startswith(f"system.balancer.{path}")
+
+
+@pytest.mark.parametrize("name", ["join_shortest_queue", "prequal"])
+def test_real_servers_do_not_tell_of_their_load(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' asks servers for their load") as refused:
+        plan(load_mapping({"system": {"name": "redis", "balancer": {"name": name}}}))
+    assert refused.value.path == "system.balancer.name"
+    assert "peak_ewma" in str(refused.value.hint)
+    assert "prequal" not in str(refused.value.hint)
+
+
+def test_many_clients_with_little_each_need_the_servers_word() -> None:
+    changes = ("clients=20", "arrival.rate=8000/s", "duration=1s", "system.network.delay=20us")
+    chance, own, told = (
+        mean_ms(simulated.run(parts(balancer, *changes)))
+        for balancer in (
+            {"name": "random"},
+            {"name": "least_inflight"},
+            {"name": "join_shortest_queue"},
+        )
+    )
+    # Each client has less than one operation outstanding at a time, over ten nodes.
+    assert told < 0.85 * own < 0.85 * chance
+
+
+def test_a_real_server_checks_its_balancer_too() -> None:
+    system = {"name": "redis", "balancer": {"name": "rendezvous", "weights": [1.0, 2.0]}}
+    with pytest.raises(ConfigError, match="2 weights for 1 nodes") as refused:
+        plan(load_mapping({"system": system}))
+    assert refused.value.path == "system.balancer.weights"
