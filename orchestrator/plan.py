@@ -24,6 +24,7 @@ from orchestrator.core.faults import (
     Target,
     parse_target,
 )
+from orchestrator.core.load import ChunkedStream
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
@@ -78,7 +79,8 @@ def _check_runtime(parts: Parts) -> None:
 def _check_load(parts: Parts) -> None:
     """Workload, arrival and system must fit; looks at the beginning of one client's stream."""
     config, system = parts.config, parts.system
-    operations = parts.workload.stream(config.seed, 0, config.clients).block(_PROBE_OPERATIONS)
+    stream = parts.workload.stream(config.seed, 0, config.clients)
+    operations = stream.block(_PROBE_OPERATIONS)
     unserved = sorted(set(operations.kind.tolist()) - system.kinds)
     if unserved:
         served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
@@ -100,6 +102,13 @@ def _check_load(parts: Parts) -> None:
     except ParameterError as error:
         path = f"arrival.{error.key}" if error.key else "arrival"
         raise ConfigError(str(error), path=path) from None
+    if parts.arrival.closed and isinstance(stream, ChunkedStream) and stream.timed:
+        raise ConfigError(
+            "which keys are picked depends on when operations start, which a closed arrival"
+            " does not know beforehand",
+            path="workload",
+            hint="use an open arrival, or give the change by operations instead of by time",
+        )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
 

@@ -30,8 +30,9 @@ from orchestrator.core.machine import ADD, INCREMENT, OK, READ, SCAN, WRITE
 from orchestrator.core.models import OPERATIONS
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.registry import Family, plugins
+from orchestrator.core.registry import Family, NoParams, Slot, plugins
 from orchestrator.core.verdict import VALID
+from orchestrator.keys.latest import LatestParams
 from orchestrator.plan import plan
 from orchestrator.run import execute, judge
 from orchestrator.workloads.ycsb import MIXES, Ycsb, YcsbParams
@@ -183,9 +184,11 @@ def test_top_key_has_its_zipfian_share(mix: str) -> None:
 
 
 def test_distribution_can_be_chosen() -> None:
-    uniform = operations(mix="c", keys=1000, distribution="uniform").key
+    chosen = Slot(Family.KEYS, "uniform", NoParams())
+    uniform = operations(mix="c", keys=1000, distribution=chosen).key
     assert_share((uniform == 0).sum(), 1 / 1000)
-    latest = operations(mix="c", keys=1000, distribution="latest").key
+    chosen = Slot(Family.KEYS, "latest", LatestParams(None))
+    latest = operations(mix="c", keys=1000, distribution=chosen).key
     assert_share((latest == 999).sum(), 1 / 7.728953217)
 
 

@@ -21,7 +21,11 @@ from orchestrator.core.parameters import Capacity, capacity
 class ChunkedStream:
     """Operations that are drawn in chunks of a fixed length, so that they do not depend on how
     their reader cuts them into blocks.
+
+    ``timed``: which keys they are on depends on when they start; blocks must go through ``at``.
     """
+
+    timed: bool = False
 
     def __init__(self) -> None:
         self._chunk = self._draw()
@@ -43,6 +47,10 @@ class ChunkedStream:
         parts.append(self._chunk.select(slice(self._position, self._position + missing)))
         self._position += missing
         return OperationBlock.concatenate(parts)
+
+    def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
+        """The operations of a block as they are when started at these times."""
+        return block
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Family(enum.Enum):
     BALANCER = "balancer"
     CACHE = "cache"
     WORKLOAD = "workload"
+    KEYS = "key_choice"
     ARRIVAL = "arrival"
     DISTRIBUTION = "distribution"
     CHECKER = "checker"
@@ -41,6 +42,7 @@ _HOMES = {
     Family.BALANCER: "orchestrator.balancers",
     Family.CACHE: "orchestrator.caches",
     Family.WORKLOAD: "orchestrator.workloads",
+    Family.KEYS: "orchestrator.keys",
     Family.ARRIVAL: "orchestrator.arrivals",
     Family.DISTRIBUTION: "orchestrator.core.distributions",
     Family.CHECKER: "orchestrator.checkers",

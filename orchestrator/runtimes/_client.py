@@ -14,8 +14,8 @@ import dataclasses
 import heapq
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
@@ -23,18 +23,17 @@ from orchestrator.core.load import (
     LOST,
     RETURNED,
     SENT,
-    OperationBlock,
     OperationStream,
     Timetable,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
+from orchestrator.runtimes._ahead import draw
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
 
-BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
@@ -182,17 +181,9 @@ class LoadDriver:
 
     def _fetch(self) -> None:
         """The next block of operations; an empty one says that there are no more."""
-        block: OperationBlock = self._stream.block(BLOCK)
-        columns = (block.follow_up, block.kind, block.key, block.size, block.count)
-        # What _start takes of each operation.
-        steps = [()] * len(block) if block.steps is None else block.steps.tolist()
-        self._operations: Iterator[tuple[bool, int, int, int, int, int, Any]] = zip(
-            *(column.tolist() for column in columns), self._levels.of(block), steps, strict=True
+        self._operations, self._starts, self._left = draw(
+            self._stream, self._timetable, self._levels, planned=not self._closed
         )
-        self._left = len(block)
-        self._starts: list[int] = []
-        if self._left and not self._closed:
-            self._starts = self._timetable.starts_ns(block).tolist()
 
     def _open_sessions(self, count: int) -> None:
         """All sessions, free ones (open load), and waiting ones by due time (closed load)."""

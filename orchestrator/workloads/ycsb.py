@@ -15,11 +15,13 @@ e    scan .95, insert .05                        zipfian
 f    read .50, read-modify-write .50             zipfian
 ===  ==========================================  =================
 
-With ``inserts`` above 0 that share of the operations, on top of the mix, writes keys that nobody
+Keys are picked by a choice of the family ``key_choice``: ``distribution``, where it is given. With
+``inserts`` above 0 that share of the operations, on top of the mix, writes keys that nobody
 writes again: what becomes of each of them can be told in the end. With ``update: increment`` or
 ``add`` the updates and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
-r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide). A
+r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide:
+``ycsb_scrambled``). A
 record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
 from the newest key that this client knows, its own inserts counting from the moment they are
 issued: clients share no counter, so a client does not pick another client's inserts.
@@ -28,18 +30,19 @@ issued: clients share no counter, so a client does not pick another client's ins
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy
+from numpy.typing import NDArray
 
 from orchestrator.core.history import VALUE_ID_BYTES
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
-    UNIFORM,
-    ZIPFIAN,
+    KeyChoice,
     KeyRange,
+    KeySpace,
     NumberedKeys,
     inserted_key,
     key_choice,
@@ -48,10 +51,11 @@ from orchestrator.core.keys import (
 from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
 from orchestrator.core.models import COUNTER, REGISTER, SET
-from orchestrator.core.parameters import ParameterError, choice, number, size
+from orchestrator.core.parameters import ParameterError, choice, number, size, slot
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.registry import Family, register
+from orchestrator.core.registry import Family, Slot, register
 
+ZIPFIAN: Final = "zipfian"
 LATEST: Final = "latest"
 
 _VALUE_SIZE_MAX = 1 << 30
@@ -96,10 +100,12 @@ _READ_MODIFY_WRITE = 4
 class YcsbParams:
     mix: str = choice("b", options=tuple(MIXES))
     keys: int = number(100_000, low=1, high=KEYS_MAX, help="preloaded keys")
-    distribution: str | None = choice(
-        None, options=(ZIPFIAN, UNIFORM, LATEST), help="null: the one published for the mix"
+    distribution: Slot | None = slot(
+        Family.KEYS, None, help="choice of keys, or its name; null: the one published for the mix"
     )
-    theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian and latest")
+    theta: float = number(
+        0.99, low=0.0, high=10.0, help="skew of zipfian and latest that have none of their own"
+    )
     inserts: float = number(
         0.0, low=0.0, high=1.0, help="share of the operations that write a new key instead"
     )
@@ -123,11 +129,16 @@ class YcsbParams:
                 f"{self.value_size}B must be {VALUE_ID_BYTES}B (a value's identity) to 1GiB",
                 key="value_size",
             )
+        self.choice_of(KeySpace(self.keys, self.theta))
+
+    def choice_of(self, space: KeySpace) -> KeyChoice:
+        """What picks a client's keys."""
+        return key_choice(self.distribution, MIXES[self.mix].distribution, space)
 
 
 @register(Family.WORKLOAD, "ycsb", params=YcsbParams)
 class Ycsb:
-    """YCSB's core mixes a to f over zipfian, uniform or latest keys."""
+    """YCSB's core mixes a to f over zipfian, latest or other choices of keys."""
 
     def __init__(self, params: YcsbParams) -> None:
         self.total: int | None = None
@@ -159,9 +170,8 @@ class YcsbStream(ChunkedStream):
         shares = [share * (1 - params.inserts) for share in shares]
         shares[_INSERT] += params.inserts
         self._bounds = numpy.cumsum(shares)[:-1]
-        distribution = params.distribution or mix.distribution
-        self._latest = distribution == LATEST
-        self._choice = key_choice(distribution, params.keys, params.theta)
+        self._choice = params.choice_of(KeySpace(params.keys, params.theta, seed, client, clients))
+        self.timed = self._choice.timed
         change = UPDATES[params.update][0]
         self._kinds = numpy.array([READ, change, change, SCAN, READ], dtype=numpy.uint8)
         self._params = params
@@ -179,7 +189,7 @@ class YcsbStream(ChunkedStream):
         known = self._inserts + numpy.cumsum(inserting)
         self._inserts = int(known[-1])
         place = (params.keys, self._client, self._clients)
-        if self._latest:
+        if self._choice.newest_first:
             key = newest_first(key, known, *place)
         key[inserting] = inserted_key(known[inserting] - 1, *place)
         count = numpy.ones(_CHUNK, dtype=numpy.int32)
@@ -194,3 +204,9 @@ class YcsbStream(ChunkedStream):
             count=count,
             follow_up=what == _READ_MODIFY_WRITE,
         )
+
+    def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
+        """With the keys that are chosen at these times; an insert's is new whenever it starts."""
+        inserted = block.key >= self._params.keys
+        key = numpy.where(inserted, block.key, self._choice.at(block.key, starts_ns))
+        return replace(block, key=key)
