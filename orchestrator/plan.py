@@ -24,7 +24,7 @@ from orchestrator.core.faults import (
     Target,
     parse_target,
 )
-from orchestrator.core.load import ChunkedStream
+from orchestrator.core.load import ChunkedStream, JoiningTimetable
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
@@ -102,10 +102,11 @@ def _check_load(parts: Parts) -> None:
     except ParameterError as error:
         path = f"arrival.{error.key}" if error.key else "arrival"
         raise ConfigError(str(error), path=path) from None
-    if parts.arrival.closed and isinstance(stream, ChunkedStream) and stream.timed:
+    unplanned = parts.arrival.closed or isinstance(tables[0], JoiningTimetable)
+    if unplanned and isinstance(stream, ChunkedStream) and stream.timed:
         raise ConfigError(
-            "which keys are picked depends on when operations start, which a closed arrival"
-            " does not know beforehand",
+            "which keys are picked depends on when operations start, which arrival"
+            f" {config.arrival.name!r} does not know beforehand",
             path="workload",
             hint="use an open arrival, or give the change by operations instead of by time",
         )

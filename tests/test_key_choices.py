@@ -205,7 +205,7 @@ def test_a_run_follows_the_crowd() -> None:
     assert asked[second].all()
     assert asked[~second].mean() < 0.1
     closed = override(load_mapping(given), {"arrival": {"name": "closed"}})
-    with pytest.raises(ConfigError, match="closed arrival does not know") as caught:
+    with pytest.raises(ConfigError, match="'closed' does not know") as caught:
         plan(closed)
     assert caught.value.path == "workload"
 

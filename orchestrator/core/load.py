@@ -176,6 +176,20 @@ class Arrival(Protocol):
         """
 
 
+class VaryingArrival(Arrival):
+    """An open arrival whose rate changes in the course of the load.
+
+    ``rate_per_s`` is the mean over its pattern, as its module says.
+    """
+
+    @abstractmethod
+    def expected(self, seed: int, clients: int, start_ns: int, end_ns: int) -> float:
+        """Operations that all clients together are expected to start within [start, end).
+
+        Of a rate that chance decides, the expectation under the rate that this seed gives.
+        """
+
+
 class Timetable(Protocol):
     """Start times of one client."""
 
@@ -190,6 +204,21 @@ class Timetable(Protocol):
 
     def think_ns(self) -> int:
         """Closed: the pause before a session's next operation. Open: 0."""
+
+
+class JoiningTimetable(Timetable):
+    """Of sessions that come by themselves, stay for some operations, and leave.
+
+    It is asked for no starts beforehand: ``think_ns`` may say LEAVES.
+    """
+
+    @abstractmethod
+    def joins_ns(self) -> int:
+        """When the next session comes and starts its first operation; never before the last."""
+
+
+LEAVES: Final = -1
+"""Instead of a pause: the session starts nothing more."""
 
 
 # What a balancer is told of a node.

@@ -165,9 +165,9 @@ def size(
     return _quantity(SIZE, default, low=low, help=help, probes=probes)
 
 
-def rate(default: Any = _MISSING, *, help: str = "") -> Any:
-    """A float per second, written like ``2000/s``."""
-    return _quantity(RATE, default, help=help)
+def rate(default: Any = _MISSING, *, many: int = 0, help: str = "") -> Any:
+    """A float per second, written like ``2000/s``; with ``many=1`` a tuple of them."""
+    return _quantity(RATE, default, many=many, help=help)
 
 
 def bandwidth(default: Any = _MISSING, *, help: str = "") -> Any:

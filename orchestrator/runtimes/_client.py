@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
+    LEAVES,
     LOST,
     RETURNED,
     SENT,
+    JoiningTimetable,
     OperationStream,
     Timetable,
 )
@@ -30,6 +31,7 @@ from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
 from orchestrator.runtimes._ahead import draw
 from orchestrator.runtimes._payloads import Payloads
+from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
@@ -38,18 +40,6 @@ RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 NO_WAKE: Final = 2**63
 _POLLING: Final = -(2**63)
-
-
-class Port(Protocol):
-    """How a client reaches the nodes."""
-
-    @abstractmethod
-    def submit(self, session: Session, node: int) -> bool:
-        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
-
-    @abstractmethod
-    def wake_at(self, when_ns: int) -> None:
-        """Call ``poll`` at that time at the latest."""
 
 
 class LoadDriver:
@@ -86,7 +76,8 @@ class LoadDriver:
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
-        self._closed = timetable.sessions > 0
+        self._joining = timetable if isinstance(timetable, JoiningTimetable) else None
+        self._closed = timetable.sessions > 0 or self._joining is not None
         self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = 0
         self.latest_return_ns = NEVER
@@ -168,7 +159,10 @@ class LoadDriver:
             due_ns = waiting[0][0]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            self._start(heapq.heappop(waiting)[2], due_ns, now_ns)
+            session = heapq.heappop(waiting)[2]
+            if session is self._joiner:
+                self._join(0)
+            self._start(session, due_ns, now_ns)
 
     def _poll_open(self, now_ns: int) -> None:
         while self._left:
@@ -189,7 +183,19 @@ class LoadDriver:
         """All sessions, free ones (open load), and waiting ones by due time (closed load)."""
         self.sessions: list[Session] = []
         self._free: deque[Session] = deque()
+        self._joiner: Session | None = None
         self._await(count, 0)
+        self._join(0)
+
+    def _join(self, since_ns: int) -> None:
+        """Of sessions that come by themselves the next one that comes no earlier is awaited."""
+        if self._joining is None:
+            return
+        due_ns = self._joining.joins_ns()
+        while due_ns < since_ns:
+            due_ns = self._joining.joins_ns()
+        self._joiner = self._free.popleft() if self._free else self._open_session()
+        heapq.heappush(self._waiting, (due_ns, self._joiner.identity, self._joiner))
 
     def _await(self, count: int, due_ns: int) -> None:
         """That many new sessions, and no others, begin at that time."""
@@ -224,18 +230,8 @@ class LoadDriver:
         session.invoked_ns = now_ns
         session.target = -1
         session.busy = True
-        session.op = Op(
-            identity,
-            sequence,
-            kind,
-            self._key_names[key],
-            value,
-            size,
-            session.seen,
-            count,
-            level,
-            session.context,
-        )
+        name, seen, context = self._key_names[key], session.seen, session.context
+        session.op = Op(identity, sequence, kind, name, value, size, seen, count, level, context)
         deadline_ns = now_ns + self._timeout_ns
         self._deadlines.append((deadline_ns, session, sequence))
         if deadline_ns < self._wake_ns:
@@ -338,7 +334,11 @@ class LoadDriver:
         if not self._closed:
             self._free.append(session)
             return
-        due_ns = now_ns + self._timetable.think_ns()
+        pause_ns = self._timetable.think_ns()
+        if pause_ns == LEAVES:
+            self._free.append(session)
+            return
+        due_ns = now_ns + pause_ns
         if due_ns <= now_ns < self._end_ns and self._left and not self._crashed:
             self._start(session, due_ns, now_ns)
         else:
@@ -359,7 +359,8 @@ class LoadDriver:
         """Another takes its place; nobody was there to want what was due in between."""
         self._crashed = False
         self._free.clear()
-        self._await(len(self._waiting), now_ns)
+        self._await(0 if self._joining else len(self._waiting), now_ns)
+        self._join(now_ns)
         while not self._closed and self._left and self._starts[-self._left] < now_ns:
             next(self._operations)
             self._left -= 1
@@ -378,7 +379,7 @@ class LoadDriver:
         self._end_ns = now_ns + reads.lasts_ns
         self._lags_ns = []
         self._stream, self._timetable = reads, BackToBack(READERS)
-        self._closed = True
+        self._closed, self._joining, self._joiner = True, None, None
         self._await(READERS, now_ns)
         self._fetch()
         self._wake_by(now_ns)

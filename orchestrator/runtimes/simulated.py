@@ -39,6 +39,7 @@ from orchestrator.runtimes._parts import (
     make_cache,
     make_machine,
     make_shell,
+    offered_ops,
     warm,
 )
 from orchestrator.runtimes._simulated_client import HEADER_BYTES, SimulatedClient
@@ -364,7 +365,7 @@ def run(parts: Parts) -> RunRecord:
         events=tuple(cluster.events),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
-        offered_ops=parts.arrival.rate_per_s,
+        offered_ops=offered_ops(parts, end_ns),
         faults=cluster.strikes,
         hosts=("sim",),
     )

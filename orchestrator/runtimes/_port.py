@@ -1,0 +1,20 @@
+"""What a client's load needs of whoever carries it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+from orchestrator.runtimes._session import Session
+
+
+class Port(Protocol):
+    """How a client reaches the nodes."""
+
+    @abstractmethod
+    def submit(self, session: Session, node: int) -> bool:
+        """Send the session's operation; False where the node cannot be reached (nothing sent)."""
+
+    @abstractmethod
+    def wake_at(self, when_ns: int) -> None:
+        """Call ``poll`` at that time at the latest."""
