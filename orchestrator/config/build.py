@@ -28,6 +28,7 @@ from orchestrator.core.parameters import (
     DURATION,
     FORMATTERS,
     PARSERS,
+    SIZE,
     FrozenMapping,
     ParameterError,
 )
@@ -50,6 +51,7 @@ CONSTANT: Final = "constant"
 """The plug-in that a bare quantity stands for; its one parameter is ``value``."""
 _BARE: Final[dict[Family, Quantity | PluginName]] = {
     Family.DISTRIBUTION: Quantity(DURATION),
+    Family.VALUE_SIZE: Quantity(SIZE),
     Family.KEYS: PluginName(Family.KEYS),
 }
 

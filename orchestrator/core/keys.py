@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from orchestrator.core.history import VALUE_ID_BYTES, encode_value
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, Slot, plugin
+from orchestrator.core.value_sizes import KeySizes
 
 KEY_LENGTH: Final = 16
 KEYS_MAX: Final = 10**11
 """Leaves room for inserts before the index needs a thirteenth digit."""
 
 _PREFIX: Final = b"user"
+_KEPT_MAX: Final = 16_384
 
 
 def key_name(index: int) -> bytes:
@@ -103,6 +105,28 @@ class KeyRange:
         else:
             first = bisect_left(self._names, start, 0, total)
         return list(map(key_name, range(first, min(first + count, total))))
+
+
+class SizedKeyRange(KeyRange):
+    """The same with values whose sizes belong to the keys; what was asked for is kept a while."""
+
+    __slots__ = ("_kept", "_sizes")
+
+    def __init__(self, count: int, sizes: KeySizes) -> None:
+        super().__init__(count, sizes.most_bytes)
+        self._sizes = sizes
+        self._kept: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """The preloaded value; None for every key that is not one of the range."""
+        value = self._kept.get(key)
+        if value is None and super().get(key) is not None:
+            index = numpy.array([int(key[len(_PREFIX) :])])
+            value = preloaded_value(int(self._sizes.of(index)[0]))
+            if len(self._kept) == _KEPT_MAX:
+                self._kept.clear()
+            self._kept[key] = value
+        return value
 
 
 class NamedKeys:

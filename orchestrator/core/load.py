@@ -120,11 +120,12 @@ class Workload(Protocol):
     is what its keys are (register, counter or set): what its operations and their answers mean;
     txn where it has transactions.
     ``payload_bytes`` is the number of value bytes that writes really carry, at least the 8 of
-    a value's identity. A stream gives the same operations however it is cut into blocks.
+    a value's identity; None where each carries what its entry's ``size`` leaves beside the key. A
+    stream gives the same operations however it is cut into blocks.
     """
 
     total: int | None
-    payload_bytes: int
+    payload_bytes: int | None
     model: str = REGISTER
 
     def __init__(self, params: Any) -> None:

@@ -223,7 +223,8 @@ def slot(family: Any, default: Any = _MISSING, *, help: str = "") -> Any:
     """A plug-in slot: a mapping with ``name`` and that plug-in's parameters.
 
     ``default`` is such a mapping, or None for an empty slot. A slot of distributions also
-    takes a bare duration, which means ``constant``, and one of key choices a bare name.
+    takes a bare duration, which means ``constant``, one of value sizes a bare size, and one of key
+    choices a bare name.
     """
     metadata = {"family": family, "optional": default is None, "help": help}
     if default is _MISSING:

@@ -28,6 +28,7 @@ class Family(enum.Enum):
     CACHE = "cache"
     WORKLOAD = "workload"
     KEYS = "key_choice"
+    VALUE_SIZE = "value_size"
     ARRIVAL = "arrival"
     DISTRIBUTION = "distribution"
     CHECKER = "checker"
@@ -43,6 +44,7 @@ _HOMES = {
     Family.CACHE: "orchestrator.caches",
     Family.WORKLOAD: "orchestrator.workloads",
     Family.KEYS: "orchestrator.keys",
+    Family.VALUE_SIZE: "orchestrator.core.value_sizes",
     Family.ARRIVAL: "orchestrator.arrivals",
     Family.DISTRIBUTION: "orchestrator.core.distributions",
     Family.CHECKER: "orchestrator.checkers",

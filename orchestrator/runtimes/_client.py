@@ -50,7 +50,7 @@ class LoadDriver:
         client: int,
         stream: OperationStream,
         key_names: Sequence[bytes],
-        payload_bytes: int,
+        payload_bytes: int | None,
         timetable: Timetable,
         router: Router,
         nodes: int,
@@ -224,7 +224,7 @@ class LoadDriver:
     ) -> None:
         sequence = session.sequence + 1
         identity = session.identity
-        value = None if kind == READ else self._payloads.stored(session, sequence, kind, key)
+        value = None if kind == READ else self._payloads.stored(session, sequence, kind, key, size)
         session.sequence = sequence
         session.key = key
         session.invoked_ns = now_ns

@@ -21,10 +21,10 @@ writes again: what becomes of each of them can be told in the end. With ``update
 ``add`` the updates and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
 r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide:
-``ycsb_scrambled``). A
-record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
-from the newest key that this client knows, its own inserts counting from the moment they are
-issued: clients share no counter, so a client does not pick another client's inserts.
+``ycsb_scrambled``). A record is one value of ``value_size``, which belongs to the key (see
+core.value_sizes), instead of ten fields. ``latest`` is a zipfian distance from the newest key that
+this client knows, its own inserts counting from the moment they are issued: clients share no
+counter, so a client does not pick another client's inserts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.history import VALUE_ID_BYTES
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
@@ -44,6 +43,7 @@ from orchestrator.core.keys import (
     KeyRange,
     KeySpace,
     NumberedKeys,
+    SizedKeyRange,
     inserted_key,
     key_choice,
     newest_first,
@@ -51,14 +51,14 @@ from orchestrator.core.keys import (
 from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
 from orchestrator.core.models import COUNTER, REGISTER, SET
-from orchestrator.core.parameters import ParameterError, choice, number, size, slot
+from orchestrator.core.parameters import ParameterError, choice, number, slot
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, Slot, register
+from orchestrator.core.value_sizes import DEFAULT, KeySizes
 
 ZIPFIAN: Final = "zipfian"
 LATEST: Final = "latest"
 
-_VALUE_SIZE_MAX = 1 << 30
 _CHUNK = 8192
 
 
@@ -109,7 +109,11 @@ class YcsbParams:
     inserts: float = number(
         0.0, low=0.0, high=1.0, help="share of the operations that write a new key instead"
     )
-    value_size: int = size("100B", help="bytes of each value")
+    value_size: Slot = slot(
+        Family.VALUE_SIZE,
+        {"name": "constant", "value": DEFAULT},
+        help="bytes of each key's value, or a law of them",
+    )
     scan_length_max: int = number(100, low=1, high=1_000_000, help="lengths are uniform from 1")
     update: str = choice(
         "write",
@@ -124,11 +128,7 @@ class YcsbParams:
                 f"mix {self.mix} scans or writes back what it read, which only values allow",
                 key="update",
             )
-        if not VALUE_ID_BYTES <= self.value_size <= _VALUE_SIZE_MAX:
-            raise ParameterError(
-                f"{self.value_size}B must be {VALUE_ID_BYTES}B (a value's identity) to 1GiB",
-                key="value_size",
-            )
+        KeySizes(self.value_size)
         self.choice_of(KeySpace(self.keys, self.theta))
 
     def choice_of(self, space: KeySpace) -> KeyChoice:
@@ -142,7 +142,8 @@ class Ycsb:
 
     def __init__(self, params: YcsbParams) -> None:
         self.total: int | None = None
-        self.payload_bytes = params.value_size
+        self._sizes = KeySizes(params.value_size)
+        self.payload_bytes = self._sizes.most_bytes if self._sizes.constant else None
         self.model = UPDATES[params.update][1]
         self._params = params
         self._key_names = NumberedKeys(params.keys)
@@ -154,6 +155,8 @@ class Ycsb:
 
     def preload(self) -> Preload:
         """All ``keys`` keys, never written."""
+        if self.payload_bytes is None:
+            return SizedKeyRange(self._params.keys, self._sizes)
         return KeyRange(self._params.keys, self.payload_bytes)
 
     def stream(self, seed: int, client: int, clients: int) -> YcsbStream:
@@ -178,6 +181,7 @@ class YcsbStream(ChunkedStream):
         self._client = client
         self._clients = clients
         self._chance = block_stream(seed, f"client/{client}/workload")
+        self._sizes = KeySizes(params.value_size)
         self._inserts = 0
         super().__init__()
 
@@ -200,7 +204,7 @@ class YcsbStream(ChunkedStream):
         return OperationBlock(
             kind=self._kinds[what],
             key=key,
-            size=numpy.full(_CHUNK, KEY_LENGTH + params.value_size, dtype=numpy.int32),
+            size=KEY_LENGTH + self._sizes.of(key),
             count=count,
             follow_up=what == _READ_MODIFY_WRITE,
         )
@@ -209,4 +213,4 @@ class YcsbStream(ChunkedStream):
         """With the keys that are chosen at these times; an insert's is new whenever it starts."""
         inserted = block.key >= self._params.keys
         key = numpy.where(inserted, block.key, self._choice.at(block.key, starts_ns))
-        return replace(block, key=key)
+        return replace(block, key=key, size=KEY_LENGTH + self._sizes.of(key))
