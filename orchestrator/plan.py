@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy
 
-from orchestrator.config.schema import RAY, SIM, Config
+from orchestrator.analysis.slo import bounded
+from orchestrator.config.schema import RAY, SIM, Config, Slo
 from orchestrator.core import levels
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import idles
@@ -50,6 +51,7 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
+    _check_windows(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -73,6 +75,17 @@ def _check_runtime(parts: Parts) -> None:
             "the simulator cannot measure costs and has no profile of this machine's",
             path="system.node.costs",
             hint=f"use costs: modelled, or runtime: {RAY}",
+        )
+
+
+def _check_windows(parts: Parts) -> None:
+    """A bound that is looked at within windows needs one that fits into the measured window."""
+    slo, longest_ns = parts.config.slo, parts.config.duration
+    if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
+        raise ConfigError(
+            f"{format_duration(slo.windows.length)} is longer than the measured window",
+            path="slo.windows.length",
+            hint=f"duration is {format_duration(longest_ns)}",
         )
 
 

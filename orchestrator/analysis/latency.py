@@ -195,15 +195,16 @@ def _durations_ns(
 class Window:
     """The measured window [``start_ns``, ``end_ns``) of one run, as columns.
 
-    ``kind``, ``outcome``, ``latency_ns`` and ``uncorrected_ns`` are of the operations intended
-    within it, in the order of their intended starts. ``completed_ns`` (when it returned),
-    ``completed_kind`` and ``completed_latency_ns`` are of the OK operations that *returned*
-    within it, whenever they were intended.
+    ``intended_ns``, ``kind``, ``outcome``, ``latency_ns`` and ``uncorrected_ns`` are of the
+    operations intended within it, in the order of their intended starts. ``completed_ns`` (when it
+    returned), ``completed_kind`` and ``completed_latency_ns`` are of the OK operations that
+    *returned* within it, whenever they were intended.
     """
 
     record: RunRecord
     start_ns: int
     end_ns: int
+    intended_ns: NDArray[numpy.int64]
     kind: NDArray[numpy.uint8]
     outcome: NDArray[numpy.uint8]
     latency_ns: NDArray[numpy.int64]
@@ -235,6 +236,7 @@ def measured_window(record: RunRecord, timeout_ns: int) -> Window:
         record=record,
         start_ns=start_ns,
         end_ns=end_ns,
+        intended_ns=intended_ns[within],
         kind=history.kind[within],
         outcome=history.outcome[within],
         latency_ns=latency_ns[within],

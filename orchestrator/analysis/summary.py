@@ -144,7 +144,7 @@ def _figures(
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
-        "slo": slo.judge(config.slo, latencies, outcomes),
+        "slo": slo.judge(config.slo, latencies, outcomes, windows),
     }
 
 
