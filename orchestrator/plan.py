@@ -32,9 +32,10 @@ from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, suggestion
 from orchestrator.runtimes._parts import Parts, cluster_state
 from orchestrator.systems.replicated_store import MEASURED
+from orchestrator.workloads.tenants import tenants_of
 
 AUTO: Final = "auto"
 SLOWEST_DRIFT: Final = -0.99
@@ -51,7 +52,7 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
-    _check_windows(parts)
+    _check_objective(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -78,9 +79,19 @@ def _check_runtime(parts: Parts) -> None:
         )
 
 
-def _check_windows(parts: Parts) -> None:
-    """A bound that is looked at within windows needs one that fits into the measured window."""
+def _check_objective(parts: Parts) -> None:
+    """Bounds must be about tenants that there are, and windows fit into the measured one."""
     slo, longest_ns = parts.config.slo, parts.config.duration
+    tenants = tenants_of(parts.config.workload)
+    for tenant in slo.tenants:
+        if tenant not in tenants:
+            raise ConfigError(
+                f"the workload has no tenant {tenant!r}",
+                path=f"slo.tenants.{tenant}",
+                hint=suggestion(tenant, tenants)
+                if tenants
+                else "use workload: {name: tenants, ...}",
+            )
     if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
         raise ConfigError(
             f"{format_duration(slo.windows.length)} is longer than the measured window",

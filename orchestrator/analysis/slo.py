@@ -28,8 +28,10 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
-from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, WindowBounds
-from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
+from orchestrator.analysis.outcomes import error_rate
+from orchestrator.analysis.tenants import TenantFigures
+from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds
+from orchestrator.core.machine import KIND_NAMES
 
 _BOUND_NAMES: Final = (*QUANTILES, "max")
 _GOODPUT_ORDER: Final = ("p99", "p999", "max", "p90", "p50")
@@ -41,6 +43,7 @@ def judge(
     histograms: Mapping[str, LatencyHistogram],
     outcomes: Mapping[str, int],
     windows: Sequence[Window] = (),
+    tenants: Mapping[str, TenantFigures] | None = None,
 ) -> dict[str, Any]:
     """``{"met", "violations": [{"metric", "bound", "value", "unit"}], "windows"}``.
 
@@ -61,9 +64,11 @@ def judge(
         for name, share in missed.items()
         if share > allowed
     ]
-    rate = error_rate(outcomes)
-    if slo.error_rate is not None and rate is not None and rate > slo.error_rate:
-        violations.append(_violation("error_rate", slo.error_rate, rate, "ratio"))
+    violations += _error_violations("", slo.error_rate, error_rate(outcomes))
+    for name, figures in (tenants or {}).items():
+        prefix, tenant = f"tenants.{name}.", slo.tenants.get(name, TenantBounds())
+        violations += _latency_violations(prefix, tenant, figures.latencies[ALL])
+        violations += _error_violations(prefix, tenant.error_rate, error_rate(figures.outcomes))
     return {"met": not violations, "violations": violations, "windows": missed or None}
 
 
@@ -100,10 +105,10 @@ def missed_shares(bounds: WindowBounds, windows: Sequence[Window]) -> dict[str, 
     return {name: count / total for name, count in missed.items()} if total else {}
 
 
-def error_rate(outcomes: Mapping[str, int]) -> float | None:
-    """(fail + unknown) / intended; None without operations."""
-    intended = sum(outcomes.values())
-    return (intended - outcomes[OUTCOME_NAMES[0]]) / intended if intended else None
+def _error_violations(prefix: str, bound: float | None, rate: float | None) -> list[dict[str, Any]]:
+    if bound is None or rate is None or rate <= bound:
+        return []
+    return [_violation(f"{prefix}error_rate", bound, rate, "ratio")]
 
 
 def _violation(metric: str, bound: Any, value: Any, unit: str) -> dict[str, Any]:

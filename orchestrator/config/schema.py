@@ -95,6 +95,13 @@ class WindowBounds(LatencyBounds):
 
 
 @dataclass(frozen=True)
+class TenantBounds(LatencyBounds):
+    """Bounds of one tenant's operations."""
+
+    error_rate: float | None = number(None, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
 class Slo(LatencyBounds):
     error_rate: float | None = number(None, low=0.0, high=1.0)
     read: LatencyBounds = field(default_factory=LatencyBounds)
@@ -104,6 +111,7 @@ class Slo(LatencyBounds):
     add: LatencyBounds = field(default_factory=LatencyBounds)
     txn: LatencyBounds = field(default_factory=LatencyBounds)
     windows: WindowBounds = field(default_factory=WindowBounds)
+    tenants: dict[str, TenantBounds] = mapping("bounds by tenant of the workload")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
     for name in _BOUNDS:
         if getattr(config.slo.windows, name) is not None:
             bounds[f"windows.{name}"] = (f"slo.windows.{name}", may_miss(config.slo.windows))
+    for tenant, group in config.slo.tenants.items():
+        for name in (*_BOUNDS, "error_rate"):
+            bound = getattr(group, name)
+            if bound is not None:
+                at, unit = (
+                    (name, 1) if name == "error_rate" else (f"latency_ms.all.{name}", NS_PER_MS)
+                )
+                bounds[f"tenants.{tenant}.{name}"] = (f"tenants.{tenant}.{at}", bound / unit)
     if config.slo.error_rate is not None:
         bounds["error_rate"] = ("error_rate", config.slo.error_rate)
     return bounds

@@ -15,10 +15,11 @@ e    scan .95, insert .05                        zipfian
 f    read .50, read-modify-write .50             zipfian
 ===  ==========================================  =================
 
-Keys are picked by a choice of the family ``key_choice``: ``distribution``, where it is given. With
-``inserts`` above 0 that share of the operations, on top of the mix, writes keys that nobody
-writes again: what becomes of each of them can be told in the end. With ``update: increment`` or
-``add`` the updates and inserts drive counters and sets.
+``shares`` of one's own stand for the mix where they are given, with zipfian keys. Keys are picked
+by a choice of the family ``key_choice``: ``distribution``, where it is given. With ``inserts``
+above 0 that share of the operations, on top of the mix, writes keys that nobody writes again: what
+becomes of each of them can be told in the end. With ``update: increment`` or ``add`` the updates
+and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
 r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide:
 ``ycsb_scrambled``). A record is one value of ``value_size``, which belongs to the key (see
@@ -29,8 +30,9 @@ counter, so a client does not pick another client's inserts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy
@@ -60,28 +62,40 @@ ZIPFIAN: Final = "zipfian"
 LATEST: Final = "latest"
 
 _CHUNK = 8192
+_SUM_TOLERANCE = 1e-9
+"""Decimal shares need not add up to 1 in binary."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the operations, which sum to 1, and the published key choice."""
+    """Shares of the operations, which sum to 1."""
 
-    read: float = 0.0
-    update: float = 0.0
-    insert: float = 0.0
-    scan: float = 0.0
-    read_modify_write: float = 0.0
-    distribution: str = ZIPFIAN
+    read: float = number(0.0, low=0.0, high=1.0)
+    update: float = number(0.0, low=0.0, high=1.0)
+    insert: float = number(0.0, low=0.0, high=1.0)
+    scan: float = number(0.0, low=0.0, high=1.0)
+    read_modify_write: float = number(0.0, low=0.0, high=1.0)
+
+    @property
+    def shares(self) -> list[float]:
+        """In the order of the fields."""
+        return [self.read, self.update, self.insert, self.scan, self.read_modify_write]
+
+    def __post_init__(self) -> None:
+        total = math.fsum(self.shares)
+        if abs(total - 1) > _SUM_TOLERANCE:
+            raise ParameterError(f"the shares must add up to 1, and these give {total:g}")
 
 
 MIXES: Final = {
     "a": Mix(read=0.5, update=0.5),
     "b": Mix(read=0.95, update=0.05),
     "c": Mix(read=1.0),
-    "d": Mix(read=0.95, insert=0.05, distribution=LATEST),
+    "d": Mix(read=0.95, insert=0.05),
     "e": Mix(scan=0.95, insert=0.05),
     "f": Mix(read=0.5, read_modify_write=0.5),
 }
+PUBLISHED_CHOICES: Final = dict.fromkeys(MIXES, ZIPFIAN) | {"d": LATEST}
 
 UPDATES: Final = {
     "write": (WRITE, REGISTER),
@@ -99,6 +113,9 @@ _READ_MODIFY_WRITE = 4
 @dataclass(frozen=True)
 class YcsbParams:
     mix: str = choice("b", options=tuple(MIXES))
+    shares: Mix | None = field(
+        default=None, metadata={"help": "of operations, where it shall be no published mix"}
+    )
     keys: int = number(100_000, low=1, high=KEYS_MAX, help="preloaded keys")
     distribution: Slot | None = slot(
         Family.KEYS, None, help="choice of keys, or its name; null: the one published for the mix"
@@ -122,18 +139,26 @@ class YcsbParams:
     )
 
     def __post_init__(self) -> None:
-        mix = MIXES[self.mix]
+        mix = self.operations
         if self.update != "write" and (mix.scan or mix.read_modify_write):
+            which = (
+                f"mix {self.mix} scans or writes" if self.shares is None else "shares scan or write"
+            )
             raise ParameterError(
-                f"mix {self.mix} scans or writes back what it read, which only values allow",
-                key="update",
+                f"{which} back what it read, which only values allow", key="update"
             )
         KeySizes(self.value_size)
         self.choice_of(KeySpace(self.keys, self.theta))
 
     def choice_of(self, space: KeySpace) -> KeyChoice:
         """What picks a client's keys."""
-        return key_choice(self.distribution, MIXES[self.mix].distribution, space)
+        published = PUBLISHED_CHOICES[self.mix] if self.shares is None else ZIPFIAN
+        return key_choice(self.distribution, published, space)
+
+    @property
+    def operations(self) -> Mix:
+        """Shares of the operations before ``inserts``."""
+        return MIXES[self.mix] if self.shares is None else self.shares
 
 
 @register(Family.WORKLOAD, "ycsb", params=YcsbParams)
@@ -168,11 +193,12 @@ class YcsbStream(ChunkedStream):
     """One client's operations."""
 
     def __init__(self, params: YcsbParams, seed: int, client: int, clients: int) -> None:
-        mix = MIXES[params.mix]
-        shares = [mix.read, mix.update, mix.insert, mix.scan, mix.read_modify_write]
-        shares = [share * (1 - params.inserts) for share in shares]
+        shares = [share * (1 - params.inserts) for share in params.operations.shares]
         shares[_INSERT] += params.inserts
-        self._bounds = numpy.cumsum(shares)[:-1]
+        bounds = numpy.cumsum(shares)
+        # Whatever the sum is in binary, nothing is drawn that has no share.
+        bounds[numpy.flatnonzero(shares)[-1] :] = 1.0
+        self._bounds = bounds[:-1]
         self._choice = params.choice_of(KeySpace(params.keys, params.theta, seed, client, clients))
         self.timed = self._choice.timed
         change = UPDATES[params.update][0]
