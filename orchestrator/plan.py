@@ -25,7 +25,7 @@ from orchestrator.core.faults import (
     Target,
     parse_target,
 )
-from orchestrator.core.load import ChunkedStream, JoiningTimetable
+from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
@@ -126,7 +126,14 @@ def _check_load(parts: Parts) -> None:
     except ParameterError as error:
         path = f"arrival.{error.key}" if error.key else "arrival"
         raise ConfigError(str(error), path=path) from None
-    unplanned = parts.arrival.closed or isinstance(tables[0], JoiningTimetable)
+    arrival = parts.arrival
+    if parts.end_ns is None and isinstance(arrival, VaryingArrival) and arrival.ends:
+        raise ConfigError(
+            f"the {parts.workload.total} operations of the workload may not be over by then",
+            path="arrival",
+            hint="let the last stage go on: leave out its lasts",
+        )
+    unplanned = arrival.closed or isinstance(tables[0], JoiningTimetable)
     if unplanned and isinstance(stream, ChunkedStream) and stream.timed:
         raise ConfigError(
             "which keys are picked depends on when operations start, which arrival"

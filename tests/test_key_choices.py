@@ -115,11 +115,12 @@ def test_scrambled_draws_by_grays_formula() -> None:
     assert (key == wanted).mean() > 0.99
 
 
-@pytest.mark.parametrize("keys", [10_000, 1_000_000])
-def test_the_hottest_scrambled_key_has_its_share_whatever_the_keys(keys: int) -> None:
-    # YCSB's quirk: 1 / zeta(10^10) = 3.78 % (its source, ScrambledZipfianGenerator).
+@pytest.mark.parametrize(("keys", "share"), [(1000, 0.0388), (10_000, 0.0378), (10**6, 0.0378)])
+def test_the_hottest_scrambled_key_has_its_share_whatever_the_keys(keys: int, share: float) -> None:
+    # YCSB's quirk: 1 / zeta(10^10) = 3.78 % (its source, ScrambledZipfianGenerator), and what else
+    # falls on that key: .1 points among 1,000.
     hottest = int(numpy.bincount(drawn("ycsb_scrambled", keys)).max())
-    assert stats.binomtest(hottest, DRAWS, 0.0378).pvalue > 1e-4
+    assert stats.binomtest(hottest, DRAWS, share).pvalue > 1e-3
 
 
 # --- moving ones ------------------------------------------------------------------------

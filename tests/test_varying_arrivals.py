@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -336,6 +337,16 @@ def test_what_cannot_come_is_refused(arrival: dict[str, Any], path: str, message
     with pytest.raises(ConfigError, match=message) as caught:
         load_mapping({"arrival": arrival})
     assert caught.value.path == ("arrival." + path).rstrip(".")
+
+
+def test_a_trace_is_not_left_behind_by_the_last_stage(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("key\n" + "a\n" * 500)
+    trace = {"name": "trace", "path": str(tmp_path / "trace.csv")}
+    stage = {"name": "poisson", "rate": "1000/s"}
+    _, record = run({"name": "stages", "stages": [stage]}, workload=trace)
+    assert len(record.history) == 500
+    with pytest.raises(ConfigError, match="500 operations of the workload may not be over"):
+        run({"name": "stages", "stages": [stage | {"lasts": "9s"}]}, workload=trace)
 
 
 def test_moving_keys_need_starts_that_are_known() -> None:

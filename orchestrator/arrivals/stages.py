@@ -73,6 +73,7 @@ class Stages(VaryingArrival):
             self._stages.append((start_ns, chosen.implementation(chosen.params)))
             start_ns = NEVER_NS if stage.lasts is None else start_ns + stage.lasts
         self._end_ns = start_ns
+        self.ends = start_ns < NEVER_NS
 
     @property
     def rate_per_s(self) -> float | None:

@@ -33,7 +33,7 @@ KEYS_MAX: Final = 10**11
 """Leaves room for inserts before the index needs a thirteenth digit."""
 
 _PREFIX: Final = b"user"
-_KEPT_MAX: Final = 16_384
+_KNOWN_MAX: Final = 65_536
 
 
 def key_name(index: int) -> bytes:
@@ -108,25 +108,27 @@ class KeyRange:
 
 
 class SizedKeyRange(KeyRange):
-    """The same with values whose sizes belong to the keys; what was asked for is kept a while."""
+    """The same with values whose sizes belong to the keys."""
 
-    __slots__ = ("_kept", "_sizes")
+    __slots__ = ("_known_bytes", "_sizes")
 
     def __init__(self, count: int, sizes: KeySizes) -> None:
-        super().__init__(count, sizes.most_bytes)
+        super().__init__(count, VALUE_ID_BYTES)
         self._sizes = sizes
-        self._kept: dict[bytes, bytes] = {}
+        # Kept for a while: the law costs some microseconds for a single key.
+        self._known_bytes: dict[bytes, int] = {}
 
     def get(self, key: bytes) -> bytes | None:
         """The preloaded value; None for every key that is not one of the range."""
-        value = self._kept.get(key)
-        if value is None and super().get(key) is not None:
-            index = numpy.array([int(key[len(_PREFIX) :])])
-            value = preloaded_value(int(self._sizes.of(index)[0]))
-            if len(self._kept) == _KEPT_MAX:
-                self._kept.clear()
-            self._kept[key] = value
-        return value
+        size = self._known_bytes.get(key)
+        if size is None:
+            if super().get(key) is None:
+                return None
+            size = int(self._sizes.of(numpy.array([int(key[len(_PREFIX) :])]))[0])
+            if len(self._known_bytes) == _KNOWN_MAX:
+                self._known_bytes.clear()
+            self._known_bytes[key] = size
+        return preloaded_value(size)
 
 
 class NamedKeys:

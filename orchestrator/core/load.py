@@ -167,7 +167,10 @@ class Arrival(Protocol):
     @property
     @abstractmethod
     def rate_per_s(self) -> float | None:
-        """Offered operations per second of all clients; None for closed arrivals and replays."""
+        """Offered operations per second of all clients, their mean where it changes.
+
+        None for closed arrivals and replays.
+        """
 
     @abstractmethod
     def timetable(self, seed: int, client: int, clients: int) -> Timetable:
@@ -180,8 +183,11 @@ class Arrival(Protocol):
 class VaryingArrival(Arrival):
     """An open arrival whose rate changes in the course of the load.
 
-    ``rate_per_s`` is the mean over its pattern, as its module says.
+    ``rate_per_s`` is the mean over its pattern, as its module says. ``ends``: after some time
+    nothing starts any more.
     """
+
+    ends: bool = False
 
     @abstractmethod
     def expected(self, seed: int, clients: int, start_ns: int, end_ns: int) -> float:
