@@ -171,7 +171,9 @@ def show_run(out: Console, result: RunResult) -> None:
     repeats = f", {len(result.repeats)} repeats" if result.repeats else ""
     title = f"{summary['experiment']} on {summary['runtime']}{virtual}, seed {summary['seed']}"
     out.print(title + repeats, style="bold", markup=False)
-    out.print(_latency_table(summary["latency_ms"]))
+    tenants = (summary.get("tenants") or {}).items()
+    own = {f"tenant {name}": found["latency_ms"]["all"] for name, found in tenants}
+    out.print(_latency_table(summary["latency_ms"] | own))
     kept = f", with operations: {result.kept}" if result.kept != "none" else ""
     where = f"{summary['results']}, run {summary['run_id']}{kept}"
     out.print(_facts([*_figures(summary), *_verdicts(summary), ("stored", where, "")]))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from orchestrator.analysis.sample import SAMPLE_OPERATIONS
 from orchestrator.config.schema import RAY, SIM
+from orchestrator.core.load import VaryingArrival
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.runtimes._parts import Parts
@@ -59,9 +60,13 @@ def dry_run(parts: Parts, *, repeats: int = 1, address: str | None = None) -> di
 
 def _rate_ops(parts: Parts) -> float:
     """Operations per second of the run's own clock."""
-    if parts.arrival.rate_per_s is not None:
-        return parts.arrival.rate_per_s
-    if not parts.arrival.closed:
+    arrival, end_ns = parts.arrival, parts.end_ns
+    if isinstance(arrival, VaryingArrival) and end_ns:
+        expected = arrival.expected(parts.config.seed, parts.config.clients, 0, end_ns)
+        return expected * NS_PER_S / end_ns
+    if arrival.rate_per_s is not None:
+        return arrival.rate_per_s
+    if not arrival.closed:
         return _replayed_ops(parts)
     if not parts.system.emulated or parts.store.node.costs != MODELLED:
         return float(MEASURED_OPS)

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy
 
-from orchestrator.config.schema import RAY, SIM, Config
+from orchestrator.analysis.slo import bounded
+from orchestrator.config.schema import RAY, SIM, Config, Slo
 from orchestrator.core import levels
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import idles
@@ -24,15 +25,17 @@ from orchestrator.core.faults import (
     Target,
     parse_target,
 )
+from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, suggestion
 from orchestrator.runtimes._parts import Parts, cluster_state
 from orchestrator.systems.replicated_store import MEASURED
+from orchestrator.workloads.tenants import tenants_of
 
 AUTO: Final = "auto"
 SLOWEST_DRIFT: Final = -0.99
@@ -49,6 +52,7 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
+    _check_objective(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -75,10 +79,32 @@ def _check_runtime(parts: Parts) -> None:
         )
 
 
+def _check_objective(parts: Parts) -> None:
+    """Bounds must be about tenants that there are, and windows fit into the measured one."""
+    slo, longest_ns = parts.config.slo, parts.config.duration
+    tenants = tenants_of(parts.config.workload)
+    for tenant in slo.tenants:
+        if tenant not in tenants:
+            raise ConfigError(
+                f"the workload has no tenant {tenant!r}",
+                path=f"slo.tenants.{tenant}",
+                hint=suggestion(tenant, tenants)
+                if tenants
+                else "use workload: {name: tenants, ...}",
+            )
+    if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
+        raise ConfigError(
+            f"{format_duration(slo.windows.length)} is longer than the measured window",
+            path="slo.windows.length",
+            hint=f"duration is {format_duration(longest_ns)}",
+        )
+
+
 def _check_load(parts: Parts) -> None:
     """Workload, arrival and system must fit; looks at the beginning of one client's stream."""
     config, system = parts.config, parts.system
-    operations = parts.workload.stream(config.seed, 0, config.clients).block(_PROBE_OPERATIONS)
+    stream = parts.workload.stream(config.seed, 0, config.clients)
+    operations = stream.block(_PROBE_OPERATIONS)
     unserved = sorted(set(operations.kind.tolist()) - system.kinds)
     if unserved:
         served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
@@ -100,6 +126,21 @@ def _check_load(parts: Parts) -> None:
     except ParameterError as error:
         path = f"arrival.{error.key}" if error.key else "arrival"
         raise ConfigError(str(error), path=path) from None
+    arrival = parts.arrival
+    if parts.end_ns is None and isinstance(arrival, VaryingArrival) and arrival.ends:
+        raise ConfigError(
+            f"the {parts.workload.total} operations of the workload may not be over by then",
+            path="arrival",
+            hint="let the last stage go on: leave out its lasts",
+        )
+    unplanned = arrival.closed or isinstance(tables[0], JoiningTimetable)
+    if unplanned and isinstance(stream, ChunkedStream) and stream.timed:
+        raise ConfigError(
+            "which keys are picked depends on when operations start, which arrival"
+            f" {config.arrival.name!r} does not know beforehand",
+            path="workload",
+            hint="use an open arrival, or give the change by operations instead of by time",
+        )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from _generators import generator
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.record import RunRecord
@@ -369,6 +370,7 @@ def fuzzer(report: Report) -> None:
 
 BARS: dict[str, Callable[[Report], None]] = {
     "timer": timer,
+    "generator": generator,
     "simulator": simulator,
     "data_path": data_path,
     "warm_pool": warm_pool,

@@ -30,7 +30,7 @@ SECTION_KEYS = (
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
     "latency_p99_ci95_ms", "uncorrected_p99_ms", "outcomes", "consistency", "availability",
     "faults", "resilience", "overload", "links", "cache", "balance", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results",
+    "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
 )  # fmt: skip
 
 

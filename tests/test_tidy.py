@@ -30,6 +30,7 @@ FAMILY_PACKAGES = {
     Family.BALANCER: "balancers",
     Family.CACHE: "caches",
     Family.CHECKER: "checkers",
+    Family.KEYS: "keys",
     Family.PROTOCOL: "protocols",
     Family.SYSTEM: "systems",
     Family.WORKLOAD: "workloads",

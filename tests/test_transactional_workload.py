@@ -17,11 +17,13 @@ from orchestrator.core.load import OperationBlock
 from orchestrator.core.machine import APPEND, FAIL, OK, READ, TRANSACTION, UNKNOWN, WRITE, Op
 from orchestrator.core.models import TXN
 from orchestrator.core.record import RunRecord
+from orchestrator.core.registry import Family, Slot
 from orchestrator.core.transactions import decode_ops, encode_reads
 from orchestrator.core.verdict import INVALID, VALID, Evidence, check, operation
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.fuzzing.scenario import Scenario, Step, dump
 from orchestrator.fuzzing.scenario import load as load_scenario
+from orchestrator.keys.zipfian import ZipfianParams
 from orchestrator.plan import checked_levels, plan
 from orchestrator.run import execute, judge
 from orchestrator.runtimes._transacted import Transacted, register_value, transaction_value
@@ -70,7 +72,8 @@ def test_few_keys_are_used_again() -> None:
     found = block(100, keys=1, operations_min=3, operations_max=3, update="write")
     assert all([key for _, key in one] == [0, 0, 0] for one in steps(found))
     assert {kind for one in steps(found) for kind, _ in one} == {READ, WRITE}
-    skewed = block(500, keys=1000, operations_max=4, distribution="zipfian", theta=3.0)
+    chosen = Slot(Family.KEYS, "zipfian", ZipfianParams(3.0))
+    skewed = block(500, keys=1000, operations_max=4, distribution=chosen)
     assert max(len(one) for one in steps(skewed)) == 4
 
 

@@ -179,7 +179,7 @@ def test_objective_on_errors() -> None:
 
 
 def test_no_objective_is_neither_met_nor_missed() -> None:
-    assert summary_of(record())["slo"] == {"met": None, "violations": []}
+    assert summary_of(record())["slo"] == {"met": None, "violations": [], "windows": None}
 
 
 def test_objective_counts_failures_at_the_timeout() -> None:
@@ -194,6 +194,7 @@ def test_objective_counts_failures_at_the_timeout() -> None:
             {"metric": "p99", "bound": 20.0, "value": 1000.0, "unit": "ms"},
             {"metric": "error_rate", "bound": 0.001, "value": 0.02, "unit": "ratio"},
         ],
+        "windows": None,
     }
     assert found["outcomes"] == {"ok": 7840, "fail": 160, "unknown": 0}
     assert found["availability"] == pytest.approx(0.98)

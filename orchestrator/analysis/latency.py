@@ -13,7 +13,7 @@ maximum and mean are exact; merging adds counts and so loses nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy
@@ -195,20 +195,23 @@ def _durations_ns(
 class Window:
     """The measured window [``start_ns``, ``end_ns``) of one run, as columns.
 
-    ``kind``, ``outcome``, ``latency_ns`` and ``uncorrected_ns`` are of the operations intended
-    within it, in the order of their intended starts. ``completed_ns`` (when it returned),
-    ``completed_kind`` and ``completed_latency_ns`` are of the OK operations that *returned*
-    within it, whenever they were intended.
+    ``intended_ns``, ``key``, ``kind``, ``outcome``, ``latency_ns`` and ``uncorrected_ns`` are of
+    the operations intended within it, in the order of their intended starts. ``completed_ns`` (when
+    it returned), ``completed_key``, ``completed_kind`` and ``completed_latency_ns`` are of the OK
+    operations that *returned* within it, whenever they were intended.
     """
 
     record: RunRecord
     start_ns: int
     end_ns: int
+    intended_ns: NDArray[numpy.int64]
+    key: NDArray[numpy.int64]
     kind: NDArray[numpy.uint8]
     outcome: NDArray[numpy.uint8]
     latency_ns: NDArray[numpy.int64]
     uncorrected_ns: NDArray[numpy.int64]
     completed_ns: NDArray[numpy.int64]
+    completed_key: NDArray[numpy.int64]
     completed_kind: NDArray[numpy.uint8]
     completed_latency_ns: NDArray[numpy.int64]
 
@@ -220,6 +223,17 @@ class Window:
     def __len__(self) -> int:
         """Operations intended within the window."""
         return len(self.latency_ns)
+
+    def select(self, intended: Any, completed: Any) -> Window:
+        """The same window with only these of its operations: masks over its columns."""
+        columns = {
+            field.name: getattr(self, field.name)[
+                completed if field.name.startswith("completed_") else intended
+            ]
+            for field in fields(self)
+            if field.name not in ("record", "start_ns", "end_ns")
+        }
+        return replace(self, **columns)
 
 
 def measured_window(record: RunRecord, timeout_ns: int) -> Window:
@@ -235,11 +249,14 @@ def measured_window(record: RunRecord, timeout_ns: int) -> Window:
         record=record,
         start_ns=start_ns,
         end_ns=end_ns,
+        intended_ns=intended_ns[within],
+        key=history.key[within],
         kind=history.kind[within],
         outcome=history.outcome[within],
         latency_ns=latency_ns[within],
         uncorrected_ns=uncorrected_ns(history, timeout_ns)[within],
         completed_ns=returned_ns[completed],
+        completed_key=history.key[completed],
         completed_kind=history.kind[completed],
         completed_latency_ns=latency_ns[completed],
     )

@@ -2,20 +2,36 @@
 
 What failed or stayed unknown counts in the percentiles at no less than the timeout, and in the
 error rate: (fail + unknown) / intended.
+
+Bounds of ``slo.windows`` are looked at window by window, which a stall of a second cannot hide
+from as it can from a percentile of the whole run. Windows are cut by intended starts from the
+start of the measured one; what is left at its end is none. One without operations holds every
+bound. Percentiles are exact order statistics.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.analysis.latency import ALL, QUANTILES, LatencyHistogram, ms
-from orchestrator.config.schema import LatencyBounds, Slo
-from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES
+from orchestrator.analysis.latency import (
+    ALL,
+    QUANTILES,
+    LatencyHistogram,
+    Window,
+    ms,
+    quantile_ns,
+)
+from orchestrator.analysis.outcomes import error_rate
+from orchestrator.analysis.tenants import TenantFigures
+from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds
+from orchestrator.core.machine import KIND_NAMES
 
 _BOUND_NAMES: Final = (*QUANTILES, "max")
 _GOODPUT_ORDER: Final = ("p99", "p999", "max", "p90", "p50")
@@ -23,30 +39,76 @@ _GOODPUT_ORDER: Final = ("p99", "p999", "max", "p90", "p50")
 
 
 def judge(
-    slo: Slo, histograms: Mapping[str, LatencyHistogram], outcomes: Mapping[str, int]
+    slo: Slo,
+    histograms: Mapping[str, LatencyHistogram],
+    outcomes: Mapping[str, int],
+    windows: Sequence[Window] = (),
+    tenants: Mapping[str, TenantFigures] | None = None,
 ) -> dict[str, Any]:
-    """``{"met", "violations": [{"metric", "bound", "value", "unit"}]}``.
+    """``{"met", "violations": [{"metric", "bound", "value", "unit"}], "windows"}``.
 
     ``metric`` is the path below ``slo`` in the config. A bound on operations that did not
-    occur is met. Without any bound there is no SLO, and ``met`` is None.
+    occur is met. Without any bound there is no SLO, and ``met`` is None. ``windows`` has the
+    share of windows that missed each bound of ``slo.windows``, None where there is none.
     """
-    if slo == Slo():
-        return {"met": None, "violations": []}
+    missed = missed_shares(slo.windows, windows)
+    if not bounded(slo):
+        return {"met": None, "violations": [], "windows": None}
     violations = _latency_violations("", slo, histograms[ALL])
-    for kind in KIND_NAMES:
-        bounds = getattr(slo, kind, None)
-        if bounds is not None and kind in histograms:
-            violations += _latency_violations(f"{kind}.", bounds, histograms[kind])
-    rate = error_rate(outcomes)
-    if slo.error_rate is not None and rate is not None and rate > slo.error_rate:
-        violations.append(_violation("error_rate", slo.error_rate, rate, "ratio"))
-    return {"met": not violations, "violations": violations}
+    for kind in SLO_KINDS:
+        if kind in histograms:
+            violations += _latency_violations(f"{kind}.", getattr(slo, kind), histograms[kind])
+    allowed = may_miss(slo.windows)
+    violations += [
+        _violation(f"windows.{name}", allowed, share, "ratio")
+        for name, share in missed.items()
+        if share > allowed
+    ]
+    violations += _error_violations("", slo.error_rate, error_rate(outcomes))
+    for name, figures in (tenants or {}).items():
+        prefix, tenant = f"tenants.{name}.", slo.tenants.get(name, TenantBounds())
+        violations += _latency_violations(prefix, tenant, figures.latencies[ALL])
+        violations += _error_violations(prefix, tenant.error_rate, error_rate(figures.outcomes))
+    return {"met": not violations, "violations": violations, "windows": missed or None}
 
 
-def error_rate(outcomes: Mapping[str, int]) -> float | None:
-    """(fail + unknown) / intended; None without operations."""
-    intended = sum(outcomes.values())
-    return (intended - outcomes[OUTCOME_NAMES[0]]) / intended if intended else None
+def bounded(slo: Slo) -> bool:
+    """Whether anything is asked for."""
+    return dataclasses.replace(slo, windows=WindowBounds()) != Slo() or bool(_bounds(slo.windows))
+
+
+def may_miss(bounds: WindowBounds) -> float:
+    """The share of the windows in which a bound need not hold, free of the binary remainder."""
+    return round(1 - bounds.share, 12)
+
+
+def _bounds(bounds: LatencyBounds) -> dict[str, int]:
+    given = {name: getattr(bounds, name) for name in _BOUND_NAMES}
+    return {name: bound_ns for name, bound_ns in given.items() if bound_ns is not None}
+
+
+def missed_shares(bounds: WindowBounds, windows: Sequence[Window]) -> dict[str, float]:
+    """Of each bound that is given the share of all windows that missed it; {} without a window."""
+    given = _bounds(bounds)
+    missed = dict.fromkeys(given, 0)
+    total = 0
+    for window in windows if given else ():
+        count = (window.end_ns - window.start_ns) // bounds.length
+        total += count
+        edges_ns = window.start_ns + bounds.length * numpy.arange(count + 1)
+        edges = numpy.searchsorted(window.intended_ns, edges_ns).tolist()
+        for begin, end in itertools.pairwise(edges):
+            within = window.latency_ns[begin:end]
+            for name, bound_ns in given.items():
+                found_ns = quantile_ns(within, QUANTILES.get(name, 1000))
+                missed[name] += found_ns is not None and found_ns > bound_ns
+    return {name: count / total for name, count in missed.items()} if total else {}
+
+
+def _error_violations(prefix: str, bound: float | None, rate: float | None) -> list[dict[str, Any]]:
+    if bound is None or rate is None or rate <= bound:
+        return []
+    return [_violation(f"{prefix}error_rate", bound, rate, "ratio")]
 
 
 def _violation(metric: str, bound: Any, value: Any, unit: str) -> dict[str, Any]:
@@ -57,10 +119,9 @@ def _latency_violations(
     prefix: str, bounds: LatencyBounds, histogram: LatencyHistogram
 ) -> list[dict[str, Any]]:
     violations = []
-    for name in _BOUND_NAMES:
-        bound_ns: int | None = getattr(bounds, name)
+    for name, bound_ns in _bounds(bounds).items():
         value_ns = histogram.max_ns if name == "max" else histogram.quantile_ns(QUANTILES[name])
-        if bound_ns is not None and value_ns is not None and value_ns > bound_ns:
+        if value_ns is not None and value_ns > bound_ns:
             violations.append(_violation(prefix + name, ms(bound_ns), ms(value_ns), "ms"))
     return violations
 

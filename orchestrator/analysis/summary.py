@@ -24,13 +24,15 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.outcomes import error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
 from orchestrator.analysis.resilience import fault_figures, pooled_resilience, resilience
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
+from orchestrator.analysis.tenants import by_tenant
 from orchestrator.config.schema import SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
-from orchestrator.core.machine import ADD, APPEND, INCREMENT, OUTCOME_NAMES, TRANSACTION
+from orchestrator.core.machine import ADD, APPEND, INCREMENT, TRANSACTION
 from orchestrator.core.models import REGISTER
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS
@@ -44,8 +46,8 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "outcomes", "consistency", "availability", "faults", "resilience", "overload", "links",
-    "cache", "balance", "bottleneck",
+    "tenants", "outcomes", "consistency", "availability", "faults", "resilience", "overload",
+    "links", "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -126,27 +128,27 @@ def _figures(
         int(slo.good(config.slo, window.completed_kind, window.completed_latency_ns).sum())
         for window in windows
     )
-    codes = numpy.concatenate([window.outcome for window in windows])
-    counts = numpy.bincount(codes, minlength=len(OUTCOME_NAMES)).tolist()
-    outcomes = dict(zip(OUTCOME_NAMES, counts, strict=True))
-    errors = slo.error_rate(outcomes)
+    outcomes = outcomes_of(windows)
+    errors = error_rate(outcomes)
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
+    tenants = by_tenant(windows, config)
     shares = [resources.utilisations(record, resources.costs(config)) for record in records]
     return {
         "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": completed / total_s if total_s > 0 else None,
         "goodput_ops": good / total_s if total_s > 0 else None,
         "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
+        "tenants": {name: each.summary() for name, each in tenants.items()} or None,
         "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
         "outcomes": outcomes,
-        "availability": None if errors is None else counts[0] / sum(counts),
+        "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
         "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
         "balance": _mean_by_key([resources.balance(record) for record in records]),
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
-        "slo": slo.judge(config.slo, latencies, outcomes),
+        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
     }
 
 

@@ -28,6 +28,7 @@ from orchestrator.core.parameters import (
     DURATION,
     FORMATTERS,
     PARSERS,
+    SIZE,
     FrozenMapping,
     ParameterError,
 )
@@ -47,7 +48,12 @@ class _Cells:
 
 _CELLS: Final = OmegaConf.structured(_Cells)
 CONSTANT: Final = "constant"
-"""The distribution that a bare duration stands for; its one parameter is ``value``."""
+"""The plug-in that a bare quantity stands for; its one parameter is ``value``."""
+_BARE: Final[dict[Family, Quantity | PluginName]] = {
+    Family.DISTRIBUTION: Quantity(DURATION),
+    Family.VALUE_SIZE: Quantity(SIZE),
+    Family.KEYS: PluginName(Family.KEYS),
+}
 
 _TYPES: Final = {
     int: ("whole", "a whole number"),
@@ -270,14 +276,15 @@ def _slot(node: PluginSlot, value: Any, path: str) -> Any:
 
 
 def _bare_slot(node: PluginSlot, value: Any, path: str) -> Slot:
-    """A slot without a mapping: a duration stands for a constant distribution."""
+    """A slot without a mapping: see :func:`bare`."""
     named = isinstance(value, str) and value in plugins(node.family)
     plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-    if is_bare_duration(node) and plain and not named:
-        constant = plugin(node.family, CONSTANT)
-        return Slot(
-            node.family, CONSTANT, constant.params(_quantity(Quantity(DURATION), value, path))
-        )
+    match bare(node):
+        case Quantity() as quantity if plain and not named:
+            constant = plugin(node.family, CONSTANT)
+            return Slot(node.family, CONSTANT, constant.params(_quantity(quantity, value, path)))
+        case PluginName(family) if isinstance(value, str):
+            plugin(family, value, path=path)  # what there is has its long form by now
     raise ConfigError(
         f"{shown(value)} is no {node.family.value}",
         path=path,
@@ -285,9 +292,11 @@ def _bare_slot(node: PluginSlot, value: Any, path: str) -> Slot:
     )
 
 
-def is_bare_duration(node: Node) -> bool:
-    """Whether a bare duration may stand for the slot."""
-    return node == PluginSlot(Family.DISTRIBUTION)
+def bare(node: Node) -> Quantity | PluginName | None:
+    """What may stand for a slot's mapping: the ``value`` of its CONSTANT, or the ``name``."""
+    if not isinstance(node, PluginSlot) or node.extra is not None:
+        return None
+    return _BARE.get(node.family)
 
 
 def plugin_at(node: PluginSlot, value: Mapping[Any, Any], path: str) -> Plugin:

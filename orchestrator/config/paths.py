@@ -16,7 +16,7 @@ from typing import Any, assert_never
 
 from orchestrator.config.build import (
     CONSTANT,
-    is_bare_duration,
+    bare,
     mapping_at,
     owner_of,
     plugin_at,
@@ -217,8 +217,11 @@ def _mapping(data: Any, path: str) -> dict[Any, Any]:
 
 
 def _slot_mapping(node: PluginSlot, data: Any, path: str) -> dict[Any, Any]:
-    if is_bare_duration(node) and isinstance(data, (str, int, float)):
-        return {"name": CONSTANT, "value": data}
+    match bare(node):
+        case Quantity() if isinstance(data, (str, int, float)):
+            return {"name": CONSTANT, "value": data}
+        case PluginName() if isinstance(data, str):
+            return {"name": data}
     return _mapping(data, path)
 
 
@@ -244,6 +247,8 @@ def spelled(node: Node, data: Any) -> Any:
     match node:
         case Record(record) if isinstance(data, Mapping):
             return _spelled_keys(members(record), data)
+        case PluginSlot(family) if isinstance(data, str) and isinstance(bare(node), PluginName):
+            return spelled(node, {"name": data}) if data in plugins(family) else data
         case PluginSlot(family) if isinstance(data, Mapping):
             chosen = plugins(family).get(str(data.get("name")))
             return (

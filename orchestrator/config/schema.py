@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.faults import Aim
 from orchestrator.core.levels import ALIASES, LEVELS
@@ -82,11 +82,36 @@ class LatencyBounds:
     max: int | None = duration(None)
 
 
+SLO_KINDS: Final = ("read", "write", "scan", "incr", "add", "txn")
+"""Kinds of operation with bounds of their own; each is a field of :class:`Slo`."""
+
+
+@dataclass(frozen=True)
+class WindowBounds(LatencyBounds):
+    """Bounds that hold within single windows of the measured one."""
+
+    length: int = duration("1s", low="1ms", help="of a window; windows follow each other")
+    share: float = number(0.99, low=0.0, high=1.0, help="of the windows in which a bound must hold")
+
+
+@dataclass(frozen=True)
+class TenantBounds(LatencyBounds):
+    """Bounds of one tenant's operations."""
+
+    error_rate: float | None = number(None, low=0.0, high=1.0)
+
+
 @dataclass(frozen=True)
 class Slo(LatencyBounds):
     error_rate: float | None = number(None, low=0.0, high=1.0)
     read: LatencyBounds = field(default_factory=LatencyBounds)
     write: LatencyBounds = field(default_factory=LatencyBounds)
+    scan: LatencyBounds = field(default_factory=LatencyBounds)
+    incr: LatencyBounds = field(default_factory=LatencyBounds)
+    add: LatencyBounds = field(default_factory=LatencyBounds)
+    txn: LatencyBounds = field(default_factory=LatencyBounds)
+    windows: WindowBounds = field(default_factory=WindowBounds)
+    tenants: dict[str, TenantBounds] = mapping("bounds by tenant of the workload")
 
 
 @dataclass(frozen=True)

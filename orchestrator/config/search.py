@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.config.build import build, is_bare_duration
+from orchestrator.config.build import bare, build
 from orchestrator.config.paths import Part, assign, locate, parts_of
 from orchestrator.config.render import render
 from orchestrator.config.schema import CATEGORICAL, FLOAT, INT, Config, SearchRange
@@ -116,7 +116,7 @@ def _place_of(path: str, variants: Iterable[Any]) -> tuple[Node, bool]:
         except ConfigError as error:
             refusal = refusal or error
         else:
-            return (Quantity(DURATION) if is_bare_duration(node) else node), optional
+            return bare(node) or node, optional
     assert refusal is not None, "there is always the variant that the config itself is"
     raise ConfigError(refusal.message, path=place, hint=refusal.hint)
 

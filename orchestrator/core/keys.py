@@ -13,21 +13,27 @@ at 100,000 keys it is already three times as fast as a search in one.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Protocol, overload
+from typing import Any, Final, Protocol, overload
 
 import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.history import VALUE_ID_BYTES, encode_value
+from orchestrator.core.parameters import ParameterError
+from orchestrator.core.registry import Family, Slot, plugin
+from orchestrator.core.value_sizes import KeySizes
 
 KEY_LENGTH: Final = 16
 KEYS_MAX: Final = 10**11
 """Leaves room for inserts before the index needs a thirteenth digit."""
 
 _PREFIX: Final = b"user"
+_KNOWN_MAX: Final = 65_536
 
 
 def key_name(index: int) -> bytes:
@@ -101,6 +107,30 @@ class KeyRange:
         return list(map(key_name, range(first, min(first + count, total))))
 
 
+class SizedKeyRange(KeyRange):
+    """The same with values whose sizes belong to the keys."""
+
+    __slots__ = ("_known_bytes", "_sizes")
+
+    def __init__(self, count: int, sizes: KeySizes) -> None:
+        super().__init__(count, VALUE_ID_BYTES)
+        self._sizes = sizes
+        # Kept for a while: the law costs some microseconds for a single key.
+        self._known_bytes: dict[bytes, int] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """The preloaded value; None for every key that is not one of the range."""
+        size = self._known_bytes.get(key)
+        if size is None:
+            if super().get(key) is None:
+                return None
+            size = int(self._sizes.of(numpy.array([int(key[len(_PREFIX) :])]))[0])
+            if len(self._known_bytes) == _KNOWN_MAX:
+                self._known_bytes.clear()
+            self._known_bytes[key] = size
+        return preloaded_value(size)
+
+
 class NamedKeys:
     """A preload of given keys, all with the same value of ``payload_bytes``."""
 
@@ -126,11 +156,47 @@ class NamedKeys:
 # --- laws of choice ---------------------------------------------------------------------
 
 
-class KeyChoice(Protocol):
-    """A law over the indexes 0 to n-1."""
+@dataclass(frozen=True)
+class KeySpace:
+    """Whose choice it is: ``keys`` keys, drawn from by client ``client`` of ``clients``.
 
+    ``theta`` is the workload's skew, for laws that are not given one of their own. ``seed`` is
+    the run's.
+    """
+
+    keys: int
+    theta: float = 0.99
+    seed: int = 0
+    client: int = 0
+    clients: int = 1
+
+
+class KeyChoice(Protocol):
+    """Which key an operation picks: a plug-in, one instance a client.
+
+    A law that changes in the course of the run counts the operations of all clients as its own
+    times their number, or looks at the operation's intended start; it is ``timed`` then, and
+    for open arrivals alone.
+    """
+
+    newest_first: bool = False
+    """What it draws are distances from the newest key, 0 for that one."""
+
+    timed: bool = False
+    """What it draws must go through ``at``."""
+
+    def __init__(self, params: Any, space: KeySpace) -> None:
+        """Raises ParameterError where the parameters do not fit the keys."""
+
+    @abstractmethod
     def draw(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.int64]:
-        """``count`` independent indexes."""
+        """``count`` indexes below the number of keys."""
+
+    def at(
+        self, key: NDArray[numpy.int64], starts_ns: NDArray[numpy.int64]
+    ) -> NDArray[numpy.int64]:
+        """What ``key``, as drawn, is at these times; each operation passes here once, in order."""
+        return key
 
 
 class UniformChoice:
@@ -192,13 +258,19 @@ class ZipfianChoice:
         return numpy.concatenate(parts)
 
 
-UNIFORM: Final = "uniform"
-ZIPFIAN: Final = "zipfian"
+def key_choice(chosen: Slot | None, otherwise: str, space: KeySpace) -> KeyChoice:
+    """The choice that a config's ``distribution`` describes; where it is None the one named.
 
-
-def key_choice(distribution: str, keys: int, theta: float) -> KeyChoice:
-    """The law of that name; of all but UNIFORM the ranks are zipfian."""
-    return UniformChoice(keys) if distribution == UNIFORM else ZipfianChoice(keys, theta)
+    Raises ParameterError with that key.
+    """
+    if chosen is None:
+        default = plugin(Family.KEYS, otherwise)
+        chosen = Slot(Family.KEYS, default.name, default.params())
+    try:
+        made: KeyChoice = chosen.implementation(chosen.params, space)
+    except ParameterError as error:
+        raise ParameterError(str(error), key="distribution") from None
+    return made
 
 
 def inserted_key(

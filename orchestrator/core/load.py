@@ -21,7 +21,11 @@ from orchestrator.core.parameters import Capacity, capacity
 class ChunkedStream:
     """Operations that are drawn in chunks of a fixed length, so that they do not depend on how
     their reader cuts them into blocks.
+
+    ``timed``: which keys they are on depends on when they start; blocks must go through ``at``.
     """
+
+    timed: bool = False
 
     def __init__(self) -> None:
         self._chunk = self._draw()
@@ -43,6 +47,10 @@ class ChunkedStream:
         parts.append(self._chunk.select(slice(self._position, self._position + missing)))
         self._position += missing
         return OperationBlock.concatenate(parts)
+
+    def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
+        """The operations of a block as they are when started at these times."""
+        return block
 
 
 @dataclass(frozen=True)
@@ -112,11 +120,12 @@ class Workload(Protocol):
     is what its keys are (register, counter or set): what its operations and their answers mean;
     txn where it has transactions.
     ``payload_bytes`` is the number of value bytes that writes really carry, at least the 8 of
-    a value's identity. A stream gives the same operations however it is cut into blocks.
+    a value's identity; None where each carries what its entry's ``size`` leaves beside the key. A
+    stream gives the same operations however it is cut into blocks.
     """
 
     total: int | None
-    payload_bytes: int
+    payload_bytes: int | None
     model: str = REGISTER
 
     def __init__(self, params: Any) -> None:
@@ -158,13 +167,33 @@ class Arrival(Protocol):
     @property
     @abstractmethod
     def rate_per_s(self) -> float | None:
-        """Offered operations per second of all clients; None for closed arrivals and replays."""
+        """Offered operations per second of all clients, their mean where it changes.
+
+        None for closed arrivals and replays.
+        """
 
     @abstractmethod
     def timetable(self, seed: int, client: int, clients: int) -> Timetable:
         """The start times of one of ``clients`` clients.
 
         Raises ParameterError where the parameters cannot serve that many clients.
+        """
+
+
+class VaryingArrival(Arrival):
+    """An open arrival whose rate changes in the course of the load.
+
+    ``rate_per_s`` is the mean over its pattern, as its module says. ``ends``: after some time
+    nothing starts any more.
+    """
+
+    ends: bool = False
+
+    @abstractmethod
+    def expected(self, seed: int, clients: int, start_ns: int, end_ns: int) -> float:
+        """Operations that all clients together are expected to start within [start, end).
+
+        Of a rate that chance decides, the expectation under the rate that this seed gives.
         """
 
 
@@ -182,6 +211,21 @@ class Timetable(Protocol):
 
     def think_ns(self) -> int:
         """Closed: the pause before a session's next operation. Open: 0."""
+
+
+class JoiningTimetable(Timetable):
+    """Of sessions that come by themselves, stay for some operations, and leave.
+
+    It is asked for no starts beforehand: ``think_ns`` may say LEAVES.
+    """
+
+    @abstractmethod
+    def joins_ns(self) -> int:
+        """When the next session comes and starts its first operation; never before the last."""
+
+
+LEAVES: Final = -1
+"""Instead of a pause: the session starts nothing more."""
 
 
 # What a balancer is told of an operation: that it was sent to a node, and how that ended.

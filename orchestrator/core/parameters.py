@@ -165,9 +165,9 @@ def size(
     return _quantity(SIZE, default, low=low, help=help, probes=probes)
 
 
-def rate(default: Any = _MISSING, *, help: str = "") -> Any:
-    """A float per second, written like ``2000/s``."""
-    return _quantity(RATE, default, help=help)
+def rate(default: Any = _MISSING, *, many: int = 0, help: str = "") -> Any:
+    """A float per second, written like ``2000/s``; with ``many=1`` a tuple of them."""
+    return _quantity(RATE, default, many=many, help=help)
 
 
 def bandwidth(default: Any = _MISSING, *, help: str = "") -> Any:
@@ -223,7 +223,8 @@ def slot(family: Any, default: Any = _MISSING, *, help: str = "") -> Any:
     """A plug-in slot: a mapping with ``name`` and that plug-in's parameters.
 
     ``default`` is such a mapping, or None for an empty slot. A slot of distributions also
-    takes a bare duration, which means ``constant``.
+    takes a bare duration, which means ``constant``, one of value sizes a bare size, and one of key
+    choices a bare name.
     """
     metadata = {"family": family, "optional": default is None, "help": help}
     if default is _MISSING:

@@ -13,7 +13,8 @@ import random
 import numpy
 
 
-def _derived_seed(seed: int, name: str) -> int:
+def derived_seed(seed: int, name: str) -> int:
+    """A seed of its own for a part that has named streams itself; 128 bits."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "big")
 
 
@@ -24,4 +25,4 @@ def scalar_stream(seed: int, name: str) -> random.Random:
 
 def block_stream(seed: int, name: str) -> numpy.random.Generator:
     """A stream for numpy blocks."""
-    return numpy.random.Generator(numpy.random.PCG64(_derived_seed(seed, name)))
+    return numpy.random.Generator(numpy.random.PCG64(derived_seed(seed, name)))

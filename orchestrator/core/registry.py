@@ -27,6 +27,8 @@ class Family(enum.Enum):
     BALANCER = "balancer"
     CACHE = "cache"
     WORKLOAD = "workload"
+    KEYS = "key_choice"
+    VALUE_SIZE = "value_size"
     ARRIVAL = "arrival"
     DISTRIBUTION = "distribution"
     CHECKER = "checker"
@@ -42,6 +44,8 @@ _HOMES = {
     Family.BALANCER: "orchestrator.balancers",
     Family.CACHE: "orchestrator.caches",
     Family.WORKLOAD: "orchestrator.workloads",
+    Family.KEYS: "orchestrator.keys",
+    Family.VALUE_SIZE: "orchestrator.core.value_sizes",
     Family.ARRIVAL: "orchestrator.arrivals",
     Family.DISTRIBUTION: "orchestrator.core.distributions",
     Family.CHECKER: "orchestrator.checkers",

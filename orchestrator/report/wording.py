@@ -99,6 +99,12 @@ def metric_name(path: str, *, maximize: bool = True) -> MetricName:
     if parts[0] == "latency_ms" and len(parts) == 3:
         kind = "" if parts[1] == "all" else f"{parts[1]} "
         return MetricName(f"{_QUANTILES.get(parts[2], parts[2])} {kind}latency", "ms", False)
+    if parts[0] == "tenants" and len(parts) > 2:
+        own = metric_name(".".join(parts[2:]), maximize=maximize)
+        return MetricName(f"{own.label} of tenant {parts[1]}", own.unit, own.higher_is_better)
+    if parts[:2] == ["slo", "windows"] and len(parts) == 3:
+        which = _QUANTILES.get(parts[2], parts[2])
+        return MetricName(f"Share of windows above the bound of {which} latency", "%", False)
     unit = "ms" if parts[-1].endswith("_ms") or parts[0].endswith("_ms") else ""
     return MetricName(plain(path, 40), "s" if path.endswith("_s") else unit, maximize)
 

@@ -11,20 +11,19 @@ operation whose outcome is UNKNOWN ends its session.
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
+    LEAVES,
     LOST,
     REDIRECTED,
     REFUSED,
     RETURNED,
     SENT,
-    OperationBlock,
+    JoiningTimetable,
     OperationStream,
     Timetable,
     Word,
@@ -32,13 +31,14 @@ from orchestrator.core.load import (
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.core.models import REGISTER
 from orchestrator.runtimes._agenda import NO_WAKE, Agenda
+from orchestrator.runtimes._ahead import draw
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._session import Rows, Session
+from orchestrator.runtimes._session_pool import SessionPool
 
-BLOCK: Final = 8192
 RETRY_NS: Final = 5_000_000
 """Pause before an operation asks again while no node is known to serve it."""
 _POLLING: Final = -(2**63)
@@ -52,7 +52,7 @@ class LoadDriver:
         client: int,
         stream: OperationStream,
         key_names: Sequence[bytes],
-        payload_bytes: int,
+        payload_bytes: int | None,
         timetable: Timetable,
         router: Router,
         nodes: int,
@@ -74,11 +74,13 @@ class LoadDriver:
         self.balancer = router.balancer
         self._levels = levels
         self._port = port
-        self._connections = connections
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
-        self._closed = timetable.sessions > 0
+        joining = timetable if isinstance(timetable, JoiningTimetable) else None
+        self._pool = SessionPool(client, connections, joining)
+        self.sessions = self._pool.all
+        self._closed = timetable.sessions > 0 or joining is not None
         self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = self.attempts = 0
         self.latest_return_ns = NEVER
@@ -89,7 +91,7 @@ class LoadDriver:
         self._rows = Rows()
         self._agenda = Agenda()
         self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
-        self._open_sessions(timetable.sessions)
+        self._pool.begin(timetable.sessions, 0)
         self._fetch()
 
     # --- when -----------------------------------------------------------------------------
@@ -108,7 +110,8 @@ class LoadDriver:
         if not self._left:
             return NO_WAKE
         if self._closed:
-            due_ns = self._waiting[0][0] if self._waiting else NO_WAKE
+            waiting = self._pool.waiting
+            due_ns = waiting[0][0] if waiting else NO_WAKE
         else:
             due_ns = self._starts[-self._left]
         return due_ns if due_ns < self._end_ns else NO_WAKE
@@ -141,50 +144,25 @@ class LoadDriver:
             self._wake_by(wake_ns)
 
     def _poll_closed(self, now_ns: int) -> None:
-        waiting = self._waiting
-        while waiting and self._left:
-            due_ns = waiting[0][0]
+        pool = self._pool
+        while pool.waiting and self._left:
+            due_ns = pool.waiting[0][0]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            self._start(heapq.heappop(waiting)[2], due_ns, now_ns)
+            self._start(pool.next(), due_ns, now_ns)
 
     def _poll_open(self, now_ns: int) -> None:
         while self._left:
             due_ns = self._starts[-self._left]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
-            session = self._free.popleft() if self._free else self._open_session()
-            self._start(session, due_ns, now_ns)
+            self._start(self._pool.take(), due_ns, now_ns)
 
     def _fetch(self) -> None:
         """The next block of operations; an empty one says that there are no more."""
-        block: OperationBlock = self._stream.block(BLOCK)
-        columns = (block.follow_up, block.kind, block.key, block.size, block.count)
-        # What _start takes of each operation.
-        steps = [()] * len(block) if block.steps is None else block.steps.tolist()
-        self._operations: Iterator[tuple[bool, int, int, int, int, int, Any]] = zip(
-            *(column.tolist() for column in columns), self._levels.of(block), steps, strict=True
+        self._operations, self._starts, self._left = draw(
+            self._stream, self._timetable, self._levels, planned=not self._closed
         )
-        self._left = len(block)
-        self._starts: list[int] = []
-        if self._left and not self._closed:
-            self._starts = self._timetable.starts_ns(block).tolist()
-
-    def _open_sessions(self, count: int) -> None:
-        """All sessions, free ones (open load), and waiting ones by due time (closed load)."""
-        self.sessions: list[Session] = []
-        self._free: deque[Session] = deque()
-        self._await(count, 0)
-
-    def _await(self, count: int, due_ns: int) -> None:
-        """That many new sessions, and no others, begin at that time."""
-        opened = [self._open_session() for _ in range(count)]
-        self._waiting = [(due_ns, session.identity, session) for session in opened]
-
-    def _open_session(self) -> Session:
-        session = Session(self._client, len(self.sessions) + 1, self._connections)
-        self.sessions.append(session)
-        return session
 
     # --- an operation's way ---------------------------------------------------------------
 
@@ -203,24 +181,14 @@ class LoadDriver:
     ) -> None:
         sequence = session.sequence + 1
         identity = session.identity
-        value = None if kind == READ else self._payloads.stored(session, sequence, kind, key)
+        value = None if kind == READ else self._payloads.stored(session, sequence, kind, key, size)
         session.sequence = sequence
         session.key = key
         session.invoked_ns = now_ns
         session.target = -1
         session.busy = True
-        session.op = Op(
-            identity,
-            sequence,
-            kind,
-            self._key_names[key],
-            value,
-            size,
-            session.seen,
-            count,
-            level,
-            session.context,
-        )
+        name, seen, context = self._key_names[key], session.seen, session.context
+        session.op = Op(identity, sequence, kind, name, value, size, seen, count, level, context)
         deadline_ns = now_ns + self._timeout_ns
         self._agenda.expect(deadline_ns, session)
         if deadline_ns < self._wake_ns:
@@ -345,7 +313,7 @@ class LoadDriver:
         value_id = self._end(session)
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
         self._ended(session, LOST, now_ns)
-        self._release(self._open_session(), now_ns)
+        self._release(self._pool.open(), now_ns)
 
     def _end(self, session: Session) -> int:
         """Nothing more comes of the session's operation; the identity of what it wrote."""
@@ -355,14 +323,15 @@ class LoadDriver:
         return self._payloads.unanswered(session)
 
     def _release(self, session: Session, now_ns: int) -> None:
-        if not self._closed:
-            self._free.append(session)
+        pause_ns = self._timetable.think_ns() if self._closed else LEAVES
+        if pause_ns == LEAVES:
+            self._pool.free.append(session)
             return
-        due_ns = now_ns + self._timetable.think_ns()
+        due_ns = now_ns + pause_ns
         if due_ns <= now_ns < self._end_ns and self._left and not self._crashed:
             self._start(session, due_ns, now_ns)
         else:
-            heapq.heappush(self._waiting, (due_ns, session.identity, session))
+            self._pool.wait(session, due_ns)
             if due_ns < self._end_ns and self._left and not self._crashed:
                 self._wake_by(due_ns)
 
@@ -378,8 +347,7 @@ class LoadDriver:
     def revive(self, now_ns: int) -> None:
         """Another takes its place; nobody was there to want what was due in between."""
         self._crashed = False
-        self._free.clear()
-        self._await(len(self._waiting), now_ns)
+        self._pool.begin_again(now_ns)
         while not self._closed and self._left and self._starts[-self._left] < now_ns:
             next(self._operations)
             self._left -= 1
@@ -398,8 +366,8 @@ class LoadDriver:
         self._end_ns = now_ns + reads.lasts_ns
         self._lags_ns = []
         self._stream, self._timetable = reads, BackToBack(READERS)
-        self._closed = True
-        self._await(READERS, now_ns)
+        self._closed, self._pool.joining = True, None
+        self._pool.begin(READERS, now_ns)
         self._fetch()
         self._wake_by(now_ns)
         return True

@@ -36,7 +36,7 @@ from orchestrator.runtimes._host_clock import (
 from orchestrator.runtimes._link_probe import TURN_S, link_record
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
-from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._parts import Parts, offered_ops
 from orchestrator.runtimes._read_back import PASS_NS, PASSES
 from orchestrator.runtimes._supervisor import Rebirth
 
@@ -295,7 +295,7 @@ class Deployment:
             events=events,
             warmup_ns=parts.config.warmup,
             end_ns=end_ns,
-            offered_ops=parts.arrival.rate_per_s,
+            offered_ops=offered_ops(parts, end_ns),
             setup_ns=setup_ns,
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             client_clocks=tuple(member.clock for member in self._clients),

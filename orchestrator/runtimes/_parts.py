@@ -12,11 +12,20 @@ from orchestrator.config.schema import Config
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
 from orchestrator.core.faults import ClusterState
-from orchestrator.core.load import Arrival, Balancer, BalancerContext, CachePolicy, Workload
+from orchestrator.core.load import (
+    Arrival,
+    Balancer,
+    BalancerContext,
+    CachePolicy,
+    JoiningTimetable,
+    VaryingArrival,
+    Workload,
+)
 from orchestrator.core.machine import Machine, MachineContext
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
+from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._node import NodeShell, Outlet
@@ -162,6 +171,22 @@ def cluster_state(parts: Parts, roles: Mapping[int, str]) -> ClusterState:
         len(nodes) if parts.machines > len(nodes) else None,
         {node: zones.of_node(node, len(nodes)) for node in nodes} if zones.apart else {},
     )
+
+
+def offered_ops(parts: Parts, end_ns: int) -> float | None:
+    """Intended operations a second from the warm-up to then.
+
+    None where answers or a trace decide on the starts.
+    """
+    config, arrival = parts.config, parts.arrival
+    start_ns = config.warmup
+    if isinstance(arrival, VaryingArrival) and end_ns > start_ns:
+        expected = arrival.expected(config.seed, config.clients, start_ns, end_ns)
+        return expected * NS_PER_S / (end_ns - start_ns)
+    if arrival.rate_per_s is None:
+        return None
+    joins = isinstance(arrival.timetable(config.seed, 0, config.clients), JoiningTimetable)
+    return None if joins else arrival.rate_per_s
 
 
 def make_cache(store: ReplicatedStoreParams) -> CachePolicy | None:

@@ -20,11 +20,15 @@ _IDENTIFIED: Final = (WRITE, ADD)
 
 
 class Payloads:
-    """One client's values. ``values``: those of transactions, else None."""
+    """One client's values. ``values``: those of transactions, else None.
 
-    def __init__(self, model: str, payload_bytes: int, key_names: Sequence[bytes]) -> None:
+    ``payload_bytes``: of each value; None where an entry's size says it.
+    """
+
+    def __init__(self, model: str, payload_bytes: int | None, key_names: Sequence[bytes]) -> None:
         self._model = model
-        self._padding = bytes(max(0, payload_bytes - VALUE_ID_BYTES))
+        self._sized = payload_bytes is None
+        self._padding = bytes(max(0, (payload_bytes or 0) - VALUE_ID_BYTES))
         self._key_names = key_names
         self._transacted = Transacted() if model == TXN else None
 
@@ -32,8 +36,10 @@ class Payloads:
     def values(self) -> list[Any] | None:
         return None if self._transacted is None else self._transacted.values
 
-    def stored(self, session: Session, sequence: int, kind: int, key: int) -> bytes | None:
-        """What the operation that the session begins carries."""
+    def stored(
+        self, session: Session, sequence: int, kind: int, key: int, size: int
+    ) -> bytes | None:
+        """What the operation that the session begins carries; ``size`` is its entry's."""
         identity, padding = session.identity, self._padding
         if self._transacted is not None:
             if kind == TRANSACTION:
@@ -41,6 +47,8 @@ class Payloads:
                 return transaction_value(identity, sequence, steps, self._key_names, padding)
             return register_value(identity, sequence, 0, padding) if kind == WRITE else None
         if kind in _IDENTIFIED:
+            if self._sized:
+                padding = bytes(size - len(self._key_names[key]) - VALUE_ID_BYTES)
             return (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + padding
         return None
 

@@ -32,6 +32,7 @@ from orchestrator.runtimes._counters import node_record
 from orchestrator.runtimes._parts import (
     Parts,
     contents_digest,
+    offered_ops,
 )
 from orchestrator.runtimes._simulated_client import SimulatedClient
 from orchestrator.runtimes._simulated_node import SimulatedNode
@@ -208,7 +209,7 @@ def run(parts: Parts) -> RunRecord:
         events=tuple(cluster.events),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
-        offered_ops=parts.arrival.rate_per_s,
+        offered_ops=offered_ops(parts, end_ns),
         faults=cluster.strikes,
         hosts=("sim",),
     )

@@ -28,7 +28,10 @@ THROUGHPUT_METRICS: Final = ("throughput_ops", "goodput_ops")
 HASH_DIGITS: Final = 8
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_RATE_PATHS: Final = ("arrival.name", "arrival.rate", "arrival.speed")
+_RATE_PATHS: Final = tuple(
+    f"arrival.{key}"
+    for key in ("name", "rate", "speed", "burst", "calm", "base", "peak", "start", "end")
+)
 
 
 @dataclass(frozen=True)

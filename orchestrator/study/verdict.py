@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from orchestrator.config.schema import Config, Objective
+from orchestrator.analysis.slo import may_miss
+from orchestrator.config.schema import SLO_KINDS, Config, Objective
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED
 from orchestrator.report.model import COMPLETE, FAILED, INFEASIBLE, finite, lookup, metric
@@ -18,7 +19,7 @@ from orchestrator.report.model import COMPLETE, FAILED, INFEASIBLE, finite, look
 Outcome = Mapping[str, Any]
 
 _BOUNDS: Final = ("p50", "p90", "p99", "p999", "max")
-_KINDS: Final = (("all", ""), ("read", "read."), ("write", "write."))
+_KINDS: Final = (("all", ""), *((kind, f"{kind}.") for kind in SLO_KINDS))
 
 
 def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
@@ -30,6 +31,17 @@ def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
             bound_ns = getattr(group, name)
             if bound_ns is not None:
                 bounds[prefix + name] = (f"latency_ms.{kind}.{name}", bound_ns / NS_PER_MS)
+    for name in _BOUNDS:
+        if getattr(config.slo.windows, name) is not None:
+            bounds[f"windows.{name}"] = (f"slo.windows.{name}", may_miss(config.slo.windows))
+    for tenant, group in config.slo.tenants.items():
+        for name in (*_BOUNDS, "error_rate"):
+            bound = getattr(group, name)
+            if bound is not None:
+                at, unit = (
+                    (name, 1) if name == "error_rate" else (f"latency_ms.all.{name}", NS_PER_MS)
+                )
+                bounds[f"tenants.{tenant}.{name}"] = (f"tenants.{tenant}.{at}", bound / unit)
     if config.slo.error_rate is not None:
         bounds["error_rate"] = ("error_rate", config.slo.error_rate)
     return bounds

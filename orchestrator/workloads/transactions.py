@@ -23,19 +23,20 @@ from orchestrator.core.history import ELEMENT_BITS
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
-    UNIFORM,
-    ZIPFIAN,
+    KeyChoice,
     KeyRange,
+    KeySpace,
     NumberedKeys,
     key_choice,
 )
 from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import APPEND, READ, TRANSACTION, WRITE, Preload
 from orchestrator.core.models import TXN
-from orchestrator.core.parameters import ParameterError, choice, number, size
+from orchestrator.core.parameters import ParameterError, choice, number, size, slot
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.registry import Family, register
+from orchestrator.core.registry import Family, Slot, register
 
+UNIFORM: Final = "uniform"
 UPDATES: Final = {"append": APPEND, "write": WRITE}
 _CHUNK: Final = 4096
 _PATIENCE: Final = 16
@@ -52,8 +53,8 @@ class TransactionsParams:
     update: str = choice(
         "append", options=tuple(UPDATES), help="appends to lists, or writes to registers"
     )
-    distribution: str = choice(UNIFORM, options=(UNIFORM, ZIPFIAN))
-    theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian")
+    distribution: Slot = slot(Family.KEYS, {"name": UNIFORM}, help="choice of keys, or its name")
+    theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian that has none of its own")
     value_size: int = size("9B", help="bytes of what a write to a register stores")
 
     def __post_init__(self) -> None:
@@ -63,6 +64,16 @@ class TransactionsParams:
             )
         if self.value_size < _VALUE_BYTES_MIN:
             raise ParameterError(f"at least {_VALUE_BYTES_MIN}B", key="value_size")
+        picked = self.choice_of(KeySpace(self.keys, self.theta))
+        if picked.newest_first or picked.timed:
+            why = (
+                "keys by age need inserts" if picked.newest_first else "transactions have no times"
+            )
+            raise ParameterError(f"{why}; use another choice", key="distribution")
+
+    def choice_of(self, space: KeySpace) -> KeyChoice:
+        """What picks a client's keys; one that counts operations counts micro-operations here."""
+        return key_choice(self.distribution, UNIFORM, space)
 
 
 @register(Family.WORKLOAD, "transactions", params=TransactionsParams)
@@ -89,16 +100,17 @@ class Transactions:
 
     def stream(self, seed: int, client: int, clients: int) -> TransactionStream:
         """Client ``client``'s endless transactions, drawn from its own random stream."""
-        return TransactionStream(self._params, seed, client)
+        return TransactionStream(self._params, seed, client, clients)
 
 
 class TransactionStream(ChunkedStream):
     """One client's transactions."""
 
-    def __init__(self, params: TransactionsParams, seed: int, client: int) -> None:
+    def __init__(self, params: TransactionsParams, seed: int, client: int, clients: int) -> None:
         self._params = params
         self._update = UPDATES[params.update]
-        self._choice = key_choice(params.distribution, params.keys, params.theta)
+        space = KeySpace(params.keys, params.theta, seed, client, clients)
+        self._choice = params.choice_of(space)
         self._chance = block_stream(seed, f"client/{client}/workload")
         super().__init__()
 

@@ -15,32 +15,37 @@ e    scan .95, insert .05                        zipfian
 f    read .50, read-modify-write .50             zipfian
 ===  ==========================================  =================
 
-With ``inserts`` above 0 that share of the operations, on top of the mix, writes keys that nobody
-writes again: what becomes of each of them can be told in the end. With ``update: increment`` or
-``add`` the updates and inserts drive counters and sets.
+``shares`` of one's own stand for the mix where they are given, with zipfian keys. Keys are picked
+by a choice of the family ``key_choice``: ``distribution``, where it is given. With ``inserts``
+above 0 that share of the operations, on top of the mix, writes keys that nobody writes again: what
+becomes of each of them can be told in the end. With ``update: increment`` or ``add`` the updates
+and inserts drive counters and sets.
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
-r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide). A
-record is one value of ``value_size`` instead of ten fields. ``latest`` is a zipfian distance
-from the newest key that this client knows, its own inserts counting from the moment they are
-issued: clients share no counter, so a client does not pick another client's inserts.
+r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide:
+``ycsb_scrambled``). A record is one value of ``value_size``, which belongs to the key (see
+core.value_sizes), instead of ten fields. ``latest`` is a zipfian distance from the newest key that
+this client knows, its own inserts counting from the moment they are issued: clients share no
+counter, so a client does not pick another client's inserts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy
+from numpy.typing import NDArray
 
-from orchestrator.core.history import VALUE_ID_BYTES
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KEYS_MAX,
-    UNIFORM,
-    ZIPFIAN,
+    KeyChoice,
     KeyRange,
+    KeySpace,
     NumberedKeys,
+    SizedKeyRange,
     inserted_key,
     key_choice,
     newest_first,
@@ -48,36 +53,49 @@ from orchestrator.core.keys import (
 from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
 from orchestrator.core.models import COUNTER, REGISTER, SET
-from orchestrator.core.parameters import ParameterError, choice, number, size
+from orchestrator.core.parameters import ParameterError, choice, number, slot
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.registry import Family, register
+from orchestrator.core.registry import Family, Slot, register
+from orchestrator.core.value_sizes import DEFAULT, KeySizes
 
+ZIPFIAN: Final = "zipfian"
 LATEST: Final = "latest"
 
-_VALUE_SIZE_MAX = 1 << 30
 _CHUNK = 8192
+_SUM_TOLERANCE = 1e-9
+"""Decimal shares need not add up to 1 in binary."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the operations, which sum to 1, and the published key choice."""
+    """Shares of the operations, which sum to 1."""
 
-    read: float = 0.0
-    update: float = 0.0
-    insert: float = 0.0
-    scan: float = 0.0
-    read_modify_write: float = 0.0
-    distribution: str = ZIPFIAN
+    read: float = number(0.0, low=0.0, high=1.0)
+    update: float = number(0.0, low=0.0, high=1.0)
+    insert: float = number(0.0, low=0.0, high=1.0)
+    scan: float = number(0.0, low=0.0, high=1.0)
+    read_modify_write: float = number(0.0, low=0.0, high=1.0)
+
+    @property
+    def shares(self) -> list[float]:
+        """In the order of the fields."""
+        return [self.read, self.update, self.insert, self.scan, self.read_modify_write]
+
+    def __post_init__(self) -> None:
+        total = math.fsum(self.shares)
+        if abs(total - 1) > _SUM_TOLERANCE:
+            raise ParameterError(f"the shares must add up to 1, and these give {total:g}")
 
 
 MIXES: Final = {
     "a": Mix(read=0.5, update=0.5),
     "b": Mix(read=0.95, update=0.05),
     "c": Mix(read=1.0),
-    "d": Mix(read=0.95, insert=0.05, distribution=LATEST),
+    "d": Mix(read=0.95, insert=0.05),
     "e": Mix(scan=0.95, insert=0.05),
     "f": Mix(read=0.5, read_modify_write=0.5),
 }
+PUBLISHED_CHOICES: Final = dict.fromkeys(MIXES, ZIPFIAN) | {"d": LATEST}
 
 UPDATES: Final = {
     "write": (WRITE, REGISTER),
@@ -95,15 +113,24 @@ _READ_MODIFY_WRITE = 4
 @dataclass(frozen=True)
 class YcsbParams:
     mix: str = choice("b", options=tuple(MIXES))
-    keys: int = number(100_000, low=1, high=KEYS_MAX, help="preloaded keys")
-    distribution: str | None = choice(
-        None, options=(ZIPFIAN, UNIFORM, LATEST), help="null: the one published for the mix"
+    shares: Mix | None = field(
+        default=None, metadata={"help": "of operations, where it shall be no published mix"}
     )
-    theta: float = number(0.99, low=0.0, high=10.0, help="skew of zipfian and latest")
+    keys: int = number(100_000, low=1, high=KEYS_MAX, help="preloaded keys")
+    distribution: Slot | None = slot(
+        Family.KEYS, None, help="choice of keys, or its name; null: the one published for the mix"
+    )
+    theta: float = number(
+        0.99, low=0.0, high=10.0, help="skew of zipfian and latest that have none of their own"
+    )
     inserts: float = number(
         0.0, low=0.0, high=1.0, help="share of the operations that write a new key instead"
     )
-    value_size: int = size("100B", help="bytes of each value")
+    value_size: Slot = slot(
+        Family.VALUE_SIZE,
+        {"name": "constant", "value": DEFAULT},
+        help="bytes of each key's value, or a law of them",
+    )
     scan_length_max: int = number(100, low=1, high=1_000_000, help="lengths are uniform from 1")
     update: str = choice(
         "write",
@@ -112,26 +139,36 @@ class YcsbParams:
     )
 
     def __post_init__(self) -> None:
-        mix = MIXES[self.mix]
+        mix = self.operations
         if self.update != "write" and (mix.scan or mix.read_modify_write):
-            raise ParameterError(
-                f"mix {self.mix} scans or writes back what it read, which only values allow",
-                key="update",
+            which = (
+                f"mix {self.mix} scans or writes" if self.shares is None else "shares scan or write"
             )
-        if not VALUE_ID_BYTES <= self.value_size <= _VALUE_SIZE_MAX:
             raise ParameterError(
-                f"{self.value_size}B must be {VALUE_ID_BYTES}B (a value's identity) to 1GiB",
-                key="value_size",
+                f"{which} back what it read, which only values allow", key="update"
             )
+        KeySizes(self.value_size)
+        self.choice_of(KeySpace(self.keys, self.theta))
+
+    def choice_of(self, space: KeySpace) -> KeyChoice:
+        """What picks a client's keys."""
+        published = PUBLISHED_CHOICES[self.mix] if self.shares is None else ZIPFIAN
+        return key_choice(self.distribution, published, space)
+
+    @property
+    def operations(self) -> Mix:
+        """Shares of the operations before ``inserts``."""
+        return MIXES[self.mix] if self.shares is None else self.shares
 
 
 @register(Family.WORKLOAD, "ycsb", params=YcsbParams)
 class Ycsb:
-    """YCSB's core mixes a to f over zipfian, uniform or latest keys."""
+    """YCSB's core mixes a to f over zipfian, latest or other choices of keys."""
 
     def __init__(self, params: YcsbParams) -> None:
         self.total: int | None = None
-        self.payload_bytes = params.value_size
+        self._sizes = KeySizes(params.value_size)
+        self.payload_bytes = self._sizes.most_bytes if self._sizes.constant else None
         self.model = UPDATES[params.update][1]
         self._params = params
         self._key_names = NumberedKeys(params.keys)
@@ -143,6 +180,8 @@ class Ycsb:
 
     def preload(self) -> Preload:
         """All ``keys`` keys, never written."""
+        if self.payload_bytes is None:
+            return SizedKeyRange(self._params.keys, self._sizes)
         return KeyRange(self._params.keys, self.payload_bytes)
 
     def stream(self, seed: int, client: int, clients: int) -> YcsbStream:
@@ -154,20 +193,21 @@ class YcsbStream(ChunkedStream):
     """One client's operations."""
 
     def __init__(self, params: YcsbParams, seed: int, client: int, clients: int) -> None:
-        mix = MIXES[params.mix]
-        shares = [mix.read, mix.update, mix.insert, mix.scan, mix.read_modify_write]
-        shares = [share * (1 - params.inserts) for share in shares]
+        shares = [share * (1 - params.inserts) for share in params.operations.shares]
         shares[_INSERT] += params.inserts
-        self._bounds = numpy.cumsum(shares)[:-1]
-        distribution = params.distribution or mix.distribution
-        self._latest = distribution == LATEST
-        self._choice = key_choice(distribution, params.keys, params.theta)
+        bounds = numpy.cumsum(shares)
+        # Whatever the sum is in binary, nothing is drawn that has no share.
+        bounds[numpy.flatnonzero(shares)[-1] :] = 1.0
+        self._bounds = bounds[:-1]
+        self._choice = params.choice_of(KeySpace(params.keys, params.theta, seed, client, clients))
+        self.timed = self._choice.timed
         change = UPDATES[params.update][0]
         self._kinds = numpy.array([READ, change, change, SCAN, READ], dtype=numpy.uint8)
         self._params = params
         self._client = client
         self._clients = clients
         self._chance = block_stream(seed, f"client/{client}/workload")
+        self._sizes = KeySizes(params.value_size)
         self._inserts = 0
         super().__init__()
 
@@ -179,7 +219,7 @@ class YcsbStream(ChunkedStream):
         known = self._inserts + numpy.cumsum(inserting)
         self._inserts = int(known[-1])
         place = (params.keys, self._client, self._clients)
-        if self._latest:
+        if self._choice.newest_first:
             key = newest_first(key, known, *place)
         key[inserting] = inserted_key(known[inserting] - 1, *place)
         count = numpy.ones(_CHUNK, dtype=numpy.int32)
@@ -190,7 +230,13 @@ class YcsbStream(ChunkedStream):
         return OperationBlock(
             kind=self._kinds[what],
             key=key,
-            size=numpy.full(_CHUNK, KEY_LENGTH + params.value_size, dtype=numpy.int32),
+            size=KEY_LENGTH + self._sizes.of(key),
             count=count,
             follow_up=what == _READ_MODIFY_WRITE,
         )
+
+    def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
+        """With the keys that are chosen at these times; an insert's is new whenever it starts."""
+        inserted = block.key >= self._params.keys
+        key = numpy.where(inserted, block.key, self._choice.at(block.key, starts_ns))
+        return replace(block, key=key, size=KEY_LENGTH + self._sizes.of(key))

@@ -1,0 +1,1 @@
+"""Choices of keys: which key an operation picks, one file each."""
