@@ -14,16 +14,30 @@ if TYPE_CHECKING:
 
 
 def labels(values: Sequence[Any]) -> dict[str, str]:
-    """A short name for each value of an axis, by its text: that of its plug-ins where that tells
-    them apart.
+    """A short name for each value of an axis, by its text: that of its plug-ins, with their
+    parameters where that alone does not tell them apart.
     """
     texts = [cell(value) for value in values]
     short = [_name(value) for value in values]
-    told = [
-        name if name and short.count(name) == 1 else text
-        for name, text in zip(short, texts, strict=True)
-    ]
+    told = []
+    for value, text, name in zip(values, texts, short, strict=True):
+        if not name:
+            told.append(text)
+        elif short.count(name) == 1:
+            told.append(name)
+        else:
+            told.append(_spelt_out(value) or text)
     return dict(zip(texts, told, strict=True))
+
+
+def _spelt_out(value: Any) -> str:
+    """``power_of_d d=2``; empty where it is no plug-in with plain parameters."""
+    if not isinstance(value, Mapping):
+        return ""
+    rest = {key: each for key, each in value.items() if key != "name"}
+    if any(isinstance(each, (Mapping, list, tuple)) for each in rest.values()):
+        return ""
+    return " ".join([str(value["name"]), *(f"{key}={each}" for key, each in rest.items())])
 
 
 def _name(value: Any) -> str:
@@ -57,13 +71,16 @@ def show_sweep(out: Console, result: SweepResult) -> None:
     names = short_names(list(result.axes))
     told = {path: labels(values) for path, values in result.axes.items()}
     faulty = any(point.summary and point.summary["resilience"] for point in result.points)
+    bounded = any(point.summary and _bounded(point.summary) for point in result.points)
     rows = []
     for point in result.points:
         if point.summary is not None:
             axes = [told[path][cell(point.values[path])] for path in result.axes]
-            rows.append([*axes, *_figures(point.summary, faulty=faulty), point.state])
+            figures = _figures(point.summary, bounded=bounded, faulty=faulty)
+            rows.append([*axes, *figures, point.state])
     resilience = ["recovery s", "longest s", "lost"] if faulty else []
-    header = [*names.values(), "ops/s", "p50 ms", "p99 ms", "bottleneck", *resilience]
+    goodput = ["good/s"] if bounded else []
+    header = [*names.values(), "ops/s", *goodput, "p50 ms", "p99 ms", "bottleneck", *resilience]
     out.print(table([*header, "SLO", "valid", ""], rows))
     for point in result.points:
         if point.reason is not None:
@@ -74,13 +91,19 @@ def show_sweep(out: Console, result: SweepResult) -> None:
     out.print(f"stored in {result.results}", markup=False)
 
 
-def _figures(found: Mapping[str, Any], *, faulty: bool) -> list[str]:
+def _bounded(found: Mapping[str, Any]) -> bool:
+    """Whether more was asked of operations than an answer: fewer were good than succeeded."""
+    return bool(found["slo"]["met"] is not None and found["goodput_ops"] != found["throughput_ops"])
+
+
+def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool) -> list[str]:
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.wording import number
 
     met = {True: "yes", False: "no", None: "–"}[found["slo"]["met"]]
     return [
         number(found["throughput_ops"]),
+        *([number(found["goodput_ops"])] if bounded else ()),
         number(found["latency_ms"]["all"]["p50"]),
         number(found["latency_ms"]["all"]["p99"]),
         bottleneck(found),

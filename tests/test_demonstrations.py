@@ -1,0 +1,55 @@
+"""What configs/demonstrations/ are there to show, they show; on loads that are cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+
+from orchestrator.config.load import ConfigSource
+from orchestrator.core.history import History
+from orchestrator.core.machine import OK
+from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.runtimes import simulated
+from orchestrator.runtimes._parts import Parts
+
+FOLDER = Path(__file__).resolve().parent.parent / "configs" / "demonstrations"
+
+
+def history_of(name: str, *overrides: str) -> History:
+    source = ConfigSource.read(str(FOLDER / name)).with_overrides(*overrides)
+    return simulated.run(Parts.of(source.build())).history
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_is_a_sweep_that_may_run(path: Path) -> None:
+    config = ConfigSource.read(str(path)).build()
+    assert config.sweep
+    Parts.of(config).system.validate(100)
+
+
+def test_two_choices_shorten_the_tail() -> None:
+    p99_ms = {}
+    for balancer in ("{name: random}", "{name: power_of_d, d: 2}", "{name: power_of_d, d: 3}"):
+        history = history_of(
+            "two_choices.yaml", f"system.balancer={balancer}", "warmup=500ms", "duration=1500ms"
+        )
+        took_ns = (history.returned_ns - history.intended_ns)[history.intended_ns > NS_PER_S // 2]
+        p99_ms[balancer] = float(numpy.quantile(took_ns, 0.99)) / NS_PER_MS
+    one, two, three = p99_ms.values()
+    assert two < one / 2
+    assert two / 2 < three < two
+
+
+def test_shedding_keeps_the_service_useful_in_a_flash_crowd() -> None:
+    good: dict[str, float] = {}
+    for queue in ("null", "{name: fifo, limit: 1000}", "{name: controlled_delay}"):
+        history = history_of("flash_crowd.yaml", f"system.node.queue={queue}", "duration=13s")
+        crowd = history.intended_ns >= 5 * NS_PER_S
+        in_time = history.returned_ns - history.intended_ns <= 50 * NS_PER_MS
+        well = crowd & in_time & (history.outcome == OK)
+        good[queue] = float(well.sum() / crowd.sum())
+    endless, long, controlled = good.values()
+    assert endless < 0.1 < long < 0.4
+    assert controlled > 0.6
