@@ -140,20 +140,15 @@ class SimulatedNode:
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
+        clock = self._clock
         if self.load is not None:
-            callback = self.load.answering(handle, callback, self._clock.current_ns)
+            callback = self.load.answering(handle, callback, clock.current_ns)
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, callback, effect)
+            return
         session = handle[0]
         link = self.client_links[session.client][session.connection]
-        self._carry(link, size_bytes, callback, effect)
-
-    def _carry(
-        self, link: Link, size_bytes: int, callback: Callable[[Any], None], argument: Any
-    ) -> None:
-        clock = self._clock
-        if self._response_ns is not None:
-            clock.at(clock.current_ns + self._response_ns, callback, argument)
-        else:
-            link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, argument)
+        link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, effect)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append((record, replaces, group))
@@ -179,10 +174,15 @@ class SimulatedNode:
 
     def asked(self, client: int) -> None:
         """A client asks for its word, which it gives at once."""
-        if self.load is not None and not self.shell.stopped:
-            word = self.load.word(self._clock.current_ns)
-            link, said = self.client_links[client][0], (client, self.node, word)
-            self._carry(link, HEADER_BYTES, self.cluster.told, said)
+        clock, tell = self._clock, self.cluster.told
+        if self.load is None or self.shell.stopped:
+            return
+        said = (client, self.node, self.load.word(clock.current_ns))
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, tell, said)
+        else:
+            link = self.client_links[client][0]
+            link.carry(clock.at, clock.current_ns, RESPONSE, HEADER_BYTES, tell, said)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class SimulatedCluster:
     def told(self, said: tuple[int, int, Word]) -> None:
         """A client hears the word of a node that it asked."""
         client, node, word = said
-        self.clients[client].driver.balancer.hear(node, *word, self.clock.current_ns)
+        self.clients[client].driver.router.balancer.hear(node, *word, self.clock.current_ns)
 
     # --- the run --------------------------------------------------------------------------
 
@@ -365,6 +365,7 @@ def run(parts: Parts) -> RunRecord:
             gc.enable()
     drivers = [client.driver for client in cluster.clients]
     history = History.concatenate([driver.history() for driver in drivers])
+    ejections = [event for driver in drivers for event in driver.router.events]
     end_ns = parts.end_ns
     if end_ns is None:
         end_ns = max(driver.latest_return_ns for driver in drivers)
@@ -388,7 +389,7 @@ def run(parts: Parts) -> RunRecord:
             )
             for client in cluster.clients
         ),
-        events=tuple(cluster.events),
+        events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
         offered_ops=parts.arrival.rate_per_s,

@@ -146,6 +146,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
+    ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),
     ("bottleneck.resource", _TEXT, "", "the busiest resource"),
     ("bottleneck.utilisation", NUMBER, "share", "its busy share"),
     *(
