@@ -53,6 +53,7 @@ def plan(config: Config) -> Parts:
     _check_runtime(parts)
     _check_load(parts)
     _check_objective(parts)
+    _check_health(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -143,6 +144,17 @@ def _check_load(parts: Parts) -> None:
         )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
+
+
+def _check_health(parts: Parts) -> None:
+    """A share of the nodes that is less than one of them would eject none."""
+    health, nodes = parts.config.client.health, parts.system.nodes
+    if health is not None and int(health.max_share * nodes) < 1:
+        raise ConfigError(
+            f"of {nodes} nodes a share of {health.max_share:g} is less than one: none is ever out",
+            path="client.health.max_share",
+            hint=f"at least {1 / nodes:.2g}; with one node there is no other to ask",
+        )
 
 
 def _check_faults(parts: Parts) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from orchestrator.core.load import LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
+from orchestrator.core.load import ABANDONED, LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
 from orchestrator.core.registry import Family, plugins
 
 BALANCERS = list(plugins(Family.BALANCER))
@@ -21,7 +21,7 @@ BALANCERS = list(plugins(Family.BALANCER))
 
 # --- every registered balancer ----------------------------------------------------------
 
-ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED]
+ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED, ABANDONED]
 CANDIDATES = st.lists(st.integers(0, 9), min_size=1, max_size=10, unique=True)
 
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 from balancer_rig import make, picks, send
 
-from orchestrator.core.load import LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
+from orchestrator.core.load import ABANDONED, LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 
-ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED]
+ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED, ABANDONED]
 
 
 # --- weighted round robin ---------------------------------------------------------------

@@ -6,54 +6,16 @@ from typing import Any
 
 import numpy
 import pytest
-from numpy.typing import NDArray
+from balanced_runs import SLOW, mean_ms, parts, shares
 
 from orchestrator.analysis.summary import digest
 from orchestrator.config.load import load_mapping
-from orchestrator.core.machine import OK
-from orchestrator.core.record import RunRecord
+from orchestrator.core.load import LOST, REDIRECTED, RETURNED, SENT
 from orchestrator.core.registry import Family, plugins
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
 from orchestrator.runtimes import simulated
-from orchestrator.runtimes._parts import Parts
-
-EXPONENTIAL = {"name": "exponential", "mean": "1ms"}
-
-
-def parts(balancer: dict[str, Any], *overrides: str, nodes: int = 10, **system: Any) -> Parts:
-    """Reads that any node may serve, for 1 ms on the average, at half of what all can do."""
-    config = {
-        "experiment": "balanced",
-        "runtime": "sim",
-        "system": {
-            "protocol": {"name": "primary_backup", "mode": "async", "read_from": "any"},
-            "replicas": nodes,
-            "node": {"cpu": {"read": EXPONENTIAL}},
-            "balancer": balancer,
-        }
-        | system,
-        "workload": {"name": "ycsb", "mix": "c", "keys": 1000, "distribution": "uniform"},
-        "arrival": {"name": "poisson", "rate": f"{500 * nodes}/s"},
-        "warmup": "500ms",
-        "duration": "1500ms",
-    }
-    return plan(load_mapping(config, *overrides))
-
-
-def shares(record: RunRecord, nodes: int = 10) -> NDArray[numpy.float64]:
-    """Of each node in the operations of the measured window."""
-    measured = record.history.intended_ns >= record.warmup_ns
-    counts = numpy.bincount(record.history.node[measured], minlength=nodes)
-    return numpy.asarray(counts / counts.sum())
-
-
-def mean_ms(record: RunRecord) -> float:
-    """Mean latency over the measured window."""
-    history = record.history
-    assert (history.outcome == OK).all()
-    measured = history.intended_ns >= record.warmup_ns
-    return float((history.returned_ns - history.intended_ns)[measured].mean() / 1e6)
+from orchestrator.runtimes._simulated_faults import FrailCluster
 
 
 @pytest.mark.parametrize("name", plugins(Family.BALANCER))
@@ -71,9 +33,6 @@ def test_weights_are_the_shares_of_a_run() -> None:
     assert found == pytest.approx(numpy.array(weights) / 30, abs=0.001)
 
 
-SLOW = ("faults=[{name: slow, target: 3, factor: 20, at: 0s}]",)
-
-
 @pytest.mark.parametrize("name", ["join_shortest_queue", "peak_ewma", "prequal"])
 def test_a_slow_node_is_avoided(name: str) -> None:
     blind = simulated.run(parts({"name": "round_robin"}, *SLOW))
@@ -84,6 +43,43 @@ def test_a_slow_node_is_avoided(name: str) -> None:
     others = numpy.delete(shares(record), 3)
     assert others.max() / others.min() < 1.3
     assert mean_ms(record) < 4
+
+
+def test_every_operation_ends_once_for_the_balancer() -> None:
+    """Also where it is redirected, waits, and times out before it is sent again."""
+    config = {
+        "runtime": "sim",
+        "system": {
+            "protocol": {"name": "raft"},
+            "replicas": 3,
+            "balancer": {"name": "least_inflight"},
+            "node": {"storage": {"durability": "fsync"}},
+        },
+        "workload": {"name": "ycsb", "mix": "a", "keys": 20},
+        "clients": 2,
+        "client": {"timeout": "30ms"},
+        "arrival": {"name": "closed", "sessions": 8},
+        "warmup": "0s",
+        "duration": "600ms",
+    }
+    changes = "faults=[{name: crash, target: leader, at: 50ms, every: 250ms, restart_after: 100ms}]"
+    cluster = FrailCluster(plan(load_mapping(config, changes)))
+    ends: list[int] = []
+    for client in cluster.clients:
+        router: Any = client.driver.router
+        known = router.observe
+
+        def observe(node: int, what: int, *times: int, known: Any = known) -> None:
+            ends.append(what)
+            known(node, what, *times)
+
+        router.observe = observe
+    cluster.run()
+    # All ways of ending were met, but for the refusals that this protocol does not have.
+    assert {SENT, RETURNED, LOST, REDIRECTED} <= set(ends)
+    assert ends.count(SENT) == len(ends) / 2
+    for client in cluster.clients:
+        assert client.driver.router.balancer.outstanding == [0, 0, 0]  # type: ignore[attr-defined]
 
 
 ZONES = {"names": ["here", "there"], "rtt": [["0s", "20ms"], ["20ms", "0s"]]}

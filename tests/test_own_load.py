@@ -18,10 +18,11 @@ from orchestrator.balancers.join_shortest_queue import JoinShortestQueue
 from orchestrator.balancers.prequal import Prequal
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import OK, READ, Op, Redirect, Reply
+from orchestrator.core.record import EJECTED
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.runtimes import _wire, simulated
 from orchestrator.runtimes._client_connection import ToldConnection
-from orchestrator.runtimes._client_process import ClientProcess, ClientSpec
+from orchestrator.runtimes._client_process import ClientProcess, ClientReport, ClientSpec
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._node_process import NodeProcess, NodeSpec
 from orchestrator.runtimes._own_load import FRESH_NS, LEVELS, OwnLoad
@@ -187,7 +188,7 @@ class Driver:
     """Notes what a connection reports."""
 
     def __init__(self) -> None:
-        self.balancer = self
+        self.router = self.balancer = self
         self.events: list[tuple[Any, ...]] = []
 
     def hear(self, *word: int) -> None:
@@ -275,13 +276,24 @@ async def _served(folder: Path, made: Parts) -> AsyncIterator[ClientProcess]:
 
 @pytest.mark.parametrize("balancer", TELLING)
 def test_words_reach_a_balancer_over_sockets(balancer: str, tmp_path: Path, heard: Heard) -> None:
-    made = parts(balancer, "arrival.sessions=8", "system.network.delay=2ms", "duration=300ms")
+    made = parts(
+        balancer,
+        "arrival.sessions=8",
+        "system.network.delay=2ms",
+        "duration=300ms",
+        "client.health={failures: 1}",
+    )
 
-    async def load() -> int:
+    async def load() -> tuple[int, ClientReport]:
         async with _served(tmp_path, made) as client:
-            return client.driver.done
+            health = client.driver.router.health
+            assert health is not None
+            health.failed(1, client.clock.now_ns())
+            return client.driver.done, client.record()
 
-    done = uvloop.run(load())
+    done, report = uvloop.run(load())
+    # What it has left out goes home with what it has seen.
+    assert [(event.node, event.kind) for event in report.events] == [(1, EJECTED)]
     assert done > 50
     assert {node for node, *_ in heard} == {0, 1}
     if balancer == "join_shortest_queue":

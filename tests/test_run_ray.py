@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
-from orchestrator.core.record import LOST, RunRecord
+from orchestrator.core.record import EJECTED, LOST, RunRecord
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, Evidence, check_claims
 from orchestrator.errors import EnvironmentFailure
@@ -157,6 +157,25 @@ def test_the_words_of_real_nodes_keep_load_off_a_slow_one(
     # It can serve ten a second; what asks blindly gives it a third of all.
     assert served[1] < 0.15 * sum(served)
     assert min(served[0], served[2]) > 0.25 * sum(served)
+
+
+def test_a_slow_node_is_ejected_and_the_run_says_so(runtime: ray_cluster.RayRuntime) -> None:
+    node = {"costs": "modelled", "cpu": {"read": "1ms", "write": "1ms", "message": "0s"}}
+    made = parts(
+        {"name": "primary_backup", "mode": "async", "read_from": "any"},
+        system={"node": node},
+        workload={"name": "ycsb", "mix": "c", "keys": 200},
+        arrival={"name": "poisson", "rate": "300/s"},
+        client={"health": {"latency_factor": 5.0, "window": "200ms", "operations": 3}},
+        duration="2s",
+        faults=[{"name": "slow", "target": 1, "factor": 30, "at": "200ms"}],
+    )
+    record = runtime.run(made)
+    assert not record.lost_parts
+    ejected = [event for event in record.events if event.kind == EJECTED]
+    assert ejected
+    assert {event.node for event in ejected} == {1}
+    assert all(event.detail.startswith("by client 0 for") for event in ejected)
 
 
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:

@@ -22,7 +22,8 @@ from orchestrator.core.record import EventRecord, NodeRecord, RunRecord
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store.parquet import Store, result
 from orchestrator.store.provenance import PACKAGES, collect, git_commit
-from orchestrator.store.tables import RUNS, SUMMARY_PATHS, TABLES, readme
+from orchestrator.store.readme import readme
+from orchestrator.store.tables import RUNS, SUMMARY_PATHS, TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = [
@@ -392,7 +393,7 @@ def test_the_commit_is_that_of_the_folder(tmp_path: Path) -> None:
 
 def test_the_page_about_the_tables_is_current() -> None:
     stored = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert stored == readme(), "see the docstring of orchestrator/store/tables.py"
+    assert stored == readme(), "see the docstring of orchestrator/store/readme.py"
     for table in TABLES.values():
         assert f"## {table.name}\n" in stored
         assert all(f"| `{column.name}` |" in stored for column in table.columns)

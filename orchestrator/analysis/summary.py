@@ -34,7 +34,7 @@ from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
 from orchestrator.core.machine import ADD, APPEND, INCREMENT, TRANSACTION
 from orchestrator.core.models import REGISTER
-from orchestrator.core.record import RunRecord
+from orchestrator.core.record import EJECTED, RunRecord
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict, Evidence
 
@@ -143,7 +143,8 @@ def _figures(
         "outcomes": outcomes,
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
         "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
-        "balance": _mean_by_key([resources.balance(record) for record in records]),
+        "balance": _mean_by_key([resources.balance(record) for record in records])
+        | {"ejections": _ejections(records, config)},
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
@@ -154,6 +155,13 @@ def _figures(
 
 def _mean_by_key(parts: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     return {key: mean([part[key] for part in parts]) for key in parts[0]}
+
+
+def _ejections(records: Sequence[RunRecord], config: Config) -> float | None:
+    """How often clients left a node out, in a run; None where they judge none."""
+    if config.client.health is None:
+        return None
+    return mean([sum(event.kind == EJECTED for event in each.events) for each in records])
 
 
 def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:

@@ -42,6 +42,28 @@ class Prices:
 
 
 @dataclass(frozen=True)
+class Health:
+    """When a client leaves a node out for a while, and how that comes back."""
+
+    failures: int | None = number(5, low=1, help="in a row that eject a node; null: none do")
+    latency_factor: float | None = number(
+        None, low=1.0, help="times the median of the others' mean latency that eject; null: none do"
+    )
+    window: int = duration("1s", low="1ms", help="in which latencies are compared")
+    operations: int = number(10, low=1, help="in a window that a node is judged by at least")
+    ejection: int = duration("1s", low="1ms", help="times how often it was ejected")
+    ejection_max: int = duration("30s", low="1ms", help="the longest that a node is out")
+    max_share: float = number(0.5, low=0.0, high=1.0, help="of the nodes that are out at most")
+    slow_start: int = duration("0s", help="in which the share of one that comes back grows")
+
+    def __post_init__(self) -> None:
+        if self.failures is None and self.latency_factor is None:
+            raise ParameterError("without failures and latency_factor no node is ever ejected")
+        if self.ejection_max < self.ejection:
+            raise ParameterError("the longest ejection is below the first", key="ejection_max")
+
+
+@dataclass(frozen=True)
 class Client:
     timeout: int = duration("1s", low="1us", help="after which an operation's outcome is UNKNOWN")
     connections: int = number(16, low=1, high=4096, help="of each client to each node")
@@ -50,6 +72,7 @@ class Client:
     shun_silent: bool = flag(
         True, help="after a time-out ask others than a node that has answered nobody since"
     )
+    health: Health | None = None
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
     def __post_init__(self) -> None:

@@ -238,6 +238,8 @@ REFUSED: Final = 3
 """The node answered that it was not carried out."""
 REDIRECTED: Final = 4
 """The node answered that others serve it."""
+ABANDONED: Final = 5
+"""The client itself broke down, which says nothing of the node."""
 
 
 Word = tuple[int, int]
@@ -264,9 +266,9 @@ class BalancerContext:
 class Balancer(Protocol):
     """Picks the node that serves an operation, seen from one client.
 
-    Every operation SENT ends exactly once: RETURNED, LOST, REFUSED or REDIRECTED. ``reports``:
-    whether it wants the servers' word with every answer; ``probing``: whether it asks for it by
-    itself. Where neither is so, nothing is spent on it.
+    Every operation SENT ends exactly once, in one of the other ways. ``reports``: whether it
+    wants the servers' word with every answer; ``probing``: whether it asks for it by itself.
+    Where neither is so, nothing is spent on it.
     """
 
     __slots__ = ()

@@ -24,6 +24,9 @@ LOST: Final = "lost"
 STORAGE: Final = "storage"
 """Kind of the event that a node ended itself since a fault failed its storage."""
 
+EJECTED: Final = "ejected"
+"""Kind of the event that a client leaves a node out for a while, since it seems unwell."""
+
 
 @dataclass(frozen=True)
 class NodeRecord:

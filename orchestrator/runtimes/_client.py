@@ -17,6 +17,7 @@ from typing import Final
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.levels import UNASKED
 from orchestrator.core.load import (
+    ABANDONED,
     LEAVES,
     LOST,
     REDIRECTED,
@@ -70,8 +71,7 @@ class LoadDriver:
         self._key_names = key_names
         self._payloads = Payloads(model, payload_bytes, key_names)
         self._timetable = timetable
-        self._router = router
-        self.balancer = router.balancer
+        self.router = router
         self._levels = levels
         self._port = port
         self._timeout_ns = timeout_ns
@@ -198,13 +198,13 @@ class LoadDriver:
         self._send(session, now_ns)
 
     def _send(self, session: Session, now_ns: int) -> None:
-        node = self._router.pick(session, now_ns)
+        node = self.router.pick(session, now_ns)
         if self._port.submit(session, node):
             session.target = node
             session.out = True
-            self.balancer.observe(node, SENT, 0, now_ns)
+            self.router.observe(node, SENT, 0, now_ns)
         else:
-            self._router.avoid(session, node, now_ns)
+            self.router.unreached(session, node, now_ns)
             self._retry(session, now_ns)
 
     def _retry(self, session: Session, now_ns: int) -> None:
@@ -259,19 +259,19 @@ class LoadDriver:
             return
         self._ended(session, REDIRECTED, now_ns, word)
         if node < 0:
-            self._router.avoid(session, session.target, now_ns)
+            self.router.avoid(session, session.target, now_ns)
             self._retry(session, now_ns)
         else:
-            self._router.learn(session.op, node)
+            self.router.learn(session.op, node)
             self._send(session, now_ns)
 
     def _ended(self, session: Session, what: int, now_ns: int, word: Word | None = None) -> None:
         """What is out at a node, if anything still is, has ended."""
         if session.out:
             session.out = False
-            self.balancer.observe(session.target, what, now_ns - session.invoked_ns, now_ns)
+            self.router.observe(session.target, what, now_ns - session.invoked_ns, now_ns)
         if word is not None:
-            self.balancer.hear(session.target, *word, now_ns)
+            self.router.balancer.hear(session.target, *word, now_ns)
 
     def refused(
         self,
@@ -296,15 +296,15 @@ class LoadDriver:
     def lost(self, session: Session, sequence: int, now_ns: int) -> None:
         """The connection broke while the operation was under way: it may have happened."""
         if session.sequence == sequence and session.busy:
-            self._router.avoid(session, session.target, now_ns)
+            self.router.avoid(session, session.target, now_ns)
             self._give_up(session, now_ns)
 
     def _shun(self, session: Session, now_ns: int) -> None:
         """A node that has answered nobody since is not asked next: it may be paused, or cut off."""
         node = session.target
         silent = node >= 0 and max(self._last_return_ns[node]) < session.invoked_ns
-        if silent and self._router.shuns_silent:
-            self._router.avoid(session, node, now_ns)
+        if silent and self.router.shuns_silent:
+            self.router.avoid(session, node, now_ns)
 
     def _give_up(self, session: Session, now_ns: int) -> None:
         if session.target < 0:
@@ -312,7 +312,7 @@ class LoadDriver:
             return
         value_id = self._end(session)
         self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
-        self._ended(session, LOST, now_ns)
+        self._ended(session, ABANDONED if self._crashed else LOST, now_ns)
         self._release(self._pool.open(), now_ns)
 
     def _end(self, session: Session) -> int:

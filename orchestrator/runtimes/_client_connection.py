@@ -148,7 +148,7 @@ class ToldConnection(TaggedConnection):
                 *answer, in_flight, latency_us = answer
                 word = (in_flight, latency_us * NS_PER_US)
                 if not answer:
-                    driver.balancer.hear(node, *word, now_ns)
+                    driver.router.balancer.hear(node, *word, now_ns)
                     continue
             identity, sequence, version, outcome = _wire.unpack_response(answer[0])
             session = sessions[(identity & _NUMBER_MASK) - 1]

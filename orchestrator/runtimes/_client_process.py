@@ -13,7 +13,7 @@ import numpy
 
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
-from orchestrator.core.record import ClientRecord
+from orchestrator.core.record import ClientRecord, EventRecord
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._client_connection import (
@@ -56,6 +56,7 @@ class ClientReport:
 
     history: History
     client: ClientRecord
+    events: tuple[EventRecord, ...]
     latest_return_ns: int
     host_busy: float
 
@@ -307,6 +308,7 @@ class ClientProcess:
         return ClientReport(
             history=self.driver.history().without_names(),
             client=client,
+            events=tuple(self.driver.router.events),
             latest_return_ns=self.driver.latest_return_ns,
             host_busy=(busy_1 - busy_0) / max(1, all_1 - all_0),
         )

@@ -279,12 +279,12 @@ class Deployment:
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
         tracks = self._tracks()
-        events = self._events(
-            tracks[member.clock].event(event, self._origin_ns)
-            for member, pair, died in zip(self._nodes, pairs, deaths, strict=True)
-            for event in (*(pair[1] if pair is not None else ()), *died)
-        )
         members = self._nodes + self._clients
+        noted = [
+            [*(pair[1] if pair else ()), *died] for pair, died in zip(pairs, deaths, strict=True)
+        ]
+        noted += [list(report.events) if report else [] for report in reports]
+        events = self._events(zip(members, noted, strict=True), tracks)
         clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
         return RunRecord(
             runtime="ray",
@@ -342,9 +342,15 @@ class Deployment:
         names = [member.clock for member in self._nodes + self._clients]
         return clock_tracks(names, self._readings, last)
 
-    def _events(self, heard: Iterable[EventRecord]) -> tuple[EventRecord, ...]:
-        """What nodes and the conductor noted, in order; a server that ended itself is lost."""
-        noted = list(heard)
+    def _events(
+        self, heard: Iterable[tuple[Member, list[EventRecord]]], tracks: Mapping[str, ClockTrack]
+    ) -> tuple[EventRecord, ...]:
+        """What all parts and the conductor noted, in order; a server that ended itself is lost."""
+        noted = [
+            tracks[member.clock].event(event, self._origin_ns)
+            for member, events in heard
+            for event in events
+        ]
         for event in noted:
             if event.kind == LOST:
                 name = f"node {event.node}"

@@ -28,6 +28,7 @@ from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
+from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import QueueingShell
@@ -280,6 +281,15 @@ def make_balancer(parts: Parts, client: int, distances_ns: Sequence[int]) -> Bal
     return balancer
 
 
+def make_health(parts: Parts, client: int) -> NodeHealth | None:
+    """What one client makes of the nodes; None where it judges none."""
+    params, seed = parts.config.client.health, parts.config.seed
+    if params is None:
+        return None
+    chance = scalar_stream(seed, f"client/{client}/health")
+    return NodeHealth(params, parts.system.nodes, client, chance)
+
+
 def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
@@ -300,6 +310,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             system.group_of,
             ask=port.ask,
             shuns_silent=config.client.shun_silent,
+            health=make_health(parts, client),
         ),
         len(nodes),
         port,

@@ -12,6 +12,8 @@ import numpy
 from orchestrator.core.levels import CODES, UNASKED, canonical
 from orchestrator.core.load import Balancer, OperationBlock
 from orchestrator.core.machine import READING, ClusterView, Op
+from orchestrator.core.record import EventRecord
+from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._session import Session
 
 UNREACHABLE_NS: Final = 1_000_000_000
@@ -60,8 +62,11 @@ class Router:
         *,
         ask: Callable[[int], None],
         shuns_silent: bool = False,
+        health: NodeHealth | None = None,
     ) -> None:
         self.balancer = balancer
+        self.health = health
+        self.observe = balancer.observe if health is None else self._observe
         self._ask = ask
         # What asks for nothing is not asked whether it does.
         self._pick = self._pick_and_ask if balancer.probing else balancer.pick
@@ -74,11 +79,18 @@ class Router:
         self._sticky = sticky
         self._unreachable: dict[int, int] = {}
 
+    @property
+    def events(self) -> Sequence[EventRecord]:
+        """The nodes that it has left out."""
+        return () if self.health is None else self.health.events
+
     def pick(self, session: Session, now_ns: int) -> int:
         """The node to ask for the session's operation."""
         op = session.op
         group = 0 if self._group_of is None else self._group_of(op)
         candidates = self._candidates(op, self._views.get(group, self._first_view))
+        if self.health is not None and len(candidates) > 1:
+            candidates = self._healthy(self.health, session, candidates, now_ns)
         if self._distances_ns and len(candidates) > 1:
             candidates = self._nearest(candidates, now_ns)
         if len(candidates) == 1:
@@ -95,12 +107,35 @@ class Router:
             self._ask(probed)
         return node
 
+    def _observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
+        """An operation was sent or ended there: both judge by it."""
+        self.balancer.observe(node, what, latency_ns, now_ns)
+        if self.health is not None:
+            self.health.observe(node, what, latency_ns, now_ns)
+
+    def _healthy(
+        self, health: NodeHealth, session: Session, candidates: Sequence[int], now_ns: int
+    ) -> Sequence[int]:
+        """Those that are not ejected; a sticky session keeps its node all the same."""
+        if self._sticky and session.sticky in candidates:
+            return (session.sticky,)
+        fit = health.fit(candidates, now_ns)
+        if self._sticky and len(fit) == 1:
+            session.sticky = fit[0]
+        return fit
+
     def _nearest(self, candidates: Sequence[int], now_ns: int) -> Sequence[int]:
         """Those with the shortest way, of those that could be reached of late."""
         reached = [each for each in candidates if self._unreachable.get(each, now_ns) <= now_ns]
         among = reached or candidates
         shortest_ns = min(self._distances_ns[node] for node in among)
         return [node for node in among if self._distances_ns[node] == shortest_ns]
+
+    def unreached(self, session: Session, node: int, now_ns: int) -> None:
+        """Nothing could be sent there."""
+        if self.health is not None:
+            self.health.failed(node, now_ns)
+        self.avoid(session, node, now_ns)
 
     def avoid(self, session: Session, node: int, now_ns: int) -> None:
         """Ask another node next time."""

@@ -113,20 +113,15 @@ class SimulatedNode:
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
+        clock = self._clock
         if self.load is not None:
-            callback = self.load.answering(handle, callback, self._clock.current_ns)
+            callback = self.load.answering(handle, callback, clock.current_ns)
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, callback, effect)
+            return
         session = handle[0]
         link = self.client_links[session.client][session.connection]
-        self._carry(link, size_bytes, callback, effect)
-
-    def _carry(
-        self, link: Link, size_bytes: int, callback: Callable[[Any], None], argument: Any
-    ) -> None:
-        clock = self._clock
-        if self._response_ns is not None:
-            clock.at(clock.current_ns + self._response_ns, callback, argument)
-        else:
-            link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, argument)
+        link.carry(clock.at, clock.current_ns, RESPONSE, size_bytes, callback, effect)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:
         self.records.append((record, replaces, group))
@@ -152,10 +147,15 @@ class SimulatedNode:
 
     def asked(self, client: int) -> None:
         """A client asks for its word, which it gives at once."""
-        if self.load is not None and not self.shell.stopped:
-            word = self.load.word(self._clock.current_ns)
-            link, said = self.client_links[client][0], (client, self.node, word)
-            self._carry(link, HEADER_BYTES, self.cluster.told, said)
+        clock, tell = self._clock, self.cluster.told
+        if self.load is None or self.shell.stopped:
+            return
+        said = (client, self.node, self.load.word(clock.current_ns))
+        if self._response_ns is not None:
+            clock.at(clock.current_ns + self._response_ns, tell, said)
+        else:
+            link = self.client_links[client][0]
+            link.carry(clock.at, clock.current_ns, RESPONSE, HEADER_BYTES, tell, said)
 
     # --- life -----------------------------------------------------------------------------
 

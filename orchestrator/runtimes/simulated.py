@@ -97,7 +97,7 @@ class SimulatedCluster:
     def told(self, said: tuple[int, int, Word]) -> None:
         """A client hears the word of a node that it asked."""
         client, node, word = said
-        self.clients[client].driver.balancer.hear(node, *word, self.clock.current_ns)
+        self.clients[client].driver.router.balancer.hear(node, *word, self.clock.current_ns)
 
     def refused(self, refusal: Refusal, word: Word | None = None) -> None:
         session, sequence = refusal.handle
@@ -182,6 +182,7 @@ def run(parts: Parts) -> RunRecord:
             gc.enable()
     drivers = [client.driver for client in cluster.clients]
     history = History.concatenate([driver.history() for driver in drivers])
+    ejections = [event for driver in drivers for event in driver.router.events]
     end_ns = parts.end_ns
     if end_ns is None:
         end_ns = max(driver.latest_return_ns for driver in drivers)
@@ -206,7 +207,7 @@ def run(parts: Parts) -> RunRecord:
             )
             for client in cluster.clients
         ),
-        events=tuple(cluster.events),
+        events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
         offered_ops=offered_ops(parts, end_ns),

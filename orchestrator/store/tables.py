@@ -2,8 +2,7 @@
 
 A table lives in ``<results>/<table>/experiment=<name>/<run_id>.parquet``. ``experiment`` is the
 partition column: it is part of the path and of every view, and not of the file. Each field
-carries its unit and meaning as metadata; ``results/README.md`` is :func:`readme`, refreshed by
-``python -c "from orchestrator.store.tables import readme; print(readme(), end='')"``.
+carries its unit and meaning as metadata; :mod:`orchestrator.store.readme` makes a page of them.
 
 Within one :data:`SCHEMA_VERSION` columns may be added; files that lack one read as null.
 """
@@ -149,6 +148,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
+    ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),
     ("bottleneck.resource", _TEXT, "", "the busiest resource"),
     ("bottleneck.utilisation", NUMBER, "share", "its busy share"),
     *(
@@ -370,31 +370,3 @@ def same(text: str, count: int) -> pa.Array:
 
 
 # --- documentation ----------------------------------------------------------------------
-
-
-def _type_name(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return f"list of {kind.value_type}"
-    return "string" if pa.types.is_dictionary(kind) else str(kind)
-
-
-def readme() -> str:
-    """The text of ``results/README.md``."""
-    header = ("| column | type | unit | meaning |", "| --- | --- | --- | --- |")
-    lines = [
-        "# Results",
-        "",
-        "`<table>/experiment=<name>/<run_id>.parquet`; a file is written under a temporary name",
-        "(it begins with a dot) and renamed, so whatever is listed is whole. Read the tables with",
-        '`archbench query "SELECT ..."`, with `orchestrator.results(dir)`, or with anything that',
-        "reads Parquet. Every field carries its unit and meaning as metadata.",
-        f"Schema version: {SCHEMA_VERSION}. This page is generated from the schemas.",
-    ]
-    for table in TABLES.values():
-        lines += ["", f"## {table.name}", "", f"A row is {table.row}.", "", *header]
-        lines += [
-            f"| `{column.name}` | {_type_name(column.type)} | {column.unit} "
-            f"| {column.meaning.replace('|', chr(92) + '|')} |"
-            for column in (EXPERIMENT, *table.columns)
-        ]
-    return "\n".join(lines) + "\n"
