@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -15,7 +16,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from orchestrator.config.load import load_mapping
+from orchestrator.config.load import load_mapping, parse_yaml
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KeyRange,
@@ -104,6 +105,19 @@ def test_a_workload_keeps_its_contract_and_runs(
     assert len(record.history) >= 90
     assert (record.history.outcome == OK).mean() > 0.9
     assert judge(parts, record).verdict == VALID
+
+
+def test_the_guide_names_every_plugin_and_its_examples_run() -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "workloads.md").read_text("utf-8")
+    families = (Family.WORKLOAD, Family.ARRIVAL, Family.KEYS, Family.VALUE_SIZE)
+    names = [name for family in families for name in plugins(family)]
+    assert [name for name in names if f"`{name}`" not in guide] == []
+    examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    shortened = {"runtime": "sim", "warmup": "0s", "duration": "1s"}
+    for text in examples:
+        parts = plan(load_mapping(parse_yaml(text, "docs") | shortened))
+        assert len(execute(parts).history) > 100
+    assert len(examples) == 2
 
 
 # --- the law of Zipf --------------------------------------------------------------------

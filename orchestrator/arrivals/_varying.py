@@ -60,6 +60,11 @@ class Pieces(Course):
         self._slope = numpy.append((last - first) / length, 0.0)
         self._before = numpy.concatenate([[0.0], numpy.cumsum((first + last) / 2 * length)])
 
+    @property
+    def end_ns(self) -> float:
+        """Where the last piece ends."""
+        return float(self._start_ns[-1])
+
     def expected(self, until_ns: float) -> float:
         """Arrivals expected from 0 until then."""
         piece = int(numpy.searchsorted(self._start_ns, until_ns, side="right")) - 1

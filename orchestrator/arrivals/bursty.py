@@ -111,7 +111,6 @@ class _States(Course):
         self._lengths_ns = numpy.concatenate([self._lengths_ns, lengths_ns])
         ends = self._rates * (len(self._lengths_ns) // 2)
         self._pieces = Pieces(self._lengths_ns, [*ends, self._rates[0]], ends)
-        self._end_ns = float(numpy.sum(self._lengths_ns))
 
     def _draw_on(self) -> None:
         # Doubled, so that all drawing together takes time in proportion to what is drawn.
@@ -119,12 +118,12 @@ class _States(Course):
 
     def expected(self, until_ns: float) -> float:
         """Arrivals expected from 0 until then."""
-        while self._end_ns < until_ns:
+        while self._pieces.end_ns < until_ns:
             self._draw_on()
         return self._pieces.expected(until_ns)
 
     def reached_ns(self, expected: Floats) -> Floats:
         """When so many are expected to have come."""
-        while self._pieces.expected(self._end_ns) < expected[-1]:
+        while self._pieces.expected(self._pieces.end_ns) <= expected[-1]:
             self._draw_on()
         return self._pieces.reached_ns(expected)
