@@ -54,6 +54,7 @@ def plan(config: Config) -> Parts:
     _check_load(parts)
     _check_objective(parts)
     _check_health(parts)
+    _check_attempts(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -144,6 +145,19 @@ def _check_load(parts: Parts) -> None:
         )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
+
+
+def _check_attempts(parts: Parts) -> None:
+    """What is sent more than once must be applied once."""
+    if parts.system.emulated or not parts.config.client.insists:
+        return
+    key = "retry.attempts" if parts.config.client.retry.attempts > 1 else "hedge"
+    raise ConfigError(
+        f"system {parts.config.system.name!r} is real servers, which apply a write again each time"
+        " it is sent",
+        path=f"client.{key}",
+        hint="leave it out; emulated nodes tell repeated operations by their identity",
+    )
 
 
 def _check_health(parts: Parts) -> None:

@@ -53,3 +53,14 @@ def test_shedding_keeps_the_service_useful_in_a_flash_crowd() -> None:
     endless, long, controlled = good.values()
     assert endless < 0.1 < long < 0.4
     assert controlled > 0.6
+
+
+def test_a_budget_ends_a_storm_of_retries() -> None:
+    late: dict[str, float] = {}
+    for share in ("null", "0.1"):
+        history = history_of("retry_storm.yaml", f"client.retry.budget.share={share}")
+        end = (history.intended_ns >= 20 * NS_PER_S) & (history.intended_ns < 25 * NS_PER_S)
+        in_time = history.returned_ns - history.intended_ns <= 100 * NS_PER_MS
+        late[share] = 1 - float((in_time & (history.outcome == OK))[end].mean())
+    assert late["null"] > 0.95
+    assert late["0.1"] < 0.01

@@ -25,6 +25,7 @@ from orchestrator.analysis.recovery import Course
 from orchestrator.analysis.resilience import course_of
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
+from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_S
 
@@ -54,9 +55,8 @@ def overload(record: RunRecord, config: Config) -> dict[str, Any]:
     """``refused``: by the nodes, over the whole load; ``attempts_per_operation`` of the measured
     window (None where nobody counted); ``metastable``: what the collapse was, None without one.
     """
-    window = (record.history.intended_ns >= record.warmup_ns) & (
-        record.history.intended_ns < record.end_ns
-    )
+    history = record.history
+    window = (history.intended_ns >= record.warmup_ns) & (history.phase != PHASE_FINAL)
     intended = int(window.sum())
     attempts = sum(client.attempts for client in record.clients)
     return {

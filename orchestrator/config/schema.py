@@ -20,6 +20,7 @@ from orchestrator.core.parameters import (
     slots,
     text,
 )
+from orchestrator.core.policy import BreakerParams, Hedge, Retry
 from orchestrator.core.registry import Family, Slot
 from orchestrator.errors import suggestion
 
@@ -73,9 +74,25 @@ class Client:
         True, help="after a time-out ask others than a node that has answered nobody since"
     )
     health: Health | None = None
+    attempt_timeout: int | None = duration(
+        None, low="1us", help="then it is asked again, or else; null: the operation's own"
+    )
+    retry: Retry = field(default_factory=Retry)
+    hedge: Hedge = field(default_factory=Hedge)
+    breaker: BreakerParams = field(default_factory=BreakerParams)
+    limit: Slot | None = slot(
+        Family.LIMIT, None, help="of operations under way; the others wait; null: none"
+    )
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
+    @property
+    def insists(self) -> bool:
+        """Whether an operation may be sent more than once."""
+        return self.retry.attempts > 1 or self.hedge.wanted
+
     def __post_init__(self) -> None:
+        if self.attempt_timeout is not None and self.retry.attempts == 1:
+            raise ParameterError("needs retry.attempts above 1", key="attempt_timeout")
         for level, share in self.reads.items():
             if level not in (*ALIASES, *LEVELS):
                 hint = suggestion(level, LEVELS)

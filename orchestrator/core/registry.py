@@ -36,6 +36,7 @@ class Family(enum.Enum):
     TRANSACTIONS = "transactions"
     FAULT = "fault"
     QUEUE = "queue"
+    LIMIT = "limit"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -53,6 +54,7 @@ _HOMES = {
     Family.TRANSACTIONS: "orchestrator.transactions",
     Family.FAULT: "orchestrator.faults",
     Family.QUEUE: "orchestrator.queues",
+    Family.LIMIT: "orchestrator.limits",
 }
 
 

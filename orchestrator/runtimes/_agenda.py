@@ -1,8 +1,9 @@
-"""What a client has to look after without being told to, and when: time-outs and retries."""
+"""What a client has to look after without being told to, and when: time-outs, retries, hedges."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from typing import Final
 
@@ -10,24 +11,35 @@ from orchestrator.runtimes._session import Session
 
 NO_WAKE: Final = 2**63
 
+AGAIN: Final = 0
+"""The session's operation is to be sent again."""
+SLOW: Final = 1
+"""Its attempt has had its time."""
+HEDGE: Final = 2
+"""Another node may be asked, too."""
+
 
 class Agenda:
-    """Deadlines of operations, and alarms of sessions. What is answered meanwhile is skipped."""
+    """Deadlines of operations, and alarms of sessions. What is over meanwhile is skipped."""
 
-    __slots__ = ("_alarms", "_deadlines")
+    __slots__ = ("_alarms", "_deadlines", "_order")
 
     def __init__(self) -> None:
         # (deadline, session, sequence), in order because the time-out is one for all.
         self._deadlines: deque[tuple[int, Session, int]] = deque()
-        self._alarms: list[tuple[int, int, Session, int]] = []
+        # (due, identity, order, session, sequence, attempt, what).
+        self._alarms: list[tuple[int, int, int, Session, int, int, int]] = []
+        self._order = itertools.count()
 
     def expect(self, deadline_ns: int, session: Session) -> None:
         """The session's operation is answered by then, or given up."""
         self._deadlines.append((deadline_ns, session, session.sequence))
 
-    def remind(self, due_ns: int, session: Session) -> None:
-        """See to the session's operation then."""
-        heapq.heappush(self._alarms, (due_ns, session.identity, session, session.sequence))
+    def remind(self, due_ns: int, session: Session, what: int) -> None:
+        """See then to the session's operation, if this is still its last attempt."""
+        place = (due_ns, session.identity, next(self._order))
+        alarm = (*place, session, session.sequence, session.attempt, what)
+        heapq.heappush(self._alarms, alarm)
 
     def overdue(self, now_ns: int) -> Session | None:
         """The next session whose operation was to be answered by now; it is taken off."""
@@ -38,13 +50,15 @@ class Agenda:
                 return session
         return None
 
-    def due(self, now_ns: int) -> Session | None:
-        """The next session that is to be seen to by now; it is taken off."""
+    def due(self, now_ns: int) -> tuple[Session, int] | None:
+        """The next session that is to be seen to by now, and why; it is taken off."""
         alarms = self._alarms
         while alarms and alarms[0][0] <= now_ns:
-            _, _, session, sequence = heapq.heappop(alarms)
-            if session.busy and session.sequence == sequence:
-                return session
+            _, _, _, session, sequence, attempt, what = heapq.heappop(alarms)
+            current = session.busy and session.sequence == sequence and session.attempt == attempt
+            # Only what is out can be slow.
+            if current and (session.out or what == AGAIN):
+                return session, what
         return None
 
     @property

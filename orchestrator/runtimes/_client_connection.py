@@ -118,19 +118,21 @@ class TaggedConnection(Connection):
     def data_received(self, data: bytes) -> None:
         reader, client = self._reader, self._client
         reader.feed(data)
-        driver, sessions = client.driver, client.sessions
+        driver, sessions, node = client.driver, client.sessions, self.node
         now_ns = client.clock.now_ns()
         unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
         while (answer := reader.gets()) is not False:
             identity, sequence, version, outcome = unpack(answer[0])
             session = sessions[(identity & _NUMBER_MASK) - 1]
             if outcome == redirected:
-                driver.redirected(session, sequence, version, now_ns)
+                driver.redirected(session, sequence, version, now_ns, None, node)
             elif outcome == _wire.REFUSED:
-                driver.refused(session, sequence, version, now_ns)
+                driver.refused(session, sequence, version, now_ns, None, node)
             else:
                 context = answer[2] if len(answer) == 3 else b""
-                driver.returned(session, sequence, outcome, answer[1], version, now_ns, context)
+                driver.returned(
+                    session, sequence, outcome, answer[1], version, now_ns, context, None, node
+                )
         client.tick()
 
 
@@ -153,13 +155,13 @@ class ToldConnection(TaggedConnection):
             identity, sequence, version, outcome = _wire.unpack_response(answer[0])
             session = sessions[(identity & _NUMBER_MASK) - 1]
             if outcome == _wire.REDIRECTED:
-                driver.redirected(session, sequence, version, now_ns, word)
+                driver.redirected(session, sequence, version, now_ns, word, node)
             elif outcome == _wire.REFUSED:
-                driver.refused(session, sequence, version, now_ns, word)
+                driver.refused(session, sequence, version, now_ns, word, node)
             else:
                 context = (answer[2] if len(answer) == 3 else None) or b""
                 driver.returned(
-                    session, sequence, outcome, answer[1], version, now_ns, context, word
+                    session, sequence, outcome, answer[1], version, now_ns, context, word, node
                 )
         client.tick()
 

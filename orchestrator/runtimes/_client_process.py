@@ -156,8 +156,8 @@ class ClientProcess:
             return
         now_ns = self.clock.now_ns()
         for session in list(self.sessions):
-            if session.busy and session.target == node and session.connection == number:
-                self.driver.lost(session, session.sequence, now_ns)
+            if session.connection == number and session.is_at(node):
+                self.driver.lost(session, session.sequence, now_ns, node)
         self._tasks.append(self._loop.create_task(self._reopen(node, number)))
         self.tick()
 
@@ -189,8 +189,8 @@ class ClientProcess:
         self._vanished.discard(node)
         now_ns = self.clock.now_ns()
         for session in list(self.sessions):
-            if session.busy and session.target == node:
-                self.driver.lost(session, session.sequence, now_ns)
+            if session.is_at(node):
+                self.driver.lost(session, session.sequence, now_ns, node)
         for connection in self._connections[node]:
             if connection is not None and connection.ended:
                 self.disconnected(connection)

@@ -22,10 +22,12 @@ from orchestrator.core.load import (
     Workload,
 )
 from orchestrator.core.machine import Machine, MachineContext
+from orchestrator.core.policy import Breaker
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
+from orchestrator.runtimes._attempts import Attempts
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
@@ -290,6 +292,20 @@ def make_health(parts: Parts, client: int) -> NodeHealth | None:
     return NodeHealth(params, parts.system.nodes, client, chance)
 
 
+def make_breaker(parts: Parts) -> Breaker | None:
+    """One client's circuit breakers; None where it has none."""
+    params = parts.config.client.breaker
+    return None if params.failures is None else Breaker(params, parts.system.nodes)
+
+
+def make_attempts(parts: Parts, client: int) -> Attempts | None:
+    """How one client insists, and how much it asks at once; None where it just waits."""
+    config = parts.config
+    if not Attempts.wanted(config.client):
+        return None
+    return Attempts(config.client, scalar_stream(config.seed, f"client/{client}/attempts"))
+
+
 def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
@@ -311,6 +327,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             ask=port.ask,
             shuns_silent=config.client.shun_silent,
             health=make_health(parts, client),
+            breaker=make_breaker(parts),
         ),
         len(nodes),
         port,
@@ -320,6 +337,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         timeout_ns=config.client.timeout,
         warmup_ns=config.warmup,
         end_ns=parts.end_ns,
+        again=make_attempts(parts, client),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Final
 import numpy
 
 from orchestrator.core.levels import CODES, UNASKED, canonical
-from orchestrator.core.load import Balancer, OperationBlock
+from orchestrator.core.load import LOST, REFUSED, RETURNED, SENT, Balancer, OperationBlock
 from orchestrator.core.machine import READING, ClusterView, Op
+from orchestrator.core.policy import Breaker
 from orchestrator.core.record import EventRecord
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._session import Session
@@ -63,10 +64,13 @@ class Router:
         ask: Callable[[int], None],
         shuns_silent: bool = False,
         health: NodeHealth | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self.balancer = balancer
         self.health = health
-        self.observe = balancer.observe if health is None else self._observe
+        self.breaker = breaker
+        judges = health is not None or breaker is not None
+        self.observe = self._observe if judges else balancer.observe
         self._ask = ask
         # What asks for nothing is not asked whether it does.
         self._pick = self._pick_and_ask if balancer.probing else balancer.pick
@@ -84,11 +88,18 @@ class Router:
         """The nodes that it has left out."""
         return () if self.health is None else self.health.events
 
-    def pick(self, session: Session, now_ns: int) -> int:
-        """The node to ask for the session's operation."""
+    def pick(self, session: Session, now_ns: int, *, another: bool = False) -> int:
+        """The node to ask for the session's operation; -1 where none may be asked.
+
+        ``another``: none that has it already.
+        """
         op = session.op
         group = 0 if self._group_of is None else self._group_of(op)
         candidates = self._candidates(op, self._views.get(group, self._first_view))
+        if another or self.breaker is not None:
+            candidates = self._allowed(session, candidates, now_ns, another=another)
+            if not candidates:
+                return -1
         if self.health is not None and len(candidates) > 1:
             candidates = self._healthy(self.health, session, candidates, now_ns)
         if self._distances_ns and len(candidates) > 1:
@@ -101,6 +112,17 @@ class Router:
             session.sticky = self._pick(op.key, candidates, now_ns)
         return session.sticky
 
+    def _allowed(
+        self, session: Session, candidates: Sequence[int], now_ns: int, *, another: bool
+    ) -> Sequence[int]:
+        taken = (session.target, *session.others) if another else ()
+        breaker = self.breaker
+        return [
+            node
+            for node in candidates
+            if node not in taken and (breaker is None or breaker.allows(node, now_ns))
+        ]
+
     def _pick_and_ask(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
         node = self.balancer.pick(key, candidates, now_ns)
         for probed in self.balancer.probes(candidates, now_ns):
@@ -112,6 +134,14 @@ class Router:
         self.balancer.observe(node, what, latency_ns, now_ns)
         if self.health is not None:
             self.health.observe(node, what, latency_ns, now_ns)
+        if self.breaker is None:
+            return
+        if what == SENT:
+            self.breaker.asked(node, now_ns)
+        elif what in (LOST, REFUSED):
+            self.breaker.failed(node, now_ns)
+        elif what == RETURNED:
+            self.breaker.succeeded(node)
 
     def _healthy(
         self, health: NodeHealth, session: Session, candidates: Sequence[int], now_ns: int
@@ -135,6 +165,8 @@ class Router:
         """Nothing could be sent there."""
         if self.health is not None:
             self.health.failed(node, now_ns)
+        if self.breaker is not None:
+            self.breaker.failed(node, now_ns)
         self.avoid(session, node, now_ns)
 
     def avoid(self, session: Session, node: int, now_ns: int) -> None:

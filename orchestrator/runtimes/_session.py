@@ -26,18 +26,24 @@ class Session:
     """One sequential process with the operation that it has under way (``busy``)."""
 
     __slots__ = (
+        "attempt",
         "busy",
         "client",
         "connection",
         "context",
+        "doubt",
         "due_ns",
         "follow_up",
+        "hedges",
         "identity",
         "invoked_ns",
         "key",
         "op",
+        "others",
         "out",
+        "pause_ns",
         "seen",
+        "sent_ns",
         "sequence",
         "steps",
         "sticky",
@@ -56,12 +62,22 @@ class Session:
         self.target = -1
         # Whether the target has it, and has not redirected it.
         self.out = False
+        # Of an operation that may be sent more than once: how often it was, of these to be first,
+        # other nodes that have it, whether it may have happened, and the last pause.
+        self.attempt = self.hedges = 0
+        self.others: list[int] = []
+        self.doubt = False
+        self.pause_ns = self.sent_ns = 0
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0
         self.follow_up = False
         self.steps: Sequence[tuple[int, int]] = ()
         self.op: Op = Op(self.identity, 0, READ, b"")
+
+    def is_at(self, node: int) -> bool:
+        """Whether its operation is, or was last, at that node."""
+        return self.busy and (self.target == node or node in self.others)
 
     def row(
         self, value_id: int, version: int, returned_ns: int, previous_ns: int, outcome: int

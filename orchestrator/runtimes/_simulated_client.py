@@ -41,7 +41,7 @@ class SimulatedClient:
         target, clock, op = self._cluster.nodes[node], self._clock, session.op
         if target.shell.stopped:
             return target.silent
-        request = ((session, op.sequence), op)
+        request = ((session, op.sequence, node), op)
         if self._request_ns is not None:
             clock.at(clock.current_ns + self._request_ns, target.request, request)
         else:
@@ -62,11 +62,12 @@ class SimulatedClient:
         """Connections to a node broke: what was under way there is lost."""
         now_ns = self._clock.current_ns
         for session in self.driver.sessions:
-            if session.busy and session.target == node:
-                self._clock.at(now_ns, self._lost, (session, session.sequence))
+            if session.is_at(node):
+                self._clock.at(now_ns, self._lost, (session, session.sequence, node))
 
-    def _lost(self, operation: tuple[Session, int]) -> None:
-        self.driver.lost(*operation, self._clock.current_ns)
+    def _lost(self, operation: tuple[Session, int, int]) -> None:
+        session, sequence, node = operation
+        self.driver.lost(session, sequence, self._clock.current_ns, node)
         self.stop_if_finished()
 
     def wake_at(self, when_ns: int) -> None:

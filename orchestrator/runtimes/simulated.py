@@ -70,7 +70,7 @@ class SimulatedCluster:
     # --- answers --------------------------------------------------------------------------
 
     def answered(self, reply: Reply, word: Word | None = None) -> None:
-        session, sequence = reply.handle
+        session, sequence, node = reply.handle
         client = self.clients[session.client]
         driver = client.driver
         value = reply.value
@@ -85,14 +85,16 @@ class SimulatedCluster:
             self.clock.current_ns,
             reply.context,
             word,
+            node,
         )
         if not driver.outstanding:
             client.stop_if_finished()
 
     def redirected(self, redirect: Redirect, word: Word | None = None) -> None:
-        session, sequence = redirect.handle
+        session, sequence, node = redirect.handle
         driver = self.clients[session.client].driver
-        driver.redirected(session, sequence, redirect.node, self.clock.current_ns, word)
+        now_ns = self.clock.current_ns
+        driver.redirected(session, sequence, redirect.node, now_ns, word, node)
 
     def told(self, said: tuple[int, int, Word]) -> None:
         """A client hears the word of a node that it asked."""
@@ -100,9 +102,9 @@ class SimulatedCluster:
         self.clients[client].driver.router.balancer.hear(node, *word, self.clock.current_ns)
 
     def refused(self, refusal: Refusal, word: Word | None = None) -> None:
-        session, sequence = refusal.handle
-        client = self.clients[session.client]
-        client.driver.refused(session, sequence, refusal.wait_ns, self.clock.current_ns, word)
+        session, sequence, node = refusal.handle
+        client, now_ns = self.clients[session.client], self.clock.current_ns
+        client.driver.refused(session, sequence, refusal.wait_ns, now_ns, word, node)
         if not client.driver.outstanding:
             client.stop_if_finished()
 
