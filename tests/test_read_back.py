@@ -8,10 +8,13 @@ import numpy
 from made_records import history
 from test_faults import SYSTEM, made, summary_of
 
+from orchestrator.config.load import load_mapping
 from orchestrator.core.history import PHASE_FINAL, PHASE_RUN
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE
 from orchestrator.core.units import NS_PER_S
 from orchestrator.run import execute
+from orchestrator.runtimes import simulated
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._read_back import (
     FUTILE_PASS_NS,
     PASS_NS,
@@ -89,3 +92,20 @@ def test_reading_back_from_nobody_ends_in_time() -> None:
     first_pass_ns = keys / READERS * 0.5 * NS_PER_S
     assert first_pass_ns > FUTILE_PASS_NS + 3 * NS_PER_S
     assert last_ns < first_pass_ns + (PASSES - 1) * (FUTILE_PASS_NS + NS_PER_S) + NS_PER_S
+
+
+def test_final_reads_are_no_part_of_a_load_whose_last_answer_came_early() -> None:
+    """Two operations a second: the last is answered long before the window ends."""
+    config = {
+        "runtime": "sim",
+        "system": {"protocol": {"name": "raft"}, "replicas": 3},
+        "workload": {"name": "ycsb", "mix": "a", "keys": 10},
+        "arrival": {"name": "constant", "rate": "3/s"},
+        "warmup": "1s",
+        "duration": "4s",
+        "faults": [{"name": "pause", "target": 0, "at": "2s", "lasts": "100ms"}],
+    }
+    record = simulated.run(Parts.of(load_mapping(config)))
+    final = record.history.phase == PHASE_FINAL
+    assert final.any()
+    assert record.history.intended_ns[final].min() >= record.end_ns

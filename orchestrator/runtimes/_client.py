@@ -204,14 +204,17 @@ class LoadDriver(Operations):
         reads = self._final_reads.next_pass(self.history())
         if reads is None or self._payloads.values is not None:
             return False
-        self._final_ns = min(self._final_ns, now_ns)
-        self._end_ns = now_ns + reads.lasts_ns
+        # A load whose last operation came early has not ended: what it says is of its whole time.
+        ends = self._final_ns == NO_WAKE != self._end_ns
+        start_ns = max(now_ns, self._end_ns) if ends else now_ns
+        self._final_ns = min(self._final_ns, start_ns)
+        self._end_ns = start_ns + reads.lasts_ns
         self._lags_ns = []
         self._stream, self._timetable = reads, BackToBack(READERS)
         self._closed, self._pool.joining = True, None
-        self._pool.begin(READERS, now_ns)
+        self._pool.begin(READERS, start_ns)
         self._fetch()
-        self._wake_by(now_ns)
+        self._wake_by(start_ns)
         return True
 
     def history(self) -> History:
