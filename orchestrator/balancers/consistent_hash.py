@@ -32,7 +32,10 @@ from orchestrator.core.registry import Family, register
 class ConsistentHashParams:
     virtual_nodes: int = number(128, low=1, high=1024, help="places of each node on the ring")
     bounded: float | None = number(
-        None, low=1.0, high=1e6, help="most of the mean load that a node takes; null: no bound"
+        None,
+        low=1.0,
+        high=1e6,
+        help="times the mean load that a node takes at most; null: no bound",
     )
 
 
