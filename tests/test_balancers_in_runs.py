@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,6 +20,8 @@ from orchestrator.plan import plan
 from orchestrator.runtimes import simulated
 from orchestrator.runtimes._simulated_faults import FrailCluster
 
+HERE = Path(__file__).resolve().parent
+
 
 @pytest.mark.parametrize("name", plugins(Family.BALANCER))
 def test_a_seed_gives_one_run_with_every_balancer(name: str) -> None:
@@ -25,6 +30,32 @@ def test_a_seed_gives_one_run_with_every_balancer(name: str) -> None:
     assert first == again
     other = digest(simulated.run(parts({"name": name}, *changes, "seed=2")))
     assert other != first
+
+
+_DIGESTS = """
+from balanced_runs import parts
+from orchestrator.analysis.summary import digest
+from orchestrator.runtimes import simulated
+for name in ("consistent_hash", "rendezvous", "join_shortest_queue", "prequal"):
+    changes = ("duration=150ms", "warmup=50ms", "clients=2", "client.health={failures: 1}",
+               "faults=[{name: crash, target: 2, at: 100ms, restart_after: null}]")
+    print(digest(simulated.run(parts({"name": name}, *changes))))
+"""
+
+
+def test_a_run_is_the_same_in_every_process() -> None:
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", _DIGESTS],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join([str(HERE), *sys.path])},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    assert len(said.pop().split()) == 4
 
 
 def test_weights_are_the_shares_of_a_run() -> None:
@@ -106,6 +137,10 @@ def test_locality_saves_the_way_and_spills_what_is_too_much() -> None:
         ({"name": "consistent_hash", "bounded": 0.5}, "bounded", "0.5 is out of bounds"),
         ({"name": "locality", "spill": 0}, "spill", "0 is out of bounds"),
         ({"name": "peak_ewma", "decay": "0s"}, "decay", "'0s' is out of bounds"),
+        ({"name": "prequal", "pool_size": 17}, "pool_size", "17 is out of bounds"),
+        ({"name": "prequal", "probe_rate": 0}, "probe_rate", "out of bounds"),
+        ({"name": "prequal", "hot_quantile": 1.1}, "hot_quantile", "1.1 is out of bounds"),
+        ({"name": "join_shortest_queue", "probe_after": "0s"}, "probe_after", "out of bounds"),
         ({"name": "least_inflight", "d": 2}, "d", "unknown key 'd' of balancer 'least_inflight'"),
         ({"name": "least_inflite"}, "name", "unknown balancer 'least_inflite'"),
     ],

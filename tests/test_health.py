@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -24,10 +25,12 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import EJECTED
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import ConfigError
+from orchestrator.run import Runner
 from orchestrator.runtimes import simulated
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._routing import Router
 from orchestrator.runtimes._session import Session
+from orchestrator.store.parquet import Store
 
 NODES = (0, 1, 2, 3)
 
@@ -291,6 +294,19 @@ def test_a_slow_node_is_left_out_and_comes_back_when_it_is_well() -> None:
     blind = parts({"name": "round_robin"}, "duration=300ms").config
     told = summarise(record, blind, None, run_id="r", config_hash="h", results="")
     assert told["balance"]["ejections"] is None
+
+
+def test_ejections_are_stored_with_the_run(tmp_path: Path) -> None:
+    crash = "faults=[{name: crash, target: 2, at: 500ms, restart_after: null}]"
+    config = parts({"name": "random"}, "client.health={failures: 1}", crash, nodes=4).config
+    with Runner(tmp_path) as runner:
+        done = runner.run(config)
+    events = Store(tmp_path).table("events", done.run_id).to_pylist()
+    stored = [event for event in events if event["kind"] == EJECTED]
+    assert stored and {event["node"] for event in stored} == {2}
+    row = Store(tmp_path).run(done.run_id)
+    assert row is not None
+    assert row["balance_ejections"] == len(stored) == done.summary["balance"]["ejections"]
 
 
 def test_a_dead_node_is_left_out_by_failures_in_a_row() -> None:

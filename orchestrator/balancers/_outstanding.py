@@ -26,7 +26,10 @@ class Outstanding(Balancer):
 
 def least(loads: Sequence[float], candidates: Sequence[int], chance: random.Random) -> int:
     """The candidate with the smallest of ``loads`` (by node); of equals, any one."""
-    among = [loads[node] for node in candidates]
+    if len(candidates) == len(loads):
+        candidates, among = range(len(loads)), loads
+    else:
+        among = [loads[node] for node in candidates]
     smallest = min(among)
     at = among.index(smallest)
     for _ in range(int(chance.random() * among.count(smallest))):

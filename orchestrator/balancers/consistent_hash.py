@@ -32,7 +32,10 @@ from orchestrator.core.registry import Family, register
 class ConsistentHashParams:
     virtual_nodes: int = number(128, low=1, high=1024, help="places of each node on the ring")
     bounded: float | None = number(
-        None, low=1.0, high=1e6, help="most of the mean load that a node takes; null: no bound"
+        None,
+        low=1.0,
+        high=1e6,
+        help="times the mean load that a node takes at most; null: no bound",
     )
 
 
@@ -56,18 +59,18 @@ class ConsistentHash(Outstanding):
     def pick(self, key: bytes, candidates: Sequence[int], now_ns: int) -> int:
         """The first candidate with room from the key's place on."""
         owners, at = self._owners, bisect_right(self._places, hashed(key))
-        every = len(candidates) == len(self.outstanding)
-        most = self._most(candidates)
         outstanding = self.outstanding
+        every = len(candidates) == len(outstanding)
+        among = outstanding if every else [outstanding[node] for node in candidates]
+        most = self._most(among)
         for place in range(at - len(owners), at):
             node = owners[place]
             if outstanding[node] < most and (every or node in candidates):
                 return node
         raise AssertionError("one of them is below the mean")
 
-    def _most(self, candidates: Sequence[int]) -> float:
-        """What every candidate may have outstanding at most."""
+    def _most(self, outstanding: Sequence[int]) -> float:
+        """What every candidate may have outstanding at most; all of theirs are given."""
         if self._bounded is None:
             return math.inf
-        to_be = 1 + sum(self.outstanding[node] for node in candidates)
-        return math.ceil(self._bounded * to_be / len(candidates))
+        return math.ceil(self._bounded * (1 + sum(outstanding)) / len(outstanding))

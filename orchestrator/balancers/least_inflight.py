@@ -5,7 +5,7 @@ client it joins the shortest queue; of several clients each sees its own operati
 even out their own load and not each other's. Where clients are many and each has few operations
 outstanding, it is hardly better than chance.
 
-Linear in the candidates: about 6 us a pick among 100.
+Linear in the candidates: about 3 us a pick among 100.
 """
 
 from __future__ import annotations

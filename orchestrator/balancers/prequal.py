@@ -17,7 +17,7 @@ What a pool says goes stale, so a probe leaves it (section 4 of the paper)
   flight, or else the slowest.
 
 An operation sent to a node counts as one more in flight in its probe. Messages: ``probe_rate``
-probes and answers for each operation. About 8 us a pick, most of it for the probes.
+probes and answers for each operation. About 10 us an operation, most of it for its probes.
 """
 
 from __future__ import annotations
