@@ -26,6 +26,7 @@ class Family(enum.Enum):
     PROTOCOL = "protocol"
     BALANCER = "balancer"
     CACHE = "cache"
+    ADMISSION = "admission"
     WORKLOAD = "workload"
     ARRIVAL = "arrival"
     DISTRIBUTION = "distribution"
@@ -40,6 +41,7 @@ _HOMES = {
     Family.PROTOCOL: "orchestrator.protocols",
     Family.BALANCER: "orchestrator.balancers",
     Family.CACHE: "orchestrator.caches",
+    Family.ADMISSION: "orchestrator.admissions",
     Family.WORKLOAD: "orchestrator.workloads",
     Family.ARRIVAL: "orchestrator.arrivals",
     Family.DISTRIBUTION: "orchestrator.core.distributions",
