@@ -26,6 +26,7 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LONG_MODULES: dict[str, int] = {}
 
 FAMILY_PACKAGES = {
+    Family.ADMISSION: "admissions",
     Family.ARRIVAL: "arrivals",
     Family.BALANCER: "balancers",
     Family.CACHE: "caches",

@@ -44,8 +44,8 @@ class Room:
         """Nothing expires."""
 
     def _share(self, share: float) -> int:
-        """Room of a segment that has this share of the whole."""
-        return max(1, int(share * self._amount))
+        """Room of a segment that has this share of the whole; something is left for the rest."""
+        return max(1, min(int(share * self._amount), self._amount - 1))
 
     def _leaves(self, key: bytes) -> None:
         """An entry has left for want of room."""

@@ -3,11 +3,14 @@
 Entries accessed once stand in one LRU queue (T1), those accessed again in another (T2); keys that
 left them are remembered (B1, B2). ``target`` is the room that T1 should have. A miss whose key
 is in B1 says that T1 was too small and raises it; one in B2 lowers it, each by 1 or by how many
-times longer the other list of ghosts is. T1 loses an entry while it holds more than the target, else
-T2 does. T1 and B1 together remember no more than the cache holds, all four no more than twice
-that (Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003, figure
-4). By bytes, all these lengths are bytes. O(1) an access. Rules of size:
-:mod:`orchestrator.caches._room`.
+times longer the other list of ghosts is. T1 loses an entry while it holds more than the target,
+else T2 does. T1 and B1 together remember no more than the cache holds, all four no more than
+twice that (Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003,
+figure 4). O(1) an access.
+
+By bytes, all these lengths are bytes, as in libCacheSim: the target then moves by as few bytes a
+ghost as it moves by entries where room is counted in those, so it adapts more slowly.
+Rules of size: :mod:`orchestrator.caches._room`.
 """
 
 from __future__ import annotations
@@ -86,9 +89,7 @@ class AdaptiveReplacement(SegmentedCache):
         recent = self._recent
         above = recent.used - self._target
         segment, ghosts = self._frequent, self._frequent_ghosts
-        if not segment.entries or (
-            recent.entries and (above > 0 or (was_frequent and above == 0))
-        ):
+        if not segment.entries or (recent.entries and (above > 0 or (was_frequent and above == 0))):
             segment, ghosts = recent, self._recent_ghosts
         key, weight = segment.pop()
         ghosts.push(key, weight)

@@ -33,14 +33,23 @@ class S3FifoParams(CacheParams):
 class S3Fifo(SegmentedCache):
     """Three first-in-first-out queues: small, main, and the ghosts of the small one"""
 
-    __slots__ = ("_ghosts", "_ghosts_room", "_hits", "_main", "_main_room", "_small", "_small_room", "_threshold")
+    __slots__ = (
+        "_ghosts",
+        "_ghosts_room",
+        "_hits",
+        "_main",
+        "_main_room",
+        "_small",
+        "_small_room",
+        "_threshold",
+    )
 
     def __init__(self, params: S3FifoParams) -> None:
         super().__init__(params)
         self._small, self._main, self._ghosts = Segment(), Segment(), Segment()
         self._segments = (self._small, self._main)
         self._small_room = self._share(params.small)
-        self._main_room = max(1, self._amount - self._small_room)
+        self._main_room = self._amount - self._small_room
         self._ghosts_room = int(self._amount * params.ghosts)
         self._threshold = params.threshold
         self._hits: dict[bytes, int] = {}
@@ -73,7 +82,11 @@ class S3Fifo(SegmentedCache):
         if key in self._ghosts.entries:
             self._ghosts.drop(key)
             segment = self._main
-        elif not self.evictions and self._used + weight <= self._amount and self._small.used >= self._small_room:
+        elif (
+            not self.evictions
+            and self._used + weight <= self._amount
+            and self._small.used >= self._small_room
+        ):
             segment = self._main
         self._shrink(self._amount - weight)
         segment.push(key, weight)

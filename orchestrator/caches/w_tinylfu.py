@@ -1,4 +1,20 @@
-"""W-TinyLFU.
+"""W-TinyLFU: who leaves a small window enters the main part only if it is the more frequent one.
+
+New entries enter the window, which is LRU. Who leaves it is a candidate for the main part, which
+is segmented LRU: entries enter its lowest segment, a hit raises an entry by one, and where a
+segment is full its oldest falls by one. Where the main part is full, the candidate takes the
+place of its oldest entry if a sketch of recent accesses counts more for it, and leaves if not
+(Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS
+13(4), 2017, section 4). By bytes, a candidate has to win against one after the other until it
+fits. O(1) an access: a fall of entries ends at the lowest of a few segments.
+
+``counts`` says what the sketch counts. In the paper it is ``all`` accesses. The default are the
+values of libCacheSim, against which the tests compare: main segments of equal size, a sketch
+whose cells are shared by about as many keys, and in it candidates alone, each time they were
+``rejected``: there, being hit protects an entry by its segment only.
+
+Rules of the sketch: :mod:`orchestrator.core.sketch`. Rules of size:
+:mod:`orchestrator.caches._room`.
 """
 
 from __future__ import annotations
@@ -7,65 +23,136 @@ from dataclasses import dataclass
 
 from orchestrator.caches._segments import Segment, SegmentedCache
 from orchestrator.core.load import CacheParams
-from orchestrator.core.parameters import number
+from orchestrator.core.parameters import choice, number
 from orchestrator.core.registry import Family, register
 from orchestrator.core.sketch import FrequencySketch
+
+ALL = "all"
+REJECTED = "rejected"
+ENTRY_BYTES = 1024
+WIDTH_MAX = 1 << 22
 
 
 @dataclass(frozen=True)
 class WindowTinyLfuParams(CacheParams):
     window: float = number(0.01, low=0.0, high=1.0, help="share of the window")
-    protected: float = number(0.8, low=0.0, high=1.0, help="share of the main part")
-    width: int = number(0)
-    sample: float = number(10.0)
+    segments: int = number(4, low=1, high=16, help="of the main part, of equal room")
+    counts: str = choice(REJECTED, options=(REJECTED, ALL), help="what the sketch counts")
+    width: int | None = number(
+        None,
+        low=1,
+        high=WIDTH_MAX,
+        help="cells in a row of the sketch; null: 3 for 2 entries, or for 2 KiB",
+    )
+    sample: int = number(32, low=1, help="counted before all are halved, for each cell of a row")
 
 
 @register(Family.CACHE, "w_tinylfu", params=WindowTinyLfuParams)
 class WindowTinyLfu(SegmentedCache):
-    """x"""
+    """A window of new entries; the main part takes from it what a sketch says is more frequent"""
+
+    __slots__ = (
+        "_counts_all",
+        "_levels",
+        "_main_room",
+        "_rooms",
+        "_sketch",
+        "_window",
+        "_window_room",
+    )
 
     def __init__(self, params: WindowTinyLfuParams) -> None:
         super().__init__(params)
-        self._window, self._probation, self._protected = Segment(), Segment(), Segment()
-        self._segments = (self._window, self._probation, self._protected)
+        self._window = Segment()
+        self._levels = tuple(Segment() for _ in range(params.segments))
+        self._segments = (self._window, *self._levels)
         self._window_room = self._share(params.window)
         self._main_room = self._amount - self._window_room
-        self._protected_room = int(self._main_room * params.protected)
-        self._sketch = FrequencySketch(params.width or self._amount, int(params.sample*self._amount))
+        each = self._main_room // params.segments
+        lowest = self._main_room - each * (params.segments - 1)
+        self._rooms = (lowest, *[each] * (params.segments - 1))
+        entries = self._amount // ENTRY_BYTES if self._in_bytes else self._amount
+        width = params.width or max(1, min(3 * entries // 2, WIDTH_MAX))
+        self._sketch = FrequencySketch(width, params.sample * width)
+        self._counts_all = params.counts == ALL
 
     def access(self, key: bytes, size: int, now_ns: int) -> bool:
+        """Whether it was there; a missing one is put in. ``size`` in bytes, 0 or more."""
         weight = size if self._in_bytes else 1
-        self._sketch.add(key)
-        for segment in self._segments:
-            if key in segment.entries:
-                if segment is self._probation:
-                    held = segment.drop(key)
-                    segment = self._protected
-                    segment.push(key, held)
-                    while segment.used > self._protected_room:
-                        self._probation.push(*segment.pop())
-                    segment = next(s for s in self._segments if key in s.entries)
-                else:
-                    segment.entries.move_to_end(key)
-                    held = segment.entries[key]
-                return held == weight or self._resize(segment, key, weight)
+        if self._counts_all:
+            self._sketch.add(key)
+        held = self._window.entries.get(key)
+        if held is not None:
+            self._window.entries.move_to_end(key)
+            return held == weight or self._resize(self._window, key, weight)
+        for level, segment in enumerate(self._levels):
+            held = segment.entries.get(key)
+            if held is not None:
+                now_in = self._rise(level, key)
+                return held == weight or self._resize(now_in, key, weight)
         if weight <= self._amount:
-            self._window.push(key, weight)
-            self._used += weight
-            while self._window.used > self._window_room and len(self._window.entries) > 1:
-                k, w = self._window.pop()
-                self._offer(k, w)
+            self._put(key, weight)
         return False
 
-    def _offer(self, key, weight):
-        main = self._probation.used + self._protected.used
-        while main + weight > self._main_room:
-            seg = self._probation if self._probation.entries else self._protected
-            if not seg.entries:
-                self._used -= weight; self._leaves(key); return
-            victim = next(iter(seg.entries))
-            if self._sketch.count(key) > self._sketch.count(victim):
-                k, w = seg.pop(); self._used -= w; self._leaves(k); main -= w
-            else:
-                self._used -= weight; self._leaves(key); return
-        self._probation.push(key, weight)
+    def _put(self, key: bytes, weight: int) -> None:
+        window = self._window
+        window.push(key, weight)
+        self._used += weight
+        while window.used > self._window_room and len(window.entries) > 1:
+            self._offer()
+        self._shrink(self._amount)
+
+    def _rise(self, level: int, key: bytes) -> Segment:
+        """Raise an entry by one segment; the segment it is in then."""
+        levels, rooms = self._levels, self._rooms
+        above = min(level + 1, len(levels) - 1)
+        if above == level or rooms[above] == 0:
+            levels[level].entries.move_to_end(key)
+            return levels[level]
+        levels[above].push(key, levels[level].drop(key))
+        for falling in range(above, 0, -1):
+            segment = levels[falling]
+            while segment.used > rooms[falling] and len(segment.entries) > 1:
+                levels[falling - 1].push(*segment.pop())
+        return levels[above]
+
+    def _offer(self) -> None:
+        """The oldest entry of the window enters the main part, or leaves."""
+        key, weight = self._window.pop()
+        used = sum([segment.used for segment in self._levels])
+        if used + weight > self._main_room:
+            count = self._sketch.count(key)
+            while used + weight > self._main_room:
+                oldest = self._oldest()
+                victim = next(iter(oldest.entries), None)
+                if victim is None or count <= self._sketch.count(victim):
+                    self._out(key, weight)
+                    if not self._counts_all:
+                        self._sketch.add(key)
+                    return
+                _, room = oldest.pop()
+                self._out(victim, room)
+                used -= room
+        for segment, room in zip(self._levels, self._rooms, strict=True):
+            if segment.used + weight <= room:
+                segment.push(key, weight)
+                return
+        self._levels[0].push(key, weight)
+
+    def _oldest(self) -> Segment:
+        """The lowest segment that holds anything, else the lowest."""
+        for segment in self._levels:
+            if segment.entries:
+                return segment
+        return self._levels[0]
+
+    def _evict(self) -> None:
+        if self._window.used > self._window_room and len(self._window.entries) > 1:
+            self._offer()
+            return
+        oldest = self._oldest()
+        self._out(*(oldest if oldest.entries else self._window).pop())
+
+    def _out(self, key: bytes, weight: int) -> None:
+        self._used -= weight
+        self._leaves(key)

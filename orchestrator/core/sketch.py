@@ -22,15 +22,14 @@ _GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: spreads the b
 
 
 class FrequencySketch:
-    """Counts up to 15; ``width`` cells a row, rounded up to a power of 2."""
+    """Counts up to 15, in ``width`` cells a row (at least 1), halved every ``sample`` accesses."""
 
-    __slots__ = ("_cells", "_left", "_mask", "_sample")
+    __slots__ = ("_cells", "_left", "_sample", "_width")
 
     def __init__(self, width: int, sample: int) -> None:
-        size = 1 << (max(width, 1) - 1).bit_length()
-        self._mask = size - 1
-        self._cells = bytearray(4 * size)
-        self._sample = self._left = max(sample, 1)
+        self._width = width
+        self._cells = bytearray(4 * width)
+        self._sample = self._left = sample
 
     def add(self, key: bytes) -> None:
         """One more access."""
@@ -57,10 +56,10 @@ class FrequencySketch:
         mixed = crc32(key) * _GOLDEN
         start = mixed >> 32
         step = mixed & 0xFFFFFFFF | 1
-        mask = self._mask
+        width = self._width
         return (
-            (start & mask) << 2,
-            ((start + step) & mask) << 2 | 1,
-            ((start + 2 * step) & mask) << 2 | 2,
-            ((start + 3 * step) & mask) << 2 | 3,
+            (start % width) << 2,
+            ((start + step) % width) << 2 | 1,
+            ((start + 2 * step) % width) << 2 | 2,
+            ((start + 3 * step) % width) << 2 | 3,
         )
