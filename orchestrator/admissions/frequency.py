@@ -34,10 +34,11 @@ class Frequency:
 
     def hit(self, key: bytes) -> None:
         """Counts, too."""
-        self._sketch.add(key)
+        self._sketch.add(self._sketch.places(key))
 
     def admits(self, key: bytes, size: int) -> bool:
         """Whether the key was accessed often enough lately."""
         sketch = self._sketch
-        sketch.add(key)
-        return sketch.count(key) >= self._count
+        places = sketch.places(key)
+        sketch.add(places)
+        return sketch.count(places) >= self._count

@@ -58,8 +58,9 @@ class LowInterReferenceRecency(SegmentedCache):
             self._high.drop(key)
             self._raise(key, held)
             return held == weight or self._resize(self._low, key, weight)
-        self._stack[key] = None
         self._high.entries.move_to_end(key)
+        self._stack[key] = None
+        self._prune()
         return held == weight or self._resize(self._high, key, weight)
 
     def forget(self, key: bytes) -> None:

@@ -25,7 +25,7 @@ from orchestrator.caches._segments import Segment, SegmentedCache
 from orchestrator.core.load import CacheParams
 from orchestrator.core.parameters import choice, number
 from orchestrator.core.registry import Family, register
-from orchestrator.core.sketch import FrequencySketch
+from orchestrator.core.sketch import FrequencySketch, Places
 
 ALL = "all"
 REJECTED = "rejected"
@@ -42,7 +42,7 @@ class WindowTinyLfuParams(CacheParams):
         None,
         low=1,
         high=WIDTH_MAX,
-        help="cells in a row of the sketch; null: 3 for 2 entries, or for 2 KiB",
+        help="cells in a row of the sketch; null: 5 for 4 entries, or for 4 KiB",
     )
     sample: int = number(32, low=1, help="counted before all are halved, for each cell of a row")
 
@@ -55,6 +55,7 @@ class WindowTinyLfu(SegmentedCache):
         "_counts_all",
         "_levels",
         "_main_room",
+        "_places",
         "_rooms",
         "_sketch",
         "_window",
@@ -72,15 +73,17 @@ class WindowTinyLfu(SegmentedCache):
         lowest = self._main_room - each * (params.segments - 1)
         self._rooms = (lowest, *[each] * (params.segments - 1))
         entries = self._amount // ENTRY_BYTES if self._in_bytes else self._amount
-        width = params.width or max(1, min(3 * entries // 2, WIDTH_MAX))
+        width = params.width or max(1, min(5 * entries // 4, WIDTH_MAX))
         self._sketch = FrequencySketch(width, params.sample * width)
         self._counts_all = params.counts == ALL
+        self._places: dict[bytes, Places] = {}
+        """Where the sketch counts each entry."""
 
     def access(self, key: bytes, size: int, now_ns: int) -> bool:
         """Whether it was there; a missing one is put in. ``size`` in bytes, 0 or more."""
         weight = size if self._in_bytes else 1
         if self._counts_all:
-            self._sketch.add(key)
+            self._sketch.add(self._places.get(key) or self._sketch.places(key))
         held = self._window.entries.get(key)
         if held is not None:
             self._window.entries.move_to_end(key)
@@ -94,9 +97,15 @@ class WindowTinyLfu(SegmentedCache):
             self._put(key, weight)
         return False
 
+    def forget(self, key: bytes) -> None:
+        """Drop an entry if it is there."""
+        super().forget(key)
+        self._places.pop(key, None)
+
     def _put(self, key: bytes, weight: int) -> None:
         window = self._window
         window.push(key, weight)
+        self._places[key] = self._sketch.places(key)
         self._used += weight
         while window.used > self._window_room and len(window.entries) > 1:
             self._offer()
@@ -119,22 +128,22 @@ class WindowTinyLfu(SegmentedCache):
     def _offer(self) -> None:
         """The oldest entry of the window enters the main part, or leaves."""
         key, weight = self._window.pop()
-        used = sum([segment.used for segment in self._levels])
-        if used + weight > self._main_room:
-            count = self._sketch.count(key)
-            while used + weight > self._main_room:
+        sketch, places = self._sketch, self._places
+        # Of the whole, where the main part is full.
+        room = self._main_room + self._window.used
+        if self._used > room:
+            count = sketch.count(places[key])
+            while self._used > room:
                 oldest = self._oldest()
                 victim = next(iter(oldest.entries), None)
-                if victim is None or count <= self._sketch.count(victim):
-                    self._out(key, weight)
+                if victim is None or count <= sketch.count(places[victim]):
                     if not self._counts_all:
-                        self._sketch.add(key)
+                        sketch.add(places[key])
+                    self._out(key, weight)
                     return
-                _, room = oldest.pop()
-                self._out(victim, room)
-                used -= room
-        for segment, room in zip(self._levels, self._rooms, strict=True):
-            if segment.used + weight <= room:
+                self._out(*oldest.pop())
+        for segment, own in zip(self._levels, self._rooms, strict=True):
+            if segment.used + weight <= own:
                 segment.push(key, weight)
                 return
         self._levels[0].push(key, weight)
@@ -154,5 +163,6 @@ class WindowTinyLfu(SegmentedCache):
         self._out(*(oldest if oldest.entries else self._window).pop())
 
     def _out(self, key: bytes, weight: int) -> None:
+        del self._places[key]
         self._used -= weight
         self._leaves(key)

@@ -16,9 +16,14 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
+Places = tuple[int, int, int, int]
+"""A key's cells: whoever asks about a key again keeps them."""
+
 MOST: Final = 15
 _HALVES: Final = bytes(cell >> 1 for cell in range(256))
-_GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: spreads the bits of a CRC
+# Odd multipliers of 64 bits, one a row, so that keys that share a cell in one row rarely do so in
+# another: from the fractions of the golden ratio and of the roots of 2, 3 and 5.
+_ODD: Final = (0x9E3779B97F4A7C15, 0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B)
 
 
 class FrequencySketch:
@@ -31,13 +36,24 @@ class FrequencySketch:
         self._cells = bytearray(4 * width)
         self._sample = self._left = sample
 
-    def add(self, key: bytes) -> None:
+    def places(self, key: bytes) -> Places:
+        """The key's cell in each row, the same for ever."""
+        mixed = crc32(key)
+        width = self._width
+        return (
+            (mixed * _ODD[0] >> 32) % width << 2,
+            (mixed * _ODD[1] >> 32) % width << 2 | 1,
+            (mixed * _ODD[2] >> 32) % width << 2 | 2,
+            (mixed * _ODD[3] >> 32) % width << 2 | 3,
+        )
+
+    def add(self, places: Places) -> None:
         """One more access."""
-        one, two, three, four = self._places(key)
         cells = self._cells
+        one, two, three, four = places
         least = min(cells[one], cells[two], cells[three], cells[four])
         if least < MOST:
-            for place in (one, two, three, four):
+            for place in places:
                 if cells[place] == least:
                     cells[place] = least + 1
         self._left -= 1
@@ -45,21 +61,8 @@ class FrequencySketch:
             self._cells = cells.translate(_HALVES)
             self._left = self._sample
 
-    def count(self, key: bytes) -> int:
+    def count(self, places: Places) -> int:
         """Accesses lately, 0 to 15; never too few but for what was halved."""
-        one, two, three, four = self._places(key)
         cells = self._cells
+        one, two, three, four = places
         return min(cells[one], cells[two], cells[three], cells[four])
-
-    def _places(self, key: bytes) -> tuple[int, int, int, int]:
-        """The key's cell in each row, by double hashing."""
-        mixed = crc32(key) * _GOLDEN
-        start = mixed >> 32
-        step = mixed & 0xFFFFFFFF | 1
-        width = self._width
-        return (
-            (start % width) << 2,
-            ((start + step) % width) << 2 | 1,
-            ((start + 2 * step) % width) << 2 | 2,
-            ((start + 3 * step) % width) << 2 | 3,
-        )
