@@ -132,7 +132,8 @@ class WindowTinyLfu(SegmentedCache):
         # Of the whole, where the main part is full.
         room = self._main_room + self._window.used
         if self._used > room:
-            count = sketch.count(places[key])
+            # Nobody leaves for what could not fit even then.
+            count = sketch.count(places[key]) if weight <= self._main_room else 0
             while self._used > room:
                 oldest = self._oldest()
                 victim = next(iter(oldest.entries), None)
