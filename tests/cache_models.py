@@ -289,6 +289,10 @@ class Lirs(Model):
             (self.low if on_stack else self.high).append(key)
         self.settle()
 
+    def make_room(self, size: int) -> None:
+        self.settle()
+        super().make_room(size)
+
     def touch(self, key: int) -> None:
         """Its key is the newest of the stack."""
         if key in self.stack:

@@ -16,6 +16,20 @@ from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, plugin, plugins
 
 CACHES = list(plugins(Family.CACHE))
+SHAPES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in CACHES),
+    ("clock", {"bits": 8}),
+    ("lirs", {"hir": 0.0}),
+    ("lirs", {"hir": 0.5}),
+    ("lirs", {"hir": 1.0}),
+    ("s3fifo", {"small": 0.0, "ghosts": 0.0, "threshold": 1}),
+    ("s3fifo", {"small": 1.0, "ghosts": 10.0, "threshold": 3}),
+    ("two_q", {"kin": 0.0, "kout": 0.0}),
+    ("two_q", {"kin": 1.0}),
+    ("w_tinylfu", {"counts": "all", "segments": 1, "window": 0.5}),
+    ("w_tinylfu", {"segments": 16, "window": 1.0, "width": 1, "sample": 1}),
+]
+"""Every policy with its defaults, and with parameters at their ends."""
 FORGET = -1  # stands for the size of a step that forgets its key
 
 checked = settings(max_examples=100, derandomize=True, deadline=None)

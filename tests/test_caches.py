@@ -10,10 +10,22 @@ import hashlib
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy
 import pytest
-from cache_rig import CACHES, FORGET, checked, feed, make, name_of, residents, steps_of, zipf
+from cache_rig import (
+    CACHES,
+    FORGET,
+    SHAPES,
+    checked,
+    feed,
+    make,
+    name_of,
+    residents,
+    steps_of,
+    zipf,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -28,13 +40,13 @@ QUEUES = ["fifo", "lru"]
 
 
 @pytest.mark.parametrize("unit", ["", "B"])
-@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize(("name", "params"), SHAPES)
 @given(steps=steps_of(15), amount=st.integers(1, 30))
 @checked
 def test_room_is_kept_and_what_leaves_is_listed(
-    name: str, unit: str, steps: list[tuple[int, int]], amount: int
+    name: str, params: dict[str, Any], unit: str, steps: list[tuple[int, int]], amount: int
 ) -> None:
-    cache = make(name, f"{amount}{unit}" if unit else amount)
+    cache = make(name, f"{amount}{unit}" if unit else amount, **params)
     cache.departed = []
     held: set[int] = set()
     evictions = 0

@@ -53,12 +53,14 @@ class AdaptiveReplacement(SegmentedCache):
         recent, frequent = self._recent_ghosts, self._frequent_ghosts
         room = self._amount - weight
         if key in recent.entries:
-            self._target = min(self._target + max(frequent.used / recent.used, 1.0), self._amount)
+            step = max(frequent.used / max(recent.used, 1), 1.0)
+            self._target = min(self._target + step, self._amount)
             recent.drop(key)
             self._shrink(room)
             self._frequent.push(key, weight)
         elif key in frequent.entries:
-            self._target = max(self._target - max(recent.used / frequent.used, 1.0), 0.0)
+            step = max(recent.used / max(frequent.used, 1), 1.0)
+            self._target = max(self._target - step, 0.0)
             frequent.drop(key)
             while self._used > room:
                 self._evict(was_frequent=True)

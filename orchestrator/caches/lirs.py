@@ -54,10 +54,12 @@ class LowInterReferenceRecency(SegmentedCache):
             if weight <= self._amount:
                 self._put(key, weight)
             return False
-        if key in self._stack:
+        if key in self._stack and weight <= self._amount:
             self._high.drop(key)
             self._raise(key, held)
-            return held == weight or self._resize(self._low, key, weight)
+            # One larger than the room of the LIR entries does not stay among them.
+            now_in = self._low if key in self._low.entries else self._high
+            return held == weight or self._resize(now_in, key, weight)
         self._high.entries.move_to_end(key)
         self._stack[key] = None
         self._prune()
@@ -87,10 +89,19 @@ class LowInterReferenceRecency(SegmentedCache):
         self._prune()
 
     def _raise(self, key: bytes, weight: int) -> None:
-        """A key of the stack becomes LIR, and the oldest of those HIR where they are too many."""
+        """A key of the stack becomes LIR."""
         self._low.push(key, weight)
         self._stack[key] = None
         self._stack.move_to_end(key)
+        self._settle()
+
+    def _shrink(self, amount: int) -> None:
+        """Entries leave until no more than ``amount`` is used."""
+        self._settle()
+        super()._shrink(amount)
+
+    def _settle(self) -> None:
+        """The oldest LIR entries become HIR while all have more than their room."""
         while self._low.used > self._low_room:
             self._lower()
 
