@@ -31,23 +31,20 @@ class QueueCache(EntriesCache):
 
     def _put(self, key: bytes, weight: int) -> None:
         """Put a missing entry in at the tail, if it can fit at all."""
-        left = self._amount - weight
-        if left < 0:
+        if weight > self._amount:
             return
-        if self._used > left:
-            self._shrink(left)
+        used = self._used + weight
+        if used > self._amount:
+            self._shrink(self._amount - weight)
+            used = self._used + weight
         self._entries[key] = weight
-        self._used += weight
+        self._used = used
 
     def _shrink(self, amount: int) -> None:
         """Entries leave until no more than ``amount`` is used."""
-        departed = self.departed
-        popitem = self._entries.popitem
-        used = self._used
-        while used > amount:
-            key, weight = popitem(last=False)
-            used -= weight
+        while self._used > amount:
+            key, weight = self._entries.popitem(last=False)
+            self._used -= weight
             self.evictions += 1
-            if departed is not None:
-                departed.append(key)
-        self._used = used
+            if self.departed is not None:
+                self.departed.append(key)
