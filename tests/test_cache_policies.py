@@ -22,7 +22,7 @@ MODELS: dict[str, type[cache_models.Model]] = {
     "ttl": cache_models.Lru,  # as long as nothing expires
     "two_q": cache_models.TwoQ,
 }
-compared = settings(max_examples=300, derandomize=True, deadline=None)
+compared = settings(max_examples=150, derandomize=True, deadline=None)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
