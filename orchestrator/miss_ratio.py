@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ from typing import Final
 
 import numpy
 
-from orchestrator.core.load import CachePolicy
+from orchestrator.core.caching import build_cache
 from orchestrator.core.parameters import Capacity
 from orchestrator.core.registry import Slot
 from orchestrator.errors import EnvironmentFailure
@@ -76,7 +77,7 @@ class Accesses:
 
     def passed(self, asked: Pass) -> Outcome:
         """All accesses of one cache that begins empty."""
-        cache: CachePolicy = asked.cache.implementation(asked.cache.params)
+        cache = build_cache(asked.cache, random.Random(f"{asked.label}/admission"))
         accessed = map(cache.access, self._keys, self._sizes, self._times_ns)
         missed = ~numpy.fromiter(accessed, numpy.bool_, len(self._keys))
         missed_bytes = None

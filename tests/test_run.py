@@ -122,6 +122,14 @@ def test_memory_above_the_limit_is_infeasible() -> None:
     assert raised.value.path == "system.cache.size"
 
 
+def test_a_cache_too_small_for_one_entry_is_refused() -> None:
+    """An entry is a key of 16 bytes and its value."""
+    fits = ("system.cache={name: s3fifo, size: 116B}", "workload.value_size=100B")
+    assert plan(small(*fits)).system.nodes == 3
+    error = refused("system.cache={name: s3fifo, size: 115B}", "workload.value_size=100B")
+    assert error.path == "system.cache.size"
+
+
 def test_entries_are_weighed_by_the_workload() -> None:
     """3 x 1,000 entries of 112 bytes fit into 400 KiB, of 1,012 bytes they do not."""
     limited = ("system.cache={name: lru, size: 1000}", "system.memory=400KiB")

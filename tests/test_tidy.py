@@ -26,12 +26,16 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LONG_MODULES: dict[str, int] = {}
 
 FAMILY_PACKAGES = {
+    Family.ADMISSION: "admissions",
     Family.ARRIVAL: "arrivals",
     Family.BALANCER: "balancers",
     Family.CACHE: "caches",
     Family.CHECKER: "checkers",
+    Family.FAULT: "faults",
     Family.KEYS: "keys",
+    Family.LIMIT: "limits",
     Family.PROTOCOL: "protocols",
+    Family.QUEUE: "queues",
     Family.SYSTEM: "systems",
     Family.WORKLOAD: "workloads",
 }

@@ -1,5 +1,6 @@
 """What drives a system: operations (workloads), their start times (arrivals), their targets
-(balancers), and the caches that serve them. The contracts of four plug-in families.
+(balancers), the caches that serve them and what enters those (admissions). The contracts of five
+plug-in families.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from orchestrator.core.machine import Preload
 from orchestrator.core.models import REGISTER
-from orchestrator.core.parameters import Capacity, capacity
+from orchestrator.core.parameters import Capacity, capacity, slot
+from orchestrator.core.registry import Family, Slot
 
 
 class ChunkedStream:
@@ -301,12 +303,20 @@ class CacheParams:
 
     size: Capacity = capacity(10_000, help="entries, or bytes with a unit")
     warm: bool = True
+    admission: Slot | None = slot(Family.ADMISSION, None, help="what is put in; null: all")
 
 
 class CachePolicy(Protocol):
-    """Which entries stay; one instance a node."""
+    """Which entries stay; one instance a node.
+
+    ``evictions`` counts the entries that left for want of room. An owner that keeps the values
+    of entries sets ``departed`` to a list, to which every key is added that leaves for want of
+    room or has expired, never one that is forgotten. The owner drops the values of those keys
+    before it stores the value of a missing one: what expired may come back in the same access.
+    """
 
     evictions: int
+    departed: list[bytes] | None
 
     def __init__(self, params: Any) -> None: ...
 
@@ -314,9 +324,31 @@ class CachePolicy(Protocol):
     def access(self, key: bytes, size: int, now_ns: int) -> bool:
         """Whether it was there; a missing one is put in, evicting what the policy chooses.
 
-        An entry larger than the whole cache is not put in.
+        ``size`` in bytes, 0 or more. An entry larger than the whole cache is not put in.
         """
 
     @abstractmethod
     def forget(self, key: bytes) -> None:
         """Drop an entry if it is there."""
+
+    @abstractmethod
+    def __contains__(self, key: object) -> bool:
+        """Whether it is there at the latest time that the policy was told; changes nothing."""
+
+    @abstractmethod
+    def advance(self, now_ns: int) -> None:
+        """It is now so late: what has expired leaves."""
+
+
+class Admission(Protocol):
+    """Which missing entries are put in; one instance a cache, told of every access."""
+
+    def __init__(self, params: Any, chance: random.Random) -> None: ...
+
+    @abstractmethod
+    def hit(self, key: bytes) -> None:
+        """An entry was there."""
+
+    @abstractmethod
+    def admits(self, key: bytes, size: int) -> bool:
+        """An entry of ``size`` bytes was missing: whether it is put in."""

@@ -26,6 +26,7 @@ class Family(enum.Enum):
     PROTOCOL = "protocol"
     BALANCER = "balancer"
     CACHE = "cache"
+    ADMISSION = "admission"
     WORKLOAD = "workload"
     KEYS = "key_choice"
     VALUE_SIZE = "value_size"
@@ -44,6 +45,7 @@ _HOMES = {
     Family.PROTOCOL: "orchestrator.protocols",
     Family.BALANCER: "orchestrator.balancers",
     Family.CACHE: "orchestrator.caches",
+    Family.ADMISSION: "orchestrator.admissions",
     Family.WORKLOAD: "orchestrator.workloads",
     Family.KEYS: "orchestrator.keys",
     Family.VALUE_SIZE: "orchestrator.core.value_sizes",

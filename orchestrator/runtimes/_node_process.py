@@ -73,7 +73,7 @@ class NodeProcess:
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
-        cache = make_cache(store)
+        cache = make_cache(parts, node)
         wanted_warm = store.cache is not None and store.cache.params.warm
         if cache is not None and wanted_warm and not spec.restarted:
             warm(cache, parts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from orchestrator.config.schema import Config
+from orchestrator.core.caching import build_cache
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
 from orchestrator.core.faults import ClusterState
@@ -192,12 +193,12 @@ def offered_ops(parts: Parts, end_ns: int) -> float | None:
     return None if joins else arrival.rate_per_s
 
 
-def make_cache(store: ReplicatedStoreParams) -> CachePolicy | None:
+def make_cache(parts: Parts, node: int) -> CachePolicy | None:
     """An empty cache for one node."""
-    if store.cache is None:
+    slot = parts.store.cache
+    if slot is None:
         return None
-    cache: CachePolicy = store.cache.implementation(store.cache.params)
-    return cache
+    return build_cache(slot, scalar_stream(parts.config.seed, f"node/{node}/admission"))
 
 
 def warm(cache: CachePolicy, parts: Parts) -> None:

@@ -38,7 +38,7 @@ class SimulatedNode:
         store = parts.store
         self._clock = cluster.clock
         self._scheduler = self._shell_clock()
-        self.cache = make_cache(store)
+        self.cache = make_cache(parts, node)
         if self.cache is not None and self.cache_warm:
             warm(self.cache, parts)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
@@ -184,7 +184,7 @@ class SimulatedNode:
     def restart(self) -> None:
         """Come back with the persisted records and an empty cache."""
         self.cluster.event(self.node, "restart", "")
-        self.cache = make_cache(self.cluster.parts.store)
+        self.cache = make_cache(self.cluster.parts, self.node)
         self._drop_replaced()
         self._recovered = len(self.records)
         self.shell = self._new_shell()

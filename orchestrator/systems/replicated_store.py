@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.core.levels import LEVELS, LINEARIZABLE
 from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Machine, Op
 from orchestrator.core.parameters import (
+    Capacity,
     ParameterError,
     bandwidth,
     choice,
@@ -259,9 +260,20 @@ class ReplicatedStore:
             raise ConfigError(
                 f"{placed} nodes are placed, and there are {self.nodes}", path="system.zones.nodes"
             )
-        if params.cache is None or params.memory is None:
+        if params.cache is not None:
+            self._validate_cache(params.cache.params.size, entry_bytes)
+
+    def _validate_cache(self, size: Capacity, entry_bytes: int) -> None:
+        params = self._params
+        if size.in_bytes and size.amount < entry_bytes:
+            raise ConfigError(
+                f"a cache of {size} has no room for one entry of {format_size(entry_bytes)},"
+                " the workload's mean",
+                path="system.cache.size",
+                hint="a number without a unit means entries",
+            )
+        if params.memory is None:
             return
-        size = params.cache.params.size
         per_node_bytes = size.amount if size.in_bytes else size.amount * entry_bytes
         needed_bytes = self.nodes * per_node_bytes
         if needed_bytes > params.memory:

@@ -1,0 +1,1 @@
+"""What may enter a cache: one file each."""
