@@ -178,6 +178,29 @@ def test_a_slow_node_is_ejected_and_the_run_says_so(runtime: ray_cluster.RayRunt
     assert all(event.detail.startswith("by client 0 for") for event in ejected)
 
 
+def test_clients_that_insist_get_through_a_crash(runtime: ray_cluster.RayRuntime) -> None:
+    node = {"costs": "measured", "storage": {"durability": "fsync"}}
+    made = parts(
+        {"name": "raft", "election_timeout": "150ms", "heartbeat": "30ms"},
+        system={"node": node},
+        arrival={"name": "poisson", "rate": "300/s"},
+        client={
+            "timeout": "2s",
+            "attempt_timeout": "100ms",
+            "retry": {"attempts": 20, "backoff": {"base": "5ms", "max": "50ms"}},
+            "hedge": {"after": "50ms"},
+            "limit": {"name": "aimd"},
+        },
+        faults=[{"name": "crash", "target": "leader", "at": "700ms", "restart_after": "300ms"}],
+        duration="2s",
+    )
+    record = runtime.run(made, settle=True)
+    assert not record.lost_parts
+    assert (record.history.outcome == OK).mean() > 0.99
+    assert claims_hold(record, made)
+    assert sum(client.attempts for client in record.clients) > 600
+
+
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:
     timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
     timer.start()
