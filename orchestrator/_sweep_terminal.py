@@ -22,7 +22,7 @@ def labels(values: Sequence[Any]) -> dict[str, str]:
     told = []
     for value, text, name in zip(values, texts, short, strict=True):
         if not name:
-            told.append(text)
+            told.append(_spelt_out(value) or text)
         elif short.count(name) == 1:
             told.append(name)
         else:
@@ -31,13 +31,14 @@ def labels(values: Sequence[Any]) -> dict[str, str]:
 
 
 def _spelt_out(value: Any) -> str:
-    """``power_of_d d=2``; empty where it is no plug-in with plain parameters."""
+    """``power_of_d d=2``, ``after=5ms``; empty where it is no mapping of plain values."""
     if not isinstance(value, Mapping):
         return ""
     rest = {key: each for key, each in value.items() if key != "name"}
     if any(isinstance(each, (Mapping, list, tuple)) for each in rest.values()):
         return ""
-    return " ".join([str(value["name"]), *(f"{key}={each}" for key, each in rest.items())])
+    words = [str(value["name"])] if "name" in value else []
+    return " ".join([*words, *(f"{key}={cell(each)}" for key, each in rest.items())])
 
 
 def _name(value: Any) -> str:

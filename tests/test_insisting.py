@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.analysis.overload import overload
 from orchestrator.config.load import load_mapping
-from orchestrator.core.load import ABANDONED, SENT
+from orchestrator.core.load import OVERTAKEN, SENT
 from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -186,7 +186,7 @@ def test_hedged_writes_are_applied_once() -> None:
 def test_balancers_hear_of_every_attempt_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under crashes, time-outs, refusals and hedges at once."""
     out: dict[int, int] = {}
-    heard = {SENT: 0, ABANDONED: 0}
+    heard = {SENT: 0, OVERTAKEN: 0}
     original = Router.__init__
 
     def watched(self: Router, *arguments: Any, **named: Any) -> None:
@@ -211,7 +211,7 @@ def test_balancers_hear_of_every_attempt_once(monkeypatch: pytest.MonkeyPatch) -
     record = simulated.run(made)
     assert not any(out.values())
     assert heard[SENT] > len(record.history)
-    assert heard[ABANDONED] > 0
+    assert heard[OVERTAKEN] > 0
 
 
 # --- breakers and limits ----------------------------------------------------------------

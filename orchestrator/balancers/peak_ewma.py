@@ -9,7 +9,8 @@ the load metric of Twitter's Finagle ("Peak EWMA", finagle-core, loadbalancer; 2
 heard of grows cheaper with time, and so is tried again.
 
 A time-out counts as a latency, an operation that was refused does not: failing fast must not
-attract load. A node that has not answered yet gets one operation at a time. About 2 us a pick.
+attract load. One that another node answered first took at least so long. A node that has not
+answered yet gets one operation at a time. About 2 us a pick.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.balancers._outstanding import Outstanding, drawn
-from orchestrator.core.load import LOST, RETURNED, BalancerContext
+from orchestrator.core.load import LOST, OVERTAKEN, RETURNED, BalancerContext
 from orchestrator.core.parameters import duration, number
 from orchestrator.core.registry import Family, register
 
@@ -66,10 +67,12 @@ class PeakEwma(Outstanding):
     def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
         """Keeps count of what is outstanding, and the average of what it took."""
         super().observe(node, what, latency_ns, now_ns)
-        if what not in (RETURNED, LOST):
+        if what not in (RETURNED, LOST, OVERTAKEN):
             return
         weight = self._weight(node, now_ns)
         known_ns = self._cost_ns[node] * weight
+        if what == OVERTAKEN and latency_ns <= known_ns:
+            return  # it is no news that it takes longer
         mixed_ns = known_ns + latency_ns * (1 - weight)
         self._cost_ns[node] = latency_ns if latency_ns > known_ns else mixed_ns
         self._updated_ns[node] = now_ns

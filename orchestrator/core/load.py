@@ -242,6 +242,8 @@ REDIRECTED: Final = 4
 """The node answered that others serve it."""
 ABANDONED: Final = 5
 """The client itself broke down, which says nothing of the node."""
+OVERTAKEN: Final = 6
+"""Another node answered first; this one would have taken longer than that."""
 
 
 Word = tuple[int, int]
@@ -285,9 +287,7 @@ class Balancer(Protocol):
         """One of ``candidates`` (never empty)."""
 
     def observe(self, node: int, what: int, latency_ns: int, now_ns: int) -> None:
-        """An operation was SENT to the node, or ended there ``latency_ns`` after it was first
-        sent.
-        """
+        """An operation was SENT to the node, or ended there ``latency_ns`` after it was sent."""
 
     def hear(self, node: int, in_flight: int, latency_ns: int, now_ns: int) -> None:
         """The node's own word. Of the answer that brought it the end was observed before."""

@@ -46,7 +46,6 @@ class Attempts:
     def sent(self, session: Session, now_ns: int) -> None:
         """An attempt is on its way."""
         session.attempt += 1
-        session.sent_ns = now_ns
         if self._attempt_ns is not None:
             self.remind(now_ns + self._attempt_ns, session, SLOW)
         hedge = self._hedge

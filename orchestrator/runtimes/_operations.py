@@ -14,7 +14,16 @@ from typing import Final
 
 from orchestrator.core.history import NEVER
 from orchestrator.core.levels import UNASKED
-from orchestrator.core.load import ABANDONED, LOST, REDIRECTED, REFUSED, RETURNED, SENT, Word
+from orchestrator.core.load import (
+    ABANDONED,
+    LOST,
+    OVERTAKEN,
+    REDIRECTED,
+    REFUSED,
+    RETURNED,
+    SENT,
+    Word,
+)
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, Agenda
 from orchestrator.runtimes._attempts import Attempts
@@ -114,6 +123,7 @@ class Operations:
 
     def _sent(self, session: Session, node: int, now_ns: int) -> None:
         session.target = node
+        session.sent_ns = now_ns
         session.out = True
         self.attempts += self._warmup_ns <= session.due_ns < self._final_ns
         self.router.observe(node, SENT, 0, now_ns)
@@ -131,7 +141,7 @@ class Operations:
         elif what == HEDGE:
             node = self.router.pick(session, now_ns, another=True)
             if node >= 0 and self._port.submit(session, node):
-                session.others.append(session.target)
+                session.others[session.target] = session.sent_ns
                 session.hedges += 1
                 self._sent(session, node, now_ns)
         else:
@@ -191,7 +201,7 @@ class Operations:
             session.context = context
         self._ended(session, REFUSED if outcome == FAIL else RETURNED, now_ns, word)
         if self._again is not None:
-            self._leave(session, ABANDONED, now_ns)
+            self._leave(session, OVERTAKEN, now_ns)
             self._again.answered(session, self.outstanding, now_ns)
         session.busy = False
         self.outstanding -= 1
@@ -235,32 +245,32 @@ class Operations:
         if self._again is None or source in (-1, session.target):
             return
         if session.out:
-            session.others.append(session.target)
+            session.others[session.target] = session.sent_ns
         session.target = source
         # Else it has had its time before.
         session.out = source in session.others
         if session.out:
-            session.others.remove(source)
+            session.sent_ns = session.others.pop(source)
 
     def _promote(self, session: Session) -> bool:
         """Whether another attempt is still out, which is turned to."""
         if not session.others:
             return False
-        session.target = session.others.pop()
+        session.target, session.sent_ns = session.others.popitem()
         session.out = True
         return True
 
     def _leave(self, session: Session, what: int, now_ns: int) -> None:
         """Nobody waits any more for the other attempts."""
-        for node in session.others:
-            self.router.observe(node, what, now_ns - session.invoked_ns, now_ns)
+        for node, sent_ns in session.others.items():
+            self.router.observe(node, what, now_ns - sent_ns, now_ns)
         session.others.clear()
 
     def _ended(self, session: Session, what: int, now_ns: int, word: Word | None = None) -> None:
         """What is out at a node, if anything still is, has ended."""
         if session.out:
             session.out = False
-            self.router.observe(session.target, what, now_ns - session.invoked_ns, now_ns)
+            self.router.observe(session.target, what, now_ns - session.sent_ns, now_ns)
         if word is not None:
             self.router.balancer.hear(session.target, *word, now_ns)
 

@@ -62,12 +62,13 @@ class Session:
         self.target = -1
         # Whether the target has it, and has not redirected it.
         self.out = False
-        # Of an operation that may be sent more than once: how often it was, of these to be first,
-        # other nodes that have it, whether it may have happened, and the last pause.
+        self.sent_ns = 0  # to the target
+        # Of an operation that may be sent more than once: how often it was, of these as a hedge,
+        # the other nodes that have it and since when, whether it may have happened, the last pause.
         self.attempt = self.hedges = 0
-        self.others: list[int] = []
+        self.others: dict[int, int] = {}
         self.doubt = False
-        self.pause_ns = self.sent_ns = 0
+        self.pause_ns = 0
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0
