@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.load import load_mapping
+from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import FAIL, OK, READ, WRITE, Op
 from orchestrator.core.record import RunRecord
 from orchestrator.core.registry import Family, plugin, plugins
@@ -296,3 +297,30 @@ def test_bad_input(node: dict[str, Any], path: str) -> None:
         load_mapping({"system": {"name": "replicated_store", "node": node}})
     assert caught.value.path is not None
     assert caught.value.path.startswith(path)
+
+
+# --- a CPU that is slowed down ----------------------------------------------------------
+
+
+def slowed(factor: float, **node: Any) -> RunRecord:
+    slow = {"name": "slow", "target": 0, "at": "3s", "lasts": "1s", "factor": factor}
+    return run(None, 0.6, 9000, node=node, faults=[slow])  # type: ignore[arg-type]
+
+
+def test_what_waited_while_the_cpu_was_slow_is_served_at_its_own_speed_again() -> None:
+    """In the slow second 60 are served of 600; the 540 that wait are more work than the 400 a
+    second that are to spare, so they are worked off in 1.35 s and not in 5.4 s times ten.
+    """
+    record = slowed(10)
+    history = record.history
+    waited_ns = history.returned_ns - history.intended_ns
+    late = history.intended_ns[waited_ns > 50 * NS_PER_MS]
+    assert 3 * NS_PER_S < late.max() < 5.8 * NS_PER_S
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_slowness_of_one_changes_nothing(cores: int) -> None:
+    plain = run(None, 0.6, 9000, node={"cores": cores}).history  # type: ignore[arg-type]
+    dispatched = slowed(1, cores=cores).history
+    served = dispatched.select(dispatched.phase != PHASE_FINAL)
+    assert numpy.array_equal(plain.returned_ns, served.returned_ns)

@@ -293,6 +293,9 @@ class Fault(Protocol):
     emulated_only: ClassVar[bool] = True
     """Whether it needs nodes that are emulated: real programs can only be killed and paused."""
 
+    slows: ClassVar[bool] = False
+    """Whether it slows CPUs down."""
+
     def __init__(self, params: Any) -> None: ...
 
     @abstractmethod

@@ -28,6 +28,7 @@ class Slow(Fault):
     """Slows the CPU of a node down."""
 
     emulated_only = False
+    slows = True
 
     def __init__(self, params: SlowParams) -> None:
         self._params = params

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -34,7 +34,7 @@ from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._port import Port
-from orchestrator.runtimes._queueing import QueueingShell
+from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._timers import LocalClock, Scheduler
 from orchestrator.systems._zones import Zones
@@ -107,6 +107,12 @@ class Parts:
         """Whether clients want the nodes' own word of their load."""
         balancer = self.system.balancer.implementation
         return bool(balancer.reports or balancer.probing)
+
+    @property
+    def may_slow(self) -> bool:
+        """Whether a fault may slow a node's CPU down."""
+        made = [slot.implementation(slot.params) for _, slot in self.config.faults]
+        return any(variant.slows for fault in made for variant in fault.variants)
 
     @property
     def circumstances(self) -> Circumstances:
@@ -257,7 +263,11 @@ def make_shell(
     model = store.node
     if node >= parts.system.nodes:
         model = replace(model, costs=MEASURED, queue=None)
-    shell = NodeShell if model.queue is None else QueueingShell
+    shell: Callable[..., NodeShell] = NodeShell
+    if model.queue is not None:
+        shell = QueueingShell
+    elif model.costs == MODELLED and parts.may_slow:
+        shell = DispatchingShell
     return shell(
         machine,
         model,

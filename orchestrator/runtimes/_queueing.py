@@ -1,8 +1,10 @@
-"""A node whose clients wait in a queue of its own, which may turn them away.
+"""Nodes that decide what their CPU does next when a core is free.
 
-The plain shell knows when a job will be done as it arrives; here that is decided as cores become
-free. What other nodes send is served before what clients ask, since a node that sheds load must
-not shed the replication of what it has accepted.
+The plain shell knows when a job will be done as it arrives, which is the least work. Two things
+need more: a CPU that may be slowed down while jobs wait for it, since they are as quick as ever
+once it is well again, and a queue of clients' operations that may turn some away. In the latter
+what other nodes send is served before what clients ask, since a node that sheds load must not
+shed the replication of what it has accepted.
 """
 
 from __future__ import annotations
@@ -21,33 +23,22 @@ _MEMORY: Final = 16
 """Over how many operations the mean cost of one is taken."""
 
 
-class QueueingShell(NodeShell):
-    """Carries one machine behind a queue. Costs are modelled."""
+class DispatchingShell(NodeShell):
+    """Carries one machine; jobs are served in the order in which they came. Costs are modelled."""
 
     def __init__(self, machine: Any, model: Node, *rest: Any) -> None:
         super().__init__(machine, model, *rest)
-        assert model.queue is not None
-        limit = model.rate_limit
-        self._queue: Queue = model.queue.implementation(model.queue.params)
-        self._bucket = None if limit.rate is None else TokenBucket(limit.rate, limit.burst)
-        self._back_pressure = model.back_pressure
         self._cores = model.cores
         self._busy = 0
-        self._messages: deque[Received] = deque()
-        self._mean_cost_ns = 0.0
-
-    # --- arrivals -------------------------------------------------------------------------
+        # What waits: messages as events, operations as (handle, operation).
+        self._line: deque[Received | tuple[Any, Op]] = deque()
 
     def request(self, handle: Any, op: Op) -> None:
         self.operations += 1
-        now_ns = self._now_ns()
-        if self._bucket is not None and (wait_ns := self._bucket.take(now_ns)):
-            self._refuse((handle, op), wait_ns)
-        elif self._busy < self._cores:
+        if self._busy < self._cores:
             self._serve(handle, op)
         else:
-            for each in self._queue.put((handle, op), op, now_ns):
-                self._refuse(each, self._wait_ns())
+            self._line.append((handle, op))
 
     def received(self, source: int, message: Any) -> None:
         self.messages += 1
@@ -55,24 +46,16 @@ class QueueingShell(NodeShell):
         if self._busy < self._cores:
             self._hear(event)
         else:
-            self._messages.append(event)
-
-    def _refuse(self, job: tuple[Any, Op], wait_ns: int) -> None:
-        self.refused += 1
-        self._outlet.refuse(Refusal(job[0], wait_ns if self._back_pressure else 0))
-
-    def _wait_ns(self) -> int:
-        """How long it would take to serve all that wait."""
-        return round(len(self._queue) * self._mean_cost_ns / self._cores)
-
-    # --- service --------------------------------------------------------------------------
+            self._line.append(event)
 
     def _slowed(self, cost_ns: int) -> int:
         return cost_ns if self._state is WELL else round(cost_ns * self._state.slowness)
 
+    def _operation_ns(self, op: Op) -> int:
+        return self._slowed(self._operation_cost[op.kind].draw_ns() * op.count)
+
     def _serve(self, handle: Any, op: Op) -> None:
-        cost_ns = self._slowed(self._operation_cost[op.kind].draw_ns() * op.count)
-        self._mean_cost_ns += (cost_ns - self._mean_cost_ns) / _MEMORY
+        cost_ns = self._operation_ns(op)
         self._busy += 1
         self._at(self._now_ns() + cost_ns, self._served, (cost_ns, handle, op))
 
@@ -95,10 +78,54 @@ class QueueingShell(NodeShell):
         self._next()
 
     def _next(self) -> None:
+        line = self._line
+        while line and self._busy < self._cores and not self.stopped:
+            job = line.popleft()
+            if isinstance(job, tuple):
+                self._serve(*job)
+            else:
+                self._hear(job)
+
+
+class QueueingShell(DispatchingShell):
+    """Behind a queue of clients' operations; only messages wait in line."""
+
+    def __init__(self, machine: Any, model: Node, *rest: Any) -> None:
+        super().__init__(machine, model, *rest)
+        assert model.queue is not None
+        limit = model.rate_limit
+        self._queue: Queue = model.queue.implementation(model.queue.params)
+        self._bucket = None if limit.rate is None else TokenBucket(limit.rate, limit.burst)
+        self._back_pressure = model.back_pressure
+        self._mean_cost_ns = 0.0
+
+    def request(self, handle: Any, op: Op) -> None:
+        self.operations += 1
+        now_ns = self._now_ns()
+        if self._bucket is not None and (wait_ns := self._bucket.take(now_ns)):
+            self._refuse((handle, op), wait_ns)
+        elif self._busy < self._cores:
+            self._serve(handle, op)
+        else:
+            for each in self._queue.put((handle, op), op, now_ns):
+                self._refuse(each, self._wait_ns())
+
+    def _refuse(self, job: tuple[Any, Op], wait_ns: int) -> None:
+        self.refused += 1
+        self._outlet.refuse(Refusal(job[0], wait_ns if self._back_pressure else 0))
+
+    def _wait_ns(self) -> int:
+        """How long it would take to serve all that wait."""
+        return round(len(self._queue) * self._mean_cost_ns / self._cores)
+
+    def _operation_ns(self, op: Op) -> int:
+        cost_ns = super()._operation_ns(op)
+        self._mean_cost_ns += (cost_ns - self._mean_cost_ns) / _MEMORY
+        return cost_ns
+
+    def _next(self) -> None:
+        super()._next()
         while self._busy < self._cores and not self.stopped:
-            if self._messages:
-                self._hear(self._messages.popleft())
-                continue
             job, dropped = self._queue.take(self._now_ns())
             for each in dropped:
                 self._refuse(each, self._wait_ns())
