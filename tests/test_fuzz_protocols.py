@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator.core import portions
 from orchestrator.core.registry import Family, plugins
+from orchestrator.core.units import format_duration, parse_duration_ns
 from orchestrator.fuzz import Findings, Wanted, fuzz, simulate_seeds
+from orchestrator.fuzzing.draw import draw
 from orchestrator.fuzzing.profiles import PROFILES
+from orchestrator.fuzzing.scenario import Scenario
+from orchestrator.fuzzing.simulation import simulate
 
 REPLICATED = [
     *(name for name in plugins(Family.PROTOCOL) if name != "unreplicated"),
@@ -56,6 +61,29 @@ def test_seeds_whose_messages_are_cut_into_many(
     findings = simulate_seeds(Wanted(protocol, "recovery"), range(2))
     assert told(findings) == []
     assert findings.operations > 0
+
+
+def insisting(scenario: Scenario) -> Scenario:
+    """The scenario with clients that ask again, and several nodes at once."""
+
+    def part(of: int) -> str:
+        return format_duration(max(1000, timeout_ns // of // 1000 * 1000))
+
+    timeout_ns = parse_duration_ns(scenario.client["timeout"])
+    client = {
+        "attempt_timeout": part(4),
+        "retry": {"attempts": 4, "backoff": {"base": part(50), "max": part(10)}},
+        "hedge": {"after": part(10), "writes": True},
+    }
+    return msgspec.structs.replace(scenario, client=dict(scenario.client) | client)
+
+
+@pytest.mark.parametrize("protocol", REPLICATED)
+def test_operations_that_are_sent_several_times_are_applied_once(protocol: str) -> None:
+    for seed in range(3):
+        outcome = simulate(insisting(draw(protocol, seed)))
+        assert outcome.violation is None, f"seed {seed}: {outcome.violation.explanation}"
+        assert outcome.operations > 100
 
 
 @pytest.mark.long
