@@ -73,7 +73,7 @@ def insisting(scenario: Scenario) -> Scenario:
     client = {
         "attempt_timeout": part(4),
         "retry": {"attempts": 4, "backoff": {"base": part(50), "max": part(10)}},
-        "hedge": {"after": part(10), "writes": True},
+        "hedge": {"after": part(10)},
     }
     return msgspec.structs.replace(scenario, client=dict(scenario.client) | client)
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.analysis.overload import overload
 from orchestrator.config.load import load_mapping
 from orchestrator.core.load import OVERTAKEN, SENT
-from orchestrator.core.machine import FAIL, OK, UNKNOWN, WRITE
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE
 from orchestrator.core.record import RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import VALID, Evidence, check_claims
@@ -20,6 +20,7 @@ from orchestrator.runtimes import simulated
 from orchestrator.runtimes._operations import Operations
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._routing import Router
+from orchestrator.runtimes._session import Session
 
 READS_ANYWHERE = {"name": "primary_backup", "mode": "async", "read_from": "any", "failover": False}
 
@@ -72,7 +73,7 @@ def test_retries_carry_operations_through_a_crash_and_apply_them_once(protocol: 
         assert (plain.history.outcome == OK).mean() < (record.history.outcome == OK).mean()
         assert attempts > 1
     else:
-        # Two of three serve everything meanwhile.
+        # Two of three serve everything meanwhile, but for what the crashed one had.
         assert attempts >= 1
 
 
@@ -170,17 +171,28 @@ def test_hedging_hides_a_slow_node(hedge: dict[str, Any]) -> None:
     assert 1.05 < attempts / (both.history.intended_ns >= NS_PER_S // 2).sum() < 1.6
 
 
-def test_hedged_writes_are_applied_once() -> None:
-    system = raft() | {"protocol": {"name": "abd"}}
-    jitter = {"name": "jitter", "target": "all", "at": "1s", "lasts": "3s"}
-    made = parts(
-        system,
-        {"timeout": "2s", "hedge": {"after": "2ms", "attempts": 2, "writes": True}},
-        faults=[jitter],
-    )
-    record = simulated.run(made)
+@pytest.mark.parametrize("protocol", ["causal", "abd", "quorum"])
+def test_a_write_that_may_have_happened_is_not_sent_to_nodes_that_would_take_it_for_new(
+    protocol: str,
+) -> None:
+    system = raft() | {"protocol": {"name": protocol}}
+    jitter = {"name": "jitter", "target": "all", "at": "1s", "lasts": "3s", "clients": True}
+    made = parts(system, IMPATIENT | {"attempt_timeout": "5ms"}, faults=[jitter])
+    assert not made.known_again
+    sent: dict[tuple[int, int], int] = {}
+    original = Operations._sent
+
+    def count(self: Operations, session: Session, node: int, now_ns: int) -> None:
+        op = session.op
+        sent[op.kind, session.attempt] = sent.get((op.kind, session.attempt), 0) + 1
+        original(self, session, node, now_ns)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Operations, "_sent", count)
+        record = simulated.run(made)
     assert claims_hold(record, made)
-    assert overload(record, made.config)["attempts_per_operation"] > 1.2
+    assert sent[READ, 1] > 10
+    assert (WRITE, 1) not in sent
 
 
 def test_balancers_hear_of_every_attempt_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +217,7 @@ def test_balancers_hear_of_every_attempt_once(monkeypatch: pytest.MonkeyPatch) -
     node = {"cpu": {"read": "2ms", "write": "2ms"}, "queue": {"name": "fifo", "limit": 3}}
     made = parts(
         {"protocol": {"name": "quorum"}, "replicas": 3, "node": node},
-        IMPATIENT | {"attempt_timeout": "20ms", "hedge": {"after": "5ms", "writes": True}},
+        IMPATIENT | {"attempt_timeout": "20ms", "hedge": {"after": "5ms"}},
         faults=[{"name": "crash", "target": 1, "at": "1s", "restart_after": "1s"}],
     )
     record = simulated.run(made)

@@ -1,8 +1,10 @@
 """What a client does about operations that are slow, lost or turned away: when it asks again, whom
 it leaves alone, and how much it asks at once.
 
-Attempts of one operation carry its identity, and the replicated state applies an operation once,
-so asking again is safe. It is not free: where clients ask again because a system is slow, they
+Attempts of one operation carry its identity, and where all changes go through one order a write
+that is sent again is applied once. Elsewhere another node would take it for a new one, which
+could undo a later write: there a write is sent again only when it is certain that it did not
+happen. Asking again is not free either: where clients ask again because a system is slow, they
 make it slower, and an overload can outlive what caused it (Bronson, Aghayev, Charapko and Zhu,
 "Metastable Failures in Distributed Systems", HotOS 2021). A budget bounds that: over any long
 time retries are no more than ``share`` of the operations, whatever happens.
@@ -15,7 +17,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from orchestrator.core.parameters import ParameterError, choice, duration, flag, number
+from orchestrator.core.parameters import ParameterError, choice, duration, number
 from orchestrator.core.units import NS_PER_S
 
 NONE: Final = "none"
@@ -60,8 +62,8 @@ class Retry:
 
 @dataclass(frozen=True)
 class Hedge:
-    """Another node is asked, too, where an answer takes longer than most do (Dean and Barroso, "The
-    Tail at Scale", CACM 56(2), 2013); the first answer counts.
+    """Another node is asked for a read, too, where an answer takes longer than most do (Dean and
+    Barroso, "The Tail at Scale", CACM 56(2), 2013); the first answer counts.
     """
 
     after: int | None = duration(None, low="1us", help="null: by the percentile, if there is one")
@@ -69,7 +71,6 @@ class Hedge:
         None, low=1.0, high=99.99, help="of this client's recent latencies"
     )
     attempts: int = number(1, low=1, high=10, help="beside the first")
-    writes: bool = flag(False, help="writes, too")
 
     def __post_init__(self) -> None:
         if self.after is not None and self.percentile is not None:

@@ -13,11 +13,14 @@ from orchestrator.runtimes._session import Session
 
 
 class Attempts:
-    """One client's. ``remind`` is the load's: what alarms are put into."""
+    """One client's. ``remind`` is the load's: what alarms are put into. ``known_again``: whether a
+    write that may have happened is known again at any node.
+    """
 
     remind: Callable[[int, Session, int], None]
 
-    def __init__(self, client: Client, chance: random.Random) -> None:
+    def __init__(self, client: Client, chance: random.Random, *, known_again: bool) -> None:
+        self._known_again = known_again
         self._most = client.retry.attempts
         self._backoff = BackoffTimer(client.retry.backoff, chance)
         budget = client.retry.budget
@@ -46,12 +49,11 @@ class Attempts:
     def sent(self, session: Session, now_ns: int) -> None:
         """An attempt is on its way."""
         session.attempt += 1
-        if self._attempt_ns is not None:
+        reading = session.op.kind in READING
+        if self._attempt_ns is not None and (reading or self._known_again):
             self.remind(now_ns + self._attempt_ns, session, SLOW)
         hedge = self._hedge
-        if not hedge.wanted or session.hedges >= hedge.attempts:
-            return
-        if not hedge.writes and session.op.kind not in READING:
+        if not reading or not hedge.wanted or session.hedges >= hedge.attempts:
             return
         after_ns = hedge.after if self._recent is None else self._recent.value_ns
         if after_ns is not None:
@@ -74,6 +76,8 @@ class Attempts:
         """When to send it again, no sooner than in ``wait_ns``; None where it is not to be."""
         retry = session.attempt - session.hedges
         if retry >= self._most:
+            return None
+        if session.doubt and not self._known_again and session.op.kind not in READING:
             return None
         pause_ns = max(wait_ns, self._backoff.pause_ns(max(1, retry), session.pause_ns))
         if now_ns + pause_ns >= session.invoked_ns + self._timeout_ns:

@@ -109,6 +109,13 @@ class Parts:
         return bool(balancer.reports or balancer.probing)
 
     @property
+    def known_again(self) -> bool:
+        """Whether a write that is sent again is known at any node, and applied once."""
+        if not self.system.emulated or self.store.transactions is not None:
+            return False
+        return bool(self.store.protocol.implementation.ordered)
+
+    @property
     def may_slow(self) -> bool:
         """Whether a fault may slow a node's CPU down."""
         made = [slot.implementation(slot.params) for _, slot in self.config.faults]
@@ -314,7 +321,8 @@ def make_attempts(parts: Parts, client: int) -> Attempts | None:
     config = parts.config
     if not Attempts.wanted(config.client):
         return None
-    return Attempts(config.client, scalar_stream(config.seed, f"client/{client}/attempts"))
+    chance = scalar_stream(config.seed, f"client/{client}/attempts")
+    return Attempts(config.client, chance, known_again=parts.known_again)
 
 
 def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
