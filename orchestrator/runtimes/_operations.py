@@ -230,8 +230,9 @@ class Operations:
         if self._promote(session) or late:
             # Another attempt is out, or will be.
             return
-        # It is the same attempt still.
+        # It is the same attempt still. A copy of it may have been served elsewhere.
         session.attempt -= self._again is not None
+        session.doubt = True
         self.attempts -= self._warmup_ns <= session.due_ns < self._final_ns
         if node < 0:
             self.router.avoid(session, session.target, now_ns)
