@@ -230,15 +230,15 @@ def test_answers_with_and_without_a_word_are_told_apart() -> None:
             connection.data_received(transport.data[at : at + step])
         listed = _wire._encode([(b"k", b"v")])
         assert driver.events == [
-            ("returned", 4, OK, b"v", 8, 77, b"", word),
-            ("returned", 4, OK, None, 8, 77, b"", None),
-            ("returned", 4, OK, b"v", 8, 77, b"past", word),
-            ("returned", 4, OK, None, 8, 77, b"past", None),
-            ("returned", 4, OK, listed, 8, 77, b"", word),
-            ("redirected", 4, 2, 77, word),
-            ("redirected", 4, -1, 77, None),
+            ("returned", 4, OK, b"v", 8, 77, b"", word, 5),
+            ("returned", 4, OK, None, 8, 77, b"", None, 5),
+            ("returned", 4, OK, b"v", 8, 77, b"past", word, 5),
+            ("returned", 4, OK, None, 8, 77, b"past", None, 5),
+            ("returned", 4, OK, listed, 8, 77, b"", word, 5),
+            ("redirected", 4, 2, 77, word, 5),
+            ("redirected", 4, -1, 77, None, 5),
             ("hear", 5, *word, 77),
-            ("returned", 4, OK, b"v", 8, 77, b"", None),
+            ("returned", 4, OK, b"v", 8, 77, b"", None, 5),
         ]
 
 

@@ -115,6 +115,12 @@ class Leases:
     ) -> None:
         self._ended.set()
         self._beating.join()
+        # What could not be settled, on a full disk say, is nobody's from now on.
+        with self.exclusive():
+            for number in sorted(self._mine):
+                if self.held(number):
+                    self._path(number).unlink(missing_ok=True)
+        self._mine.clear()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
