@@ -198,7 +198,7 @@ def test_clients_that_insist_get_through_a_crash(runtime: ray_cluster.RayRuntime
     assert not record.lost_parts
     assert (record.history.outcome == OK).mean() > 0.99
     assert claims_hold(record, made)
-    assert sum(client.attempts for client in record.clients) > 600
+    assert sum(client.extra_attempts for client in record.clients) > 0
 
 
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:

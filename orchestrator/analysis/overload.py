@@ -53,15 +53,15 @@ class Cause:
 
 def overload(record: RunRecord, config: Config) -> dict[str, Any]:
     """``refused``: by the nodes, over the whole load; ``attempts_per_operation`` of the measured
-    window (None where nobody counted); ``metastable``: what the collapse was, None without one.
+    window (None where it is empty); ``metastable``: what the collapse was, None without one.
     """
     history = record.history
     window = (history.intended_ns >= record.warmup_ns) & (history.phase != PHASE_FINAL)
     intended = int(window.sum())
-    attempts = sum(client.attempts for client in record.clients)
+    extra = sum(client.extra_attempts for client in record.clients)
     return {
         "refused": int(sum(node.refused.sum() for node in record.nodes)),
-        "attempts_per_operation": attempts / intended if attempts and intended else None,
+        "attempts_per_operation": 1 + extra / intended if intended else None,
         "metastable": metastable(
             course_of(record, config),
             record.faults,

@@ -60,8 +60,8 @@ class ClientRecord:
     """What one load generator knows of itself over the measured window.
 
     ``lag_ns``: how late each operation was sent after it was due (open: after its intended
-    start; closed: after the think time ended), a sample of at most 100,000. ``attempts``: how
-    often the operations that were intended in it were sent (0: nobody counted).
+    start; closed: after the think time ended), a sample of at most 100,000. ``extra_attempts``:
+    how often operations that were intended in it were sent beyond once each.
     """
 
     client: int
@@ -69,7 +69,7 @@ class ClientRecord:
     process_cpu_ns: int
     wall_ns: int
     lag_ns: NDArray[numpy.int64]
-    attempts: int = 0
+    extra_attempts: int = 0
 
 
 @dataclass(frozen=True)

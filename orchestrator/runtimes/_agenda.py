@@ -20,9 +20,12 @@ HEDGE: Final = 2
 
 
 class Agenda:
-    """Deadlines of operations, and alarms of sessions. What is over meanwhile is skipped."""
+    """Deadlines of operations, and alarms of sessions. What is over meanwhile is skipped.
 
-    __slots__ = ("_alarms", "_deadlines", "_order")
+    ``soonest_ns``: nothing is to be seen to before; NO_WAKE where there is nothing at all.
+    """
+
+    __slots__ = ("_alarms", "_deadlines", "_order", "soonest_ns")
 
     def __init__(self) -> None:
         # (deadline, session, sequence), in order because the time-out is one for all.
@@ -30,16 +33,20 @@ class Agenda:
         # (due, identity, order, session, sequence, attempt, what).
         self._alarms: list[tuple[int, int, int, Session, int, int, int]] = []
         self._order = itertools.count()
+        self.soonest_ns = NO_WAKE
 
     def expect(self, deadline_ns: int, session: Session) -> None:
         """The session's operation is answered by then, or given up."""
         self._deadlines.append((deadline_ns, session, session.sequence))
+        if deadline_ns < self.soonest_ns:
+            self.soonest_ns = deadline_ns
 
     def remind(self, due_ns: int, session: Session, what: int) -> None:
         """See then to the session's operation, if this is still its last attempt."""
         place = (due_ns, session.identity, next(self._order))
         alarm = (*place, session, session.sequence, session.attempt, what)
         heapq.heappush(self._alarms, alarm)
+        self.soonest_ns = min(self.soonest_ns, due_ns)
 
     def overdue(self, now_ns: int) -> Session | None:
         """The next session whose operation was to be answered by now; it is taken off."""
@@ -61,14 +68,16 @@ class Agenda:
                 return session, what
         return None
 
-    @property
-    def next_ns(self) -> int:
-        """When there is something to look after next; NO_WAKE where there is nothing."""
+    def settle(self) -> int:
+        """Forget what is over; returns ``soonest_ns``."""
         deadlines, alarms = self._deadlines, self._alarms
         # Answered operations at the head need no wake-up; the rest time out in order.
         while deadlines and not (
             deadlines[0][1].busy and deadlines[0][1].sequence == deadlines[0][2]
         ):
             deadlines.popleft()
-        next_ns = deadlines[0][0] if deadlines else NO_WAKE
-        return alarms[0][0] if alarms and alarms[0][0] < next_ns else next_ns
+        soonest_ns = deadlines[0][0] if deadlines else NO_WAKE
+        if alarms and alarms[0][0] < soonest_ns:
+            soonest_ns = alarms[0][0]
+        self.soonest_ns = soonest_ns
+        return soonest_ns

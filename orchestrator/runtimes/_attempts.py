@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
+from typing import Final
 
 from orchestrator.config.schema import Client
 from orchestrator.core.machine import READING
 from orchestrator.core.policy import BackoffTimer, Limit, RecentLatency, RetryBudget
 from orchestrator.runtimes._agenda import HEDGE, SLOW
 from orchestrator.runtimes._session import Session
+
+UNLIMITED: Final = sys.maxsize
 
 
 class Attempts:
@@ -29,9 +33,9 @@ class Attempts:
         self._hedge = client.hedge
         percentile = client.hedge.percentile
         self._recent = None if percentile is None else RecentLatency(percentile)
-        self.limit: Limit | None = None
+        self._limit: Limit | None = None
         if client.limit is not None:
-            self.limit = client.limit.implementation(client.limit.params)
+            self._limit = client.limit.implementation(client.limit.params)
 
     @staticmethod
     def wanted(client: Client) -> bool:
@@ -46,9 +50,12 @@ class Attempts:
         if self._budget is not None:
             self._budget.operation(now_ns)
 
-    def sent(self, session: Session, now_ns: int) -> None:
-        """An attempt is on its way."""
+    def sent(self, session: Session, now_ns: int, *, hedging: bool) -> None:
+        """An attempt is on its way, which the session has yet to note."""
+        if session.out:
+            session.others[session.target] = session.sent_ns
         session.attempt += 1
+        session.hedges += hedging
         reading = session.op.kind in READING
         if self._attempt_ns is not None and (reading or self._known_again):
             self.remind(now_ns + self._attempt_ns, session, SLOW)
@@ -59,18 +66,24 @@ class Attempts:
         if after_ns is not None:
             self.remind(now_ns + after_ns, session, HEDGE)
 
-    def answered(self, session: Session, under_way: int, now_ns: int) -> None:
-        """The answer that counts."""
-        latency_ns = now_ns - session.sent_ns
+    @property
+    def most(self) -> int:
+        """How much may be under way at once."""
+        return UNLIMITED if self._limit is None else self._limit.most
+
+    def answered(self, session: Session, under_way: int, now_ns: int) -> int:
+        """The answer that counts; returns how much may be under way from now on."""
         if self._recent is not None:
             self._recent.add(now_ns - session.invoked_ns)
-        if self.limit is not None:
-            self.limit.answered(latency_ns, under_way, now_ns)
+        if self._limit is not None:
+            self._limit.answered(now_ns - session.sent_ns, under_way, now_ns)
+        return self.most
 
-    def dropped(self, under_way: int, now_ns: int) -> None:
-        """An attempt was turned away, lost, or had its time."""
-        if self.limit is not None:
-            self.limit.dropped(under_way, now_ns)
+    def dropped(self, under_way: int, now_ns: int) -> int:
+        """An attempt was turned away, lost, or had its time; returns what ``answered`` does."""
+        if self._limit is not None:
+            self._limit.dropped(under_way, now_ns)
+        return self.most
 
     def again_ns(self, session: Session, wait_ns: int, now_ns: int) -> int | None:
         """When to send it again, no sooner than in ``wait_ns``; None where it is not to be."""

@@ -22,7 +22,7 @@ from orchestrator.core.load import (
     Timetable,
 )
 from orchestrator.core.models import REGISTER
-from orchestrator.runtimes._agenda import NO_WAKE
+from orchestrator.runtimes._agenda import NO_WAKE, Agenda
 from orchestrator.runtimes._ahead import draw
 from orchestrator.runtimes._attempts import Attempts
 from orchestrator.runtimes._operations import Operations
@@ -92,7 +92,7 @@ class LoadDriver(Operations):
         return self.outstanding == 0 and self._next_start_ns() == NO_WAKE
 
     def _next_start_ns(self) -> int:
-        if not self._left or self._is_full():
+        if not self._left or self.outstanding >= self._most:
             return NO_WAKE
         if self._closed:
             waiting = self._pool.waiting
@@ -101,11 +101,6 @@ class LoadDriver(Operations):
             due_ns = self._starts[-self._left]
         return due_ns if due_ns < self._end_ns else NO_WAKE
 
-    def _is_full(self) -> bool:
-        """Whether as much is under way as may be."""
-        limit = None if self._again is None else self._again.limit
-        return limit is not None and self.outstanding >= limit.most
-
     def poll(self, now_ns: int) -> None:
         """Start what is due, give up what has timed out."""
         if now_ns < self._wake_ns:
@@ -113,31 +108,37 @@ class LoadDriver(Operations):
             return
         # What begins in here need not arm anything: the next wake-up is settled at the end.
         self._wake_ns = _POLLING
-        agenda = self._agenda
+        if self._agenda.soonest_ns <= now_ns:
+            self._see_to(self._agenda, now_ns)
+        wake_ns = NO_WAKE
+        if not self._crashed:
+            (self._poll_closed if self._closed else self._poll_open)(now_ns)
+            wake_ns = self._next_start_ns()
+        soonest_ns = self._agenda.settle()
+        if soonest_ns < wake_ns:
+            wake_ns = soonest_ns
+        self._wake_ns = NO_WAKE
+        if wake_ns != NO_WAKE:
+            self._wake_by(wake_ns)
+
+    def _see_to(self, agenda: Agenda, now_ns: int) -> None:
+        """Give up what has timed out, and ring the alarms that are due."""
         while (session := agenda.overdue(now_ns)) is not None:
             self._shun(session, now_ns)
             self._give_up(session, now_ns)
         while (alarm := agenda.due(now_ns)) is not None:
             self._ring(*alarm, now_ns)
-        wake_ns = NO_WAKE
-        if not self._crashed:
-            (self._poll_closed if self._closed else self._poll_open)(now_ns)
-            wake_ns = self._next_start_ns()
-        wake_ns = min(wake_ns, agenda.next_ns)
-        self._wake_ns = NO_WAKE
-        if wake_ns != NO_WAKE:
-            self._wake_by(wake_ns)
 
     def _poll_closed(self, now_ns: int) -> None:
         pool = self._pool
-        while pool.waiting and self._left and not self._is_full():
+        while pool.waiting and self._left and self.outstanding < self._most:
             due_ns = pool.waiting[0][0]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
             self._start(pool.next(), due_ns, now_ns)
 
     def _poll_open(self, now_ns: int) -> None:
-        while self._left and not self._is_full():
+        while self._left and self.outstanding < self._most:
             due_ns = self._starts[-self._left]
             if due_ns > now_ns or due_ns >= self._end_ns:
                 return
@@ -152,7 +153,8 @@ class LoadDriver(Operations):
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
         # Whoever had to wait for room is not late.
-        self._lags_ns.append(now_ns - max(due_ns, self._full_until_ns))
+        full_until_ns = self._full_until_ns
+        self._lags_ns.append(now_ns - (due_ns if due_ns > full_until_ns else full_until_ns))
         session.follow_up, kind, key, size, count, level, session.steps = next(self._operations)
         session.due_ns = due_ns
         self._left -= 1
@@ -161,7 +163,7 @@ class LoadDriver(Operations):
         self._begin(session, kind, key, size, count, level, now_ns)
 
     def _release(self, session: Session, now_ns: int) -> None:
-        if self._again is not None and self._again.limit is not None:
+        if self.outstanding + 1 >= self._most:
             self._full_until_ns = now_ns
             self._wake_by(now_ns)
         pause_ns = self._timetable.think_ns() if self._closed else LEAVES
@@ -169,7 +171,7 @@ class LoadDriver(Operations):
             self._pool.free.append(session)
             return
         due_ns = now_ns + pause_ns
-        ready = self._left and not self._crashed and not self._is_full()
+        ready = self._left and not self._crashed and self.outstanding < self._most
         if due_ns <= now_ns < self._end_ns and ready:
             self._start(session, due_ns, now_ns)
         else:

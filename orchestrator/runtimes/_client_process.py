@@ -302,7 +302,7 @@ class ClientProcess:
             process_cpu_ns=self._cpu_ns[1] - self._cpu_ns[0],
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
-            attempts=self.driver.attempts,
+            extra_attempts=self.driver.extra_attempts,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

@@ -85,6 +85,7 @@ class NodeProcess:
         self._answers_at_once = at_once and not parts.config.faults
         self._client_links = ClientLinks(self._responses, parts, node)
         self._load = OwnLoad.of(parts)
+        self._answers_plainly = self._answers_at_once and self._load is None
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
@@ -259,7 +260,7 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
-        if self._answers_at_once and self._load is None:
+        if self._answers_plainly:
             handle[0].answer(handle, reply)
         else:
             self._answer(handle, handle[0].answer, reply)

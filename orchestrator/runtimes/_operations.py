@@ -25,8 +25,8 @@ from orchestrator.core.load import (
     Word,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
-from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, Agenda
-from orchestrator.runtimes._attempts import Attempts
+from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, SLOW, Agenda
+from orchestrator.runtimes._attempts import UNLIMITED, Attempts
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._routing import Router
@@ -64,14 +64,19 @@ class Operations:
         self._warmup_ns = warmup_ns
         self._final_ns = NO_WAKE
         self._wake_ns = 0  # the runtime polls first at the start of the load
-        self.outstanding = self.attempts = 0
+        self.outstanding = 0
+        self.extra_attempts = 0
+        """Of the operations of the measured window, beyond one each; less those never sent."""
         self.latest_return_ns = NEVER
         self._crashed = False
         self._rows = Rows()
         self._agenda = Agenda()
         self._again = again
+        self._most = UNLIMITED
+        """How much may be under way now."""
         if again is not None:
             again.remind = self._remind
+            self._most = again.most
         self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
 
     @property
@@ -110,25 +115,33 @@ class Operations:
             self._again.begin(session, now_ns)
         self._send(session, now_ns)
 
-    def _send(self, session: Session, now_ns: int) -> None:
-        node = self.router.pick(session, now_ns)
-        if node < 0:
+    def _send(self, session: Session, now_ns: int, *, hedging: bool = False) -> None:
+        """One attempt; a hedge is one beside what is out."""
+        if hedging:
+            node = self.router.pick(session, now_ns, another=True)
+        else:
+            node = self.router.pick(session, now_ns)
+        if node >= 0 and self._port.submit(session, node):
+            if self._again is not None:
+                self._again.sent(session, now_ns, hedging=hedging)
+                if session.attempt > 1:
+                    self.extra_attempts += self._is_measured(session)
+            session.target = node
+            session.sent_ns = now_ns
+            session.out = True
+            self.router.observe(node, SENT, 0, now_ns)
+        elif hedging:
+            pass  # the first attempt goes on
+        elif node < 0:
             session.attempt += 1
             self._missed(session, 0, now_ns)
-        elif self._port.submit(session, node):
-            self._sent(session, node, now_ns)
         else:
             self.router.unreached(session, node, now_ns)
             self._remind(now_ns + RETRY_NS, session, AGAIN)
 
-    def _sent(self, session: Session, node: int, now_ns: int) -> None:
-        session.target = node
-        session.sent_ns = now_ns
-        session.out = True
-        self.attempts += self._warmup_ns <= session.due_ns < self._final_ns
-        self.router.observe(node, SENT, 0, now_ns)
-        if self._again is not None:
-            self._again.sent(session, now_ns)
+    def _is_measured(self, session: Session) -> bool:
+        """Whether its operation is one of the measured window."""
+        return self._warmup_ns <= session.due_ns < self._final_ns
 
     def _remind(self, due_ns: int, session: Session, what: int) -> None:
         self._agenda.remind(due_ns, session, what)
@@ -136,14 +149,8 @@ class Operations:
 
     def _ring(self, session: Session, what: int, now_ns: int) -> None:
         """An alarm about the session's operation."""
-        if what == AGAIN:
-            self._send(session, now_ns)
-        elif what == HEDGE:
-            node = self.router.pick(session, now_ns, another=True)
-            if node >= 0 and self._port.submit(session, node):
-                session.others[session.target] = session.sent_ns
-                session.hedges += 1
-                self._sent(session, node, now_ns)
+        if what != SLOW:
+            self._send(session, now_ns, hedging=what == HEDGE)
         else:
             self._shun(session, now_ns)
             self._ended(session, LOST, now_ns)
@@ -158,7 +165,7 @@ class Operations:
         """
         if self._again is None:
             return False
-        self._again.dropped(self.outstanding, now_ns)
+        self._most = self._again.dropped(self.outstanding, now_ns)
         again_ns = self._again.again_ns(session, wait_ns, now_ns)
         if again_ns is not None:
             self._remind(again_ns, session, AGAIN)
@@ -183,7 +190,8 @@ class Operations:
         """
         if session.sequence != sequence or not session.busy:
             return
-        self._turn_to(session, source)
+        if self._again is not None:
+            self._turn_to(session, source)
         if outcome == UNKNOWN:
             self._lose(session, now_ns)
             return
@@ -202,7 +210,7 @@ class Operations:
         self._ended(session, REFUSED if outcome == FAIL else RETURNED, now_ns, word)
         if self._again is not None:
             self._leave(session, OVERTAKEN, now_ns)
-            self._again.answered(session, self.outstanding, now_ns)
+            self._most = self._again.answered(session, self.outstanding, now_ns)
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
@@ -224,16 +232,13 @@ class Operations:
         """Another node serves this operation (-1: nobody is known to)."""
         if session.sequence != sequence or not session.busy:
             return
-        self._turn_to(session, source)
-        late = self._again is not None and not session.out
-        self._ended(session, REDIRECTED, now_ns, word)
-        if self._promote(session) or late:
-            # Another attempt is out, or will be.
+        if self._came_to_nothing(session, REDIRECTED, now_ns, source, word):
             return
-        # It is the same attempt still. A copy of it may have been served elsewhere.
-        session.attempt -= self._again is not None
-        session.doubt = True
-        self.attempts -= self._warmup_ns <= session.due_ns < self._final_ns
+        if self._again is not None:
+            # It is the same attempt still. A copy of it may have been served elsewhere.
+            self.extra_attempts -= session.attempt > 1 and self._is_measured(session)
+            session.attempt -= 1
+            session.doubt = True
         if node < 0:
             self.router.avoid(session, session.target, now_ns)
             self._remind(now_ns + RETRY_NS, session, AGAIN)
@@ -241,9 +246,20 @@ class Operations:
             self.router.learn(session.op, node)
             self._send(session, now_ns)
 
+    def _came_to_nothing(
+        self, session: Session, what: int, now_ns: int, source: int, word: Word | None = None
+    ) -> bool:
+        """An attempt has ended without an answer; whether another is out, or is to be."""
+        insists = self._again is not None
+        if insists:
+            self._turn_to(session, source)
+        late = insists and not session.out
+        self._ended(session, what, now_ns, word)
+        return self._promote(session) or late
+
     def _turn_to(self, session: Session, source: int) -> None:
-        """What follows is about the attempt at this node; of one attempt alone it always is."""
-        if self._again is None or source in (-1, session.target):
+        """What follows is about the attempt at this node (-1: the last)."""
+        if source in (-1, session.target):
             return
         if session.out:
             session.others[session.target] = session.sent_ns
@@ -289,14 +305,15 @@ class Operations:
         """
         if session.sequence != sequence or not session.busy:
             return
-        self._turn_to(session, source)
-        self._ended(session, REFUSED, now_ns, word)
-        if self._promote(session) or self._missed(session, wait_ns, now_ns):
+        if self._came_to_nothing(session, REFUSED, now_ns, source, word):
             return
-        self._fail(session, now_ns)
+        if not self._missed(session, wait_ns, now_ns):
+            self._fail(session, now_ns)
 
     def _fail(self, session: Session, now_ns: int) -> None:
         """The operation definitely did not happen, and the session can go on."""
+        if session.target < 0:
+            self.extra_attempts -= self._is_measured(session)
         value_id = self._end(session)
         self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
         self._release(session, now_ns)
@@ -304,18 +321,16 @@ class Operations:
     def lost(self, session: Session, sequence: int, now_ns: int, source: int = -1) -> None:
         """The connection broke while the operation was under way: it may have happened."""
         if session.sequence == sequence and session.busy:
-            self._turn_to(session, source)
-            self.router.avoid(session, session.target, now_ns)
-            self._lose(session, now_ns)
+            self.router.avoid(session, session.target if source < 0 else source, now_ns)
+            self._lose(session, now_ns, source)
 
-    def _lose(self, session: Session, now_ns: int) -> None:
+    def _lose(self, session: Session, now_ns: int, source: int = -1) -> None:
         """What became of the attempt nobody will say."""
         if self._again is None:
             self._give_up(session, now_ns)
             return
-        self._ended(session, LOST, now_ns)
         session.doubt = True
-        if not self._promote(session):
+        if not self._came_to_nothing(session, LOST, now_ns, source):
             self._missed(session, 0, now_ns)
 
     def _shun(self, session: Session, now_ns: int) -> None:

@@ -205,7 +205,7 @@ def run(parts: Parts) -> RunRecord:
                 process_cpu_ns=0,
                 wall_ns=end_ns,
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
-                attempts=client.driver.attempts,
+                extra_attempts=client.driver.extra_attempts,
             )
             for client in cluster.clients
         ),
