@@ -199,3 +199,25 @@ def test_a_fault_is_shaded_until_it_was_recovered_from_as_far_as_is_known() -> N
         ("d", 10.0, 7.5),
         ("e", 8.5, 10.0),
     ]
+
+
+def test_overload_in_words() -> None:
+    told = {"overload": {"refused": 1204, "attempts_per_operation": 1.84, "metastable": None}}
+    assert (
+        compare.overload(told) == "1,204 operations turned away; 1.84 attempts for each operation"
+    )
+    assert (
+        compare.overload({"overload": {"refused": 0, "attempts_per_operation": 1.0}})
+        == wording.NONE
+    )
+    assert compare.overload({}) == wording.NONE
+    collapse = {
+        "cause": "<slow>",
+        "cause_at_s": 6.0,
+        "cause_over_s": 8.0,
+        "good_share_before": 1.0,
+        "good_share_after": 0.05,
+    }
+    text = compare.overload({"overload": {"refused": 0, "metastable": collapse}})
+    assert text.startswith("metastable: the cause (<slow>) was over at 8")
+    assert "5\u00a0% of the operations were good from then on, 100\u00a0% before" in text

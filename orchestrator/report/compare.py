@@ -221,24 +221,24 @@ def lost_writes(summary: Summary | None) -> str:
 
 
 def overload(summary: Summary | None) -> str:
-    """``1,204 operations turned away; 1.8 attempts for each operation; metastable: ...``, as far as
+    """``metastable: ...; 1,204 operations turned away; 1.8 attempts for each operation``, as far as
     it applies.
     """
     parts = []
+    collapse = lookup(summary, "overload.metastable")
+    if isinstance(collapse, Mapping):
+        was, is_now = (percent(collapse[f"good_share_{when}"]) for when in ("before", "after"))
+        parts.append(
+            f"metastable: the cause ({plain(collapse['cause'], 60)}) was over at"
+            f" {quantity(collapse['cause_over_s'], 's')}, and {is_now} of the operations were good"
+            f" from then on, {was} before"
+        )
     refused = metric(summary, "overload.refused")
     if refused:
         parts.append(f"{counted(int(refused), 'operation')} turned away")
     attempts = metric(summary, "overload.attempts_per_operation")
     if attempts is not None and attempts > 1:
         parts.append(f"{number(attempts)} attempts for each operation")
-    collapse = lookup(summary, "overload.metastable")
-    if isinstance(collapse, Mapping):
-        was, is_now = (percent(collapse[f"good_share_{when}"]) for when in ("before", "after"))
-        parts.append(
-            f"metastable: {plain(collapse['cause'], 60)} was over at"
-            f" {quantity(collapse['cause_over_s'], 's')}, and of the operations {is_now} were good"
-            f" from then on, of {was} before"
-        )
     return "; ".join(parts) or NONE
 
 

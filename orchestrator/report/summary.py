@@ -284,7 +284,9 @@ def run_words(view: RunView) -> Words:
         sentences.append(f"{text[0].upper()}{text[1:]}{'' if lost == NONE else f'; {lost}'}.")
     if overload(summary) != NONE:
         text = overload(summary)
-        sentences.append(f"{text[0].upper()}{text[1:]}.")
+        # A collapse is the first thing to know of a run.
+        place = 0 if lookup(summary, "overload.metastable") else len(sentences)
+        sentences.insert(place, f"{text[0].upper()}{text[1:]}.")
     if simulated(summary):
         sentences.append("All figures are of a simulation in virtual time.")
     return Words(headline, sentences, _run_tiles(summary))
