@@ -14,7 +14,7 @@ import pytest
 from sim_faults import Chosen
 
 from orchestrator.analysis.durability import survival
-from orchestrator.analysis.resilience import fault_figures
+from orchestrator.analysis.resilience import course_of, fault_figures
 from orchestrator.config.load import load_mapping
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.levels import LINEARIZABLE
@@ -88,7 +88,7 @@ def test_faults_of_every_sort_strike_real_processes_and_nothing_is_lost(
     assert read_back(record)
     survived = survival(record.history)
     assert (survived.verdict, survived.lost, survived.unread) == (VALID, (), 0)
-    figures = fault_figures(record, parts.config, survived)
+    figures = fault_figures(record, parts.config, course_of(record, parts.config), survived)
     assert [each["leader_changes"] > 0 for each in figures[:3]] == [True] * 3
     assert all(0.1 < each["detected_s"] < 3.0 for each in figures[:3])
     assert len({node.contents_digest for node in record.nodes}) == 1

@@ -8,6 +8,7 @@ import numpy
 import pytest
 
 from orchestrator.analysis.overload import overload
+from orchestrator.analysis.resilience import course_of
 from orchestrator.config.load import load_mapping
 from orchestrator.core.load import OVERTAKEN, SENT
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE
@@ -46,6 +47,10 @@ def claims_hold(record: RunRecord, made: Parts) -> bool:
     return check_claims(record.history, claimed, evidence).verdict == VALID
 
 
+def told(record: RunRecord, made: Parts) -> dict[str, Any]:
+    return overload(record, course_of(record, made.config), made.config.client.timeout)
+
+
 def raft(**node: Any) -> dict[str, Any]:
     modelled = {"cpu": {"read": "200us", "write": "200us"}, "storage": {"durability": "fsync"}}
     return {"protocol": {"name": "raft"}, "replicas": 3, "node": modelled | node}
@@ -68,7 +73,7 @@ def test_retries_carry_operations_through_a_crash_and_apply_them_once(protocol: 
     record = simulated.run(made)
     assert claims_hold(record, made)
     assert (record.history.outcome == OK).mean() > 0.99
-    attempts = overload(record, made.config)["attempts_per_operation"]
+    attempts = told(record, made)["attempts_per_operation"]
     if made.led:
         plain = simulated.run(parts(system, {"timeout": "2s"}, faults=[crash]))
         assert (plain.history.outcome == OK).mean() < (record.history.outcome == OK).mean()
@@ -82,7 +87,7 @@ def test_without_trouble_each_operation_is_sent_once() -> None:
     made = parts(raft(), IMPATIENT)
     record = simulated.run(made)
     assert (record.history.outcome == OK).all()
-    assert overload(record, made.config)["attempts_per_operation"] == 1
+    assert told(record, made)["attempts_per_operation"] == 1
 
 
 def test_what_is_refused_every_time_fails_and_what_may_have_happened_is_unknown() -> None:
@@ -105,15 +110,15 @@ def test_what_is_refused_every_time_fails_and_what_may_have_happened_is_unknown(
 def test_back_pressure_spaces_retries() -> None:
     """Who hears when there will be room comes then, so fewer attempts are made in vain."""
     attempts = {}
-    for told in (False, True):
+    for informed in (False, True):
         node = {
             "cpu": {"read": "5ms", "write": "5ms"},
             "queue": {"name": "fifo", "limit": 20},
-            "back_pressure": told,
+            "back_pressure": informed,
         }
         client = {"timeout": "2s", "retry": {"attempts": 50, "backoff": {"base": "1ms"}}}
         made = parts({"protocol": {"name": "unreplicated"}, "node": node}, client)
-        attempts[told] = overload(simulated.run(made), made.config)["attempts_per_operation"]
+        attempts[informed] = told(simulated.run(made), made)["attempts_per_operation"]
     assert attempts[True] < attempts[False]
 
 
@@ -130,7 +135,7 @@ def test_a_storm_is_metastable_without_a_budget_and_over_with_one() -> None:
             slo={"p99": "100ms"},
             faults=[{"name": "slow", "target": 0, "at": "4s", "lasts": "1s", "factor": 10}],
         )
-        found[share] = overload(simulated.run(made), made.config)
+        found[share] = told(simulated.run(made), made)
     assert found[None]["metastable"]["cause"] == "slow"
     assert found[None]["attempts_per_operation"] > 2
     assert found[0.1]["metastable"] is None

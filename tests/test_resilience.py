@@ -40,7 +40,7 @@ def figures(
     """Those of a run that the strikes do nothing to."""
     config = made(*({"name": each.name, "at": "3s"} | MIX.get(each.name, {}) for each in strikes))
     whole = dataclasses.replace(record(), faults=tuple(strikes), **changes)
-    return fault_figures(whole, config.config, survived)
+    return fault_figures(whole, config.config, course_of(whole, config.config), survived)
 
 
 MIX: dict[str, Any] = {"chaos": {"mix": [{"name": "pause"}, {"name": "loss"}]}}
@@ -141,7 +141,9 @@ def test_all_strikes_together_tell_what_is_known() -> None:
     survived = Survival(INVALID, (3, 4), 7, least=True)
     whole = dataclasses.replace(record(), faults=tuple(strikes))
     config = made({"name": "crash", "at": "3s"}).config
-    one = resilience(whole, config, fault_figures(whole, config, NOTHING_LOST), survived)
+    course = course_of(whole, config)
+    told = fault_figures(whole, config, course, NOTHING_LOST)
+    one = resilience(whole, course, told, survived)
     assert (one["strikes"], one["recovered"], one["recovery_unknown"]) == (2, 0, 2)
     assert (one["durability"], one["unread_keys"]) == (INVALID, 7)
     assert (one["lost_acknowledged_writes"], one["lost_is_least"]) == (2, True)
@@ -150,7 +152,7 @@ def test_all_strikes_together_tell_what_is_known() -> None:
 def test_repeats_are_as_good_as_the_worst_and_what_one_does_not_know_may_be_more() -> None:
     def part(survived: Survival) -> dict[str, Any]:
         config = made({"name": "crash", "at": "3s"}).config
-        return resilience(record(), config, [], survived)
+        return resilience(record(), course_of(record(), config), [], survived)
 
     well, open_ = part(NOTHING_LOST), part(Survival(UNDECIDED, None, 7, least=False))
     worse = part(Survival(INVALID, (1, 2), 0, least=False))

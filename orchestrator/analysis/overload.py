@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.recovery import Course
-from orchestrator.analysis.resilience import course_of
-from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.record import RunRecord
@@ -51,9 +49,10 @@ class Cause:
     until_ns: int | None
 
 
-def overload(record: RunRecord, config: Config) -> dict[str, Any]:
+def overload(record: RunRecord, course: Course, patience_ns: int) -> dict[str, Any]:
     """``refused``: by the nodes, over the whole load; ``attempts_per_operation`` of the measured
     window (None where it is empty); ``metastable``: what the collapse was, None without one.
+    ``patience_ns`` as in :func:`metastable`.
     """
     history = record.history
     window = (history.intended_ns >= record.warmup_ns) & (history.phase != PHASE_FINAL)
@@ -63,11 +62,7 @@ def overload(record: RunRecord, config: Config) -> dict[str, Any]:
         "refused": int(sum(node.refused.sum() for node in record.nodes)),
         "attempts_per_operation": 1 + extra / intended if intended else None,
         "metastable": metastable(
-            course_of(record, config),
-            record.faults,
-            record.warmup_ns,
-            record.end_ns,
-            patience_ns=config.client.timeout,
+            course, record.faults, record.warmup_ns, record.end_ns, patience_ns=patience_ns
         ),
     }
 

@@ -69,9 +69,10 @@ def course_of(record: RunRecord, config: Config) -> Course:
 # --- figures ----------------------------------------------------------------------------
 
 
-def fault_figures(record: RunRecord, config: Config, survived: Survival) -> list[dict[str, Any]]:
+def fault_figures(
+    record: RunRecord, config: Config, course: Course, survived: Survival
+) -> list[dict[str, Any]]:
     """One object a strike, in order. ``survived``: what the final reads say."""
-    course = course_of(record, config)
     told = recoveries(course, record.faults, record.warmup_ns, record.end_ns)
     lost = _lost_by_strike(record, config, survived.lost)
     figures = []
@@ -194,10 +195,9 @@ def _lost_by_strike(
 
 
 def resilience(
-    record: RunRecord, config: Config, figures: Sequence[Mapping[str, Any]], survived: Survival
+    record: RunRecord, course: Course, figures: Sequence[Mapping[str, Any]], survived: Survival
 ) -> dict[str, Any]:
     """All strikes together."""
-    course = course_of(record, config)
     lost = None if survived.lost is None else len(survived.lost)
     return {
         **_costs(course, record.warmup_ns, record.end_ns),

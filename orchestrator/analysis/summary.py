@@ -26,7 +26,12 @@ from orchestrator.analysis.latency import (
 )
 from orchestrator.analysis.outcomes import error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
-from orchestrator.analysis.resilience import fault_figures, pooled_resilience, resilience
+from orchestrator.analysis.resilience import (
+    course_of,
+    fault_figures,
+    pooled_resilience,
+    resilience,
+)
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.analysis.tenants import by_tenant
 from orchestrator.config.schema import SIM, Config
@@ -99,18 +104,20 @@ def summarise(
             "latency_breakdown_ms": None,
             "results": results,
         }
-        | _under_faults(record, config, model)
-        | {"overload": overload(record, config)}
+        | _in_trouble(record, config, model)
     )
 
 
-def _under_faults(record: RunRecord, config: Config, model: str) -> dict[str, Any]:
-    """What faults did; nothing where there are none."""
+def _in_trouble(record: RunRecord, config: Config, model: str) -> dict[str, Any]:
+    """What overload and faults did; of faults nothing where there are none."""
+    course = course_of(record, config)
+    told = {"overload": overload(record, course, config.client.timeout)}
     if not config.faults:
-        return {"faults": [], "resilience": None}
+        return told | {"faults": [], "resilience": None}
     survived = durability.survival(record.history, Evidence(model=model))
-    figures = fault_figures(record, config, survived)
-    return {"faults": figures, "resilience": resilience(record, config, figures, survived)}
+    figures = fault_figures(record, config, course, survived)
+    found = resilience(record, course, figures, survived)
+    return told | {"faults": figures, "resilience": found}
 
 
 def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:
