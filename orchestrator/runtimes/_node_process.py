@@ -35,7 +35,6 @@ from orchestrator.runtimes._parts import (
     make_cache,
     make_machine,
     make_shell,
-    warm,
 )
 from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
@@ -73,10 +72,7 @@ class NodeProcess:
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
-        cache = make_cache(parts, node)
-        wanted_warm = store.cache is not None and store.cache.params.warm
-        if cache is not None and wanted_warm and not spec.restarted:
-            warm(cache, parts)
+        cache = make_cache(parts, node, restarted=spec.restarted)
         self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")

@@ -206,15 +206,18 @@ def offered_ops(parts: Parts, end_ns: int) -> float | None:
     return None if joins else arrival.rate_per_s
 
 
-def make_cache(parts: Parts, node: int) -> CachePolicy | None:
-    """An empty cache for one node."""
+def make_cache(parts: Parts, node: int, *, restarted: bool) -> CachePolicy | None:
+    """One node's cache: warm where that is asked for, but empty after a crash."""
     slot = parts.store.cache
     if slot is None:
         return None
-    return build_cache(slot, scalar_stream(parts.config.seed, f"node/{node}/admission"))
+    cache = build_cache(slot, scalar_stream(parts.config.seed, f"node/{node}/admission"))
+    if slot.params.warm and not restarted:
+        _warm(cache, parts)
+    return cache
 
 
-def warm(cache: CachePolicy, parts: Parts) -> None:
+def _warm(cache: CachePolicy, parts: Parts) -> None:
     """Fill a cache by an untimed pass of the workload's own key stream.
 
     The pass ends once the cache has evicted as much as it holds (by then what it holds follows

@@ -15,7 +15,7 @@ from orchestrator.runtimes._counters import COUNTERS, counted
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
-from orchestrator.runtimes._parts import make_cache, make_machine, make_shell, warm
+from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._timers import Scheduler
 
@@ -38,9 +38,7 @@ class SimulatedNode:
         store = parts.store
         self._clock = cluster.clock
         self._scheduler = self._shell_clock()
-        self.cache = make_cache(parts, node)
-        if self.cache is not None and self.cache_warm:
-            warm(self.cache, parts)
+        self.cache = make_cache(parts, node, restarted=False)
         sender = Sender(store.network, parts.config.seed, f"node/{node}/network")
         self.links = {
             peer: Link(sender, parts.node_distance_ns(node, peer)) for peer in range(parts.machines)
@@ -68,11 +66,6 @@ class SimulatedNode:
         self.shell: NodeShell = self._new_shell()
         # What it tells clients of itself; None where they do not ask.
         self.load = OwnLoad.of(parts)
-
-    @property
-    def cache_warm(self) -> bool:
-        slot = self.cluster.parts.store.cache
-        return slot is not None and slot.params.warm
 
     def _shell_clock(self) -> Scheduler:
         """The clock that the node's shell goes by."""
@@ -184,7 +177,7 @@ class SimulatedNode:
     def restart(self) -> None:
         """Come back with the persisted records and an empty cache."""
         self.cluster.event(self.node, "restart", "")
-        self.cache = make_cache(self.cluster.parts, self.node)
+        self.cache = make_cache(self.cluster.parts, self.node, restarted=True)
         self._drop_replaced()
         self._recovered = len(self.records)
         self.shell = self._new_shell()
