@@ -21,6 +21,7 @@ from orchestrator.miss_ratio import Pass
 from orchestrator.sweep import split_values
 from orchestrator.workloads.trace import (
     FORMATS,
+    LIMIT_MAX,
     NAMED_COLUMNS,
     TIME_UNITS,
     Columns,
@@ -46,8 +47,9 @@ def trace_params(
     _check_choice(form, FORMATS, "--format")
     if time_unit is not None:
         _check_choice(time_unit, TIME_UNITS, "--time-unit")
-    if limit is not None and limit < 1:
-        raise InputError(f"{limit} is no number of requests", path="--limit", hint="1 or more")
+    if limit is not None and not 1 <= limit <= LIMIT_MAX:
+        hint = "1 or more" if limit < 1 else f"up to {LIMIT_MAX}"
+        raise InputError(f"{limit} is no number of requests", path="--limit", hint=hint)
     params = TraceParams(
         path,
         Columns(**({"op": ""} | _columns(columns))),
@@ -176,12 +178,14 @@ def object_bytes(requests: Requests) -> int | None:
     return int(largest.sum())
 
 
-def capacities(asked: Sequence[Capacity | Share], requests: Requests) -> list[Capacity]:
+def capacities(
+    asked: Sequence[Capacity | Share], requests: Requests, total_bytes: int | None
+) -> list[Capacity]:
     """The sizes as they are for this trace: entries before bytes, small before large, each once.
 
-    Raises InputError for bytes where the trace has no sizes, or where not one object fits.
+    ``total_bytes``: of all objects, see :func:`object_bytes`. Raises InputError for bytes where the
+    trace has no sizes, or where not one object fits.
     """
-    total_bytes = object_bytes(requests)
     found = {_capacity(each, requests, total_bytes) for each in asked}
     ordered = sorted(found, key=lambda capacity: (capacity.in_bytes, capacity.amount))
     smallest = 0 if requests.size is None else int(requests.size.min())

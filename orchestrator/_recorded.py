@@ -101,11 +101,12 @@ def cache(
     began_s = time.monotonic()
     with _terminal.progress(f"reading {trace}", None):
         requests = read_requests(params)
-    capacities = question.capacities(asked, requests)
+    total_bytes = question.object_bytes(requests)
+    capacities = question.capacities(asked, requests, total_bytes)
     passes = [each.at(capacity) for each in policies for capacity in capacities]
     with _cache_terminal.progress(len(passes), len(requests)) as told:
         outcomes = miss_ratios(requests, passes, told=told)
-    data = _data(requests, question.object_bytes(requests), passes, outcomes)
+    data = _data(requests, total_bytes, passes, outcomes)
     data |= {"figure": str(target), "seconds": round(time.monotonic() - began_s, 6)}
     _draw(target, Path(trace).name, data)
     left_out = requests.left_out_words()

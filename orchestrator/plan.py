@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -163,11 +164,12 @@ def _check_attempts(parts: Parts) -> None:
 def _check_health(parts: Parts) -> None:
     """A share of the nodes that is less than one of them would eject none."""
     health, nodes = parts.config.client.health, parts.system.nodes
-    if health is not None and int(health.max_share * nodes) < 1:
+    if health is not None and health.most_out(nodes) < 1:
         raise ConfigError(
             f"of {nodes} nodes a share of {health.max_share:g} is less than one: none is ever out",
             path="client.health.max_share",
-            hint=f"at least {1 / nodes:.2g}; with one node there is no other to ask",
+            hint=f"at least {math.ceil(1000 / nodes) / 1000:g};"
+            " with one node there is no other to ask",
         )
 
 
@@ -296,7 +298,8 @@ def _how_to_get(asked: str, parts: Parts) -> str:
     if asked in levels.closure(system.claims(replace(circumstances, hazards=Hazards()))):
         return "without these faults it claims it"
     if asked in levels.closure(system.claims(replace(circumstances, sticky=True))):
-        return "client.sticky: true gives it"
+        alone = " without hedge, attempt_timeout and breaker" if config.client.sticky else ""
+        return f"client.sticky: true{alone} gives it"
     protocol = getattr(config.system.params, "protocol", None)
     ways = [
         f"{name} claims {level} {condition}"

@@ -8,9 +8,21 @@ from typing import Any
 
 import numpy
 
-from orchestrator.core.load import RETURNED, SENT, Balancer, BalancerContext
+from orchestrator.core.load import (
+    ABANDONED,
+    LOST,
+    OVERTAKEN,
+    REDIRECTED,
+    REFUSED,
+    RETURNED,
+    SENT,
+    Balancer,
+    BalancerContext,
+)
 from orchestrator.core.randomness import block_stream, scalar_stream
 from orchestrator.core.registry import Family, plugin
+
+ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED, ABANDONED, OVERTAKEN]
 
 
 def make(

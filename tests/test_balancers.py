@@ -8,12 +8,12 @@ import math
 from collections import Counter
 
 import pytest
-from balancer_rig import make, mean_response, picks, send
+from balancer_rig import ENDINGS, make, mean_response, picks, send
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from orchestrator.core.load import ABANDONED, LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
+from orchestrator.core.load import SENT, Balancer
 from orchestrator.core.registry import Family, plugins
 
 BALANCERS = list(plugins(Family.BALANCER))
@@ -21,7 +21,6 @@ BALANCERS = list(plugins(Family.BALANCER))
 
 # --- every registered balancer ----------------------------------------------------------
 
-ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED, ABANDONED]
 CANDIDATES = st.lists(st.integers(0, 9), min_size=1, max_size=10, unique=True)
 
 

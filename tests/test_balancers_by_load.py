@@ -6,13 +6,10 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from balancer_rig import make, picks, send
+from balancer_rig import ENDINGS, make, picks, send
 
-from orchestrator.core.load import ABANDONED, LOST, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
+from orchestrator.core.load import LOST, OVERTAKEN, REDIRECTED, REFUSED, RETURNED, SENT, Balancer
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
-
-ENDINGS = [RETURNED, LOST, REFUSED, REDIRECTED, ABANDONED]
-
 
 # --- weighted round robin ---------------------------------------------------------------
 
@@ -124,6 +121,16 @@ def test_failing_fast_attracts_nothing_and_a_time_out_is_a_latency() -> None:
         answered(balancer, 1, 6 * NS_PER_MS, 0)
         # Neither 1 us at node 1, which says nothing, nor a second at node 0, which does.
         answered(balancer, 1 - expected, 1000 if what != LOST else NS_PER_S, 0, what)
+        assert set(picks(balancer, (0, 1), 40)) == {expected}
+
+
+def test_who_was_overtaken_took_at_least_so_long() -> None:
+    for overtaken_ms, expected in ((9, 1), (4, 0)):
+        balancer = make("peak_ewma", 2)
+        answered(balancer, 0, 5 * NS_PER_MS, 0)
+        answered(balancer, 1, 6 * NS_PER_MS, 0)
+        # Longer than it was known to take is news, shorter than that is none.
+        answered(balancer, 0, overtaken_ms * NS_PER_MS, 0, OVERTAKEN)
         assert set(picks(balancer, (0, 1), 40)) == {expected}
 
 

@@ -13,6 +13,7 @@ from balanced_runs import SLOW, mean_ms, parts, shares
 
 from orchestrator.analysis.summary import digest
 from orchestrator.config.load import load_mapping
+from orchestrator.core.levels import MONOTONIC_READS
 from orchestrator.core.load import LOST, REDIRECTED, RETURNED, SENT
 from orchestrator.core.registry import Family, plugins
 from orchestrator.errors import ConfigError
@@ -111,6 +112,27 @@ def test_every_operation_ends_once_for_the_balancer() -> None:
     assert ends.count(SENT) == len(ends) / 2
     for client in cluster.clients:
         assert client.driver.router.balancer.outstanding == [0, 0, 0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        "client.hedge.after=3ms",
+        "client={retry: {attempts: 3}, attempt_timeout: 6ms}",
+        "client.breaker.failures=1",
+    ],
+)
+def test_sessions_that_may_leave_their_node_are_promised_nothing(leaving: str) -> None:
+    gossip: dict[str, Any] = {"protocol": {"name": "gossip"}}
+    stays = parts({"name": "random"}, "client.sticky=true", **gossip)
+    leaves = parts({"name": "random"}, leaving, "client.sticky=true", **gossip)
+    claimed, left = (made.system.claims(made.circumstances) for made in (stays, leaves))
+    assert MONOTONIC_READS in claimed - left
+    with pytest.raises(ConfigError) as refused:
+        wanted = ("client.sticky=true", f"system.consistency={MONOTONIC_READS}")
+        parts({"name": "random"}, leaving, *wanted, **gossip)
+    hint = "client.sticky: true without hedge, attempt_timeout and breaker gives it"
+    assert refused.value.hint == hint
 
 
 ZONES = {"names": ["here", "there"], "rtt": [["0s", "20ms"], ["20ms", "0s"]]}

@@ -209,8 +209,10 @@ def test_a_policy_takes_the_parameters_that_follow_it() -> None:
 def test_shares_are_of_the_objects_or_of_their_bytes(home: Path) -> None:
     requests = read_requests(TraceParams("t.csv", Columns("name", size="bytes")))
     objects = {key: size for _, key, size, _ in ROWS}
-    found = question.capacities(question.sizes("50%,100%,0.001%,100%B,10%B"), requests)
     total = sum(objects.values())
+    assert question.object_bytes(requests) == total
+    asked = question.sizes("50%,100%,0.001%,100%B,10%B")
+    found = question.capacities(asked, requests, total)
     assert found == [
         Capacity(1, False),
         Capacity(len(objects) // 2, False),

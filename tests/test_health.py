@@ -15,6 +15,7 @@ from orchestrator.config.schema import Health
 from orchestrator.core.load import (
     ABANDONED,
     LOST,
+    OVERTAKEN,
     REDIRECTED,
     REFUSED,
     RETURNED,
@@ -69,7 +70,7 @@ def test_failures_in_a_row_eject_for_the_base_time(what: int) -> None:
     assert event.detail == "by client 0 for 1s: 3 failures in a row"
 
 
-@pytest.mark.parametrize("what", [REDIRECTED, ABANDONED])
+@pytest.mark.parametrize("what", [REDIRECTED, ABANDONED, OVERTAKEN])
 def test_what_says_nothing_of_the_node_is_no_failure(what: int) -> None:
     judge = health(failures=1)
     fail(judge, 0, 100, 0, what)
@@ -121,6 +122,13 @@ def test_never_are_more_than_the_share_out(max_share: float, most: int) -> None:
     # Where all candidates are out, all are asked.
     assert list(judge.fit(NODES, 1)) == (left or list(NODES))
     assert list(judge.fit((0,), 1)) == [0]
+
+
+def test_a_decimal_share_is_the_fraction_that_it_is_meant_to_be() -> None:
+    # In binary .29 * 100 lies just below 29, and .57 * 100 below 57.
+    for percent in range(1, 101):
+        assert Health(max_share=percent / 100).most_out(100) == percent
+    assert Health(max_share=0.5).most_out(3) == 1
 
 
 # --- latency ----------------------------------------------------------------------------
@@ -208,7 +216,7 @@ class First:
         self.noted.append(what)
 
 
-def router(judge: NodeHealth, *, sticky: bool = False, distances_ns: Any = ()) -> Router:
+def router(judge: NodeHealth | None, *, sticky: bool = False, distances_ns: Any = ()) -> Router:
     def candidates(op: Op, view: ClusterView) -> Any:
         return NODES
 
@@ -244,6 +252,20 @@ def test_a_sticky_session_keeps_its_node_and_the_nearest_well_one_is_asked() -> 
     assert near.pick(fresh, 0) == 2
     near.observe(2, LOST, 5, 0)
     assert near.pick(fresh, 0) == 0
+
+
+def test_a_hedge_does_not_settle_a_sticky_session_elsewhere() -> None:
+    for judge in (None, health(failures=1), health(4, failures=1, max_share=1.0)):
+        made = router(judge, sticky=True)
+        session = Session(0, 1, 1)
+        session.target = made.pick(session, 0)
+        if judge is not None:
+            # All others but one are out, so that a single one is left for the hedge.
+            for node in (2, 3):
+                fail(judge, node, 1, 0)
+        assert session.target == 0
+        assert made.pick(session, 0, another=True) == 1
+        assert session.sticky == 0
 
 
 def test_without_health_nothing_stands_between() -> None:
@@ -329,6 +351,7 @@ def test_a_dead_node_is_left_out_by_failures_in_a_row() -> None:
         (["client.health={failures: null}"], "client.health", "no node is ever ejected"),
         (["client.health={ejection: 2s, ejection_max: 1s}"], "ejection_max", "below the first"),
         (["client.health={max_share: 0.05}"], "max_share", "of 10 nodes a share of 0.05"),
+        (["client.health={max_share: 0.05}"], "max_share", r"at least 0\.1"),
         (["client.health={max_share: 1.5}"], "max_share", "out of bounds"),
         (["client.health={failures: 0}"], "failures", "out of bounds"),
         (["client.health={latency_factor: 0.5}"], "latency_factor", "out of bounds"),
@@ -340,6 +363,12 @@ def test_what_makes_no_sense_is_refused(changes: list[str], path: str, words: st
         parts({"name": "random"}, *changes)
     assert refused.value.path is not None
     assert refused.value.path.endswith(path)
+
+
+def test_the_least_share_that_is_named_is_enough() -> None:
+    with pytest.raises(ConfigError, match=r"at least 0\.334;"):
+        parts({"name": "random"}, "client.health={max_share: 0.33}", nodes=3)
+    parts({"name": "random"}, "client.health={max_share: 0.334}", nodes=3)
 
 
 def test_it_is_off_unless_asked_for() -> None:

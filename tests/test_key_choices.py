@@ -166,6 +166,16 @@ def test_a_crowd_comes_and_goes(by_time: bool) -> None:
     assert_law(key[60_000:], calm)
 
 
+def test_a_crowd_upon_a_crowd_has_chances_of_its_own() -> None:
+    there = {"name": "flash_crowd", "share": 0.5, "at_operation": 0, "lasts_operations": DRAWS}
+    inner = there | {"keys": 2, "base": "uniform"}
+    choice = choice_of(there | {"keys": 1, "base": inner}, KeySpace(10))
+    shares = numpy.full(10, 0.25 / 10)
+    shares[8:] += 0.25 / 2
+    shares[9] += 0.5
+    assert_law(choice.draw(block_stream(1, "crowds"), DRAWS), shares)
+
+
 def test_times_do_not_move_inserted_keys_and_blocks_do_not_matter() -> None:
     crowd = {"name": "flash_crowd", "keys": 3, "share": 0.9, "at": "1s", "lasts": "10s"}
     workload = workload_of(crowd, mix="d")

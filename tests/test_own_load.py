@@ -17,9 +17,10 @@ from server_rig import Node, command, connect
 from orchestrator.balancers.join_shortest_queue import JoinShortestQueue
 from orchestrator.balancers.prequal import Prequal
 from orchestrator.config.load import load_mapping
-from orchestrator.core.machine import OK, READ, Op, Redirect, Reply
+from orchestrator.core.machine import FAIL, OK, READ, Op, Redirect, Reply
 from orchestrator.core.record import EJECTED
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _wire, simulated
 from orchestrator.runtimes._client_connection import ToldConnection
 from orchestrator.runtimes._client_process import ClientProcess, ClientReport, ClientSpec
@@ -149,8 +150,22 @@ def test_only_who_wants_it_is_told(balancer: str, told: bool, tells: bool) -> No
     if node is not None:
         answers: list[Any] = []
         node.arrived("a", 0)
-        node.answering("a", lambda reply, word=None: answers.append(word), 5)("reply")
+        reply = Reply("a", OK)
+        node.answering(reply, lambda reply, word=None: answers.append(word), 5)(reply)
         assert answers == [(0, 5) if tells else None]
+
+
+@pytest.mark.parametrize(
+    "effect", [Reply("a", FAIL), Refusal("a"), Redirect("a", Op(1, 1, READ, b"k"), 1)]
+)
+def test_failing_fast_shortens_no_latency(effect: Any) -> None:
+    node = load()
+    node.arrived("a", 0)
+    node.answered("a", 4 * NS_PER_MS)
+    node.arrived("a", 5 * NS_PER_MS)
+    assert node.word(5 * NS_PER_MS)[0] == 1
+    node.answering(effect, lambda reply, word: None, 5 * NS_PER_MS)
+    assert node.word(5 * NS_PER_MS) == (0, 4 * NS_PER_MS)
 
 
 # --- the wire ---------------------------------------------------------------------------

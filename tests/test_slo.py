@@ -9,10 +9,10 @@ import pytest
 from made_records import config, record, steady, summary_of
 from numpy.typing import NDArray
 
-from orchestrator.analysis.slo import longest_bound_ns
+from orchestrator.analysis.slo import bounded, longest_bound_ns
 from orchestrator.analysis.summary import pool
 from orchestrator.config.load import load_mapping
-from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, WindowBounds
+from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds
 from orchestrator.core.history import DTYPES
 from orchestrator.core.machine import ADD, INCREMENT, KIND_NAMES, SCAN, TRANSACTION
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -104,6 +104,15 @@ def test_windows_constrain_a_study_and_have_a_name() -> None:
     assert constraints_of(good, settings)["slo.windows.p99"] < 0
     name = metric_name("slo.windows.p999")
     assert (name.label, name.unit) == ("Share of windows above the bound of p99.9 latency", "%")
+
+
+def test_a_tenant_without_a_bound_asks_for_nothing() -> None:
+    assert not bounded(Slo(windows=WindowBounds(length=NS_PER_S), tenants={"gold": TenantBounds()}))
+    for asked in (TenantBounds(error_rate=0.0), TenantBounds(p99=BOUND_NS)):
+        assert bounded(Slo(tenants={"gold": asked}))
+    assert bounded(Slo(windows=WindowBounds(max=BOUND_NS)))
+    assert bounded(Slo(scan=LatencyBounds(p50=BOUND_NS)))
+    assert bounded(Slo(error_rate=0.0))
 
 
 def test_bounds_of_windows_come_from_a_configuration() -> None:

@@ -28,6 +28,7 @@ from orchestrator.dry_run import BETWEEN_RUNS_S, SIMULATED_OPS, START_S, dry_run
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
 from orchestrator.run import execute
+from orchestrator.runtimes._session_pool import SessionPool
 
 STAGES = {
     "name": "stages",
@@ -292,6 +293,16 @@ def test_sessions_are_lost_with_a_client_and_others_come() -> None:
     assert ((intended_s > 3) & (intended_s < 5)).sum() == pytest.approx(4000, rel=0.15)
 
 
+def test_who_was_to_come_after_a_crash_still_comes() -> None:
+    pool = SessionPool(0, 1, joining(0.5))
+    pool.begin(0, 0)
+    awaited_ns = pool.waiting[0][0]
+    pool.begin_again(awaited_ns - 1)
+    assert [due_ns for due_ns, _, _ in pool.waiting] == [awaited_ns]
+    pool.begin_again(awaited_ns + 1)
+    assert [due_ns > awaited_ns for due_ns, _, _ in pool.waiting] == [True]
+
+
 # --- bad input --------------------------------------------------------------------------
 
 
@@ -345,8 +356,10 @@ def test_a_trace_is_not_left_behind_by_the_last_stage(tmp_path: Path) -> None:
     stage = {"name": "poisson", "rate": "1000/s"}
     _, record = run({"name": "stages", "stages": [stage]}, workload=trace)
     assert len(record.history) == 500
-    with pytest.raises(ConfigError, match="500 operations of the workload may not be over"):
-        run({"name": "stages", "stages": [stage | {"lasts": "9s"}]}, workload=trace)
+    ending = {"name": "stages", "stages": [stage | {"lasts": "9s"}]}
+    for stages in (ending, {"name": "stages", "stages": [ending]}):
+        with pytest.raises(ConfigError, match="500 operations of the workload may not be over"):
+            run(stages, workload=trace)
 
 
 def test_moving_keys_need_starts_that_are_known() -> None:

@@ -20,9 +20,9 @@ from orchestrator.config.load import load_mapping, parse_yaml
 from orchestrator.core.keys import (
     KEY_LENGTH,
     KeyRange,
+    KeySpace,
     NamedKeys,
     NumberedKeys,
-    UniformChoice,
     ZipfianChoice,
     zeta,
 )
@@ -35,6 +35,7 @@ from orchestrator.core.registry import Family, NoParams, Slot, plugins
 from orchestrator.core.value_sizes import ConstantParams
 from orchestrator.core.verdict import VALID
 from orchestrator.keys.latest import LatestParams
+from orchestrator.keys.uniform import Uniform
 from orchestrator.plan import plan
 from orchestrator.run import execute, judge
 from orchestrator.workloads.ycsb import MIXES, Ycsb, YcsbParams
@@ -157,7 +158,7 @@ def test_zipfian_at_scale(keys: int) -> None:
 
 
 def test_uniform_is_uniform() -> None:
-    drawn = UniformChoice(50).draw(block_stream(1, "uniform"), DRAWS)
+    drawn = Uniform(NoParams(), KeySpace(50)).draw(block_stream(1, "uniform"), DRAWS)
     assert stats.chisquare(numpy.bincount(drawn, minlength=50)).pvalue > 1e-3
 
 

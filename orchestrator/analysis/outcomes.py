@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy
 
 from orchestrator.analysis.latency import Window
-from orchestrator.core.machine import OUTCOME_NAMES
+from orchestrator.core.machine import OK, OUTCOME_NAMES
 
 
 def outcomes_of(windows: Sequence[Window]) -> dict[str, int]:
@@ -20,4 +20,4 @@ def outcomes_of(windows: Sequence[Window]) -> dict[str, int]:
 def error_rate(outcomes: Mapping[str, int]) -> float | None:
     """(fail + unknown) / intended; None without operations."""
     intended = sum(outcomes.values())
-    return (intended - outcomes[OUTCOME_NAMES[0]]) / intended if intended else None
+    return (intended - outcomes[OUTCOME_NAMES[OK]]) / intended if intended else None

@@ -11,7 +11,6 @@ bound. Percentiles are exact order statistics.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from orchestrator.analysis.tenants import TenantFigures
 from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds
 from orchestrator.core.machine import KIND_NAMES
 
-_BOUND_NAMES: Final = (*QUANTILES, "max")
+BOUND_NAMES: Final = (*QUANTILES, "max")
 _GOODPUT_ORDER: Final = ("p99", "p999", "max", "p90", "p50")
 """Which bound tells a good operation: the p99's, else the nearest that is given."""
 
@@ -51,9 +50,9 @@ def judge(
     occur is met. Without any bound there is no SLO, and ``met`` is None. ``windows`` has the
     share of windows that missed each bound of ``slo.windows``, None where there is none.
     """
-    missed = missed_shares(slo.windows, windows)
     if not bounded(slo):
         return {"met": None, "violations": [], "windows": None}
+    missed = missed_shares(slo.windows, windows)
     violations = _latency_violations("", slo, histograms[ALL])
     for kind in SLO_KINDS:
         if kind in histograms:
@@ -74,7 +73,11 @@ def judge(
 
 def bounded(slo: Slo) -> bool:
     """Whether anything is asked for."""
-    return dataclasses.replace(slo, windows=WindowBounds()) != Slo() or bool(_bounds(slo.windows))
+    kinds = [getattr(slo, kind) for kind in SLO_KINDS]
+    tenants = slo.tenants.values()
+    rates = [slo.error_rate, *(tenant.error_rate for tenant in tenants)]
+    latencies = (slo, slo.windows, *kinds, *tenants)
+    return any(map(_bounds, latencies)) or any(rate is not None for rate in rates)
 
 
 def may_miss(bounds: WindowBounds) -> float:
@@ -83,7 +86,7 @@ def may_miss(bounds: WindowBounds) -> float:
 
 
 def _bounds(bounds: LatencyBounds) -> dict[str, int]:
-    given = {name: getattr(bounds, name) for name in _BOUND_NAMES}
+    given = {name: getattr(bounds, name) for name in BOUND_NAMES}
     return {name: bound_ns for name, bound_ns in given.items() if bound_ns is not None}
 
 

@@ -73,7 +73,8 @@ class Stages(VaryingArrival):
             self._stages.append((start_ns, chosen.implementation(chosen.params)))
             start_ns = NEVER_NS if stage.lasts is None else start_ns + stage.lasts
         self._end_ns = start_ns
-        self.ends = start_ns < NEVER_NS
+        last = self._stages[-1][1]
+        self.ends = start_ns < NEVER_NS or (isinstance(last, VaryingArrival) and last.ends)
 
     @property
     def rate_per_s(self) -> float | None:

@@ -29,22 +29,9 @@ class QueueCache(EntriesCache):
         """Drop an entry if it is there."""
         self._used -= self._entries.pop(key, 0)
 
-    def _put(self, key: bytes, weight: int) -> None:
-        """Put a missing entry in at the tail, if it can fit at all."""
-        if weight > self._amount:
-            return
-        used = self._used + weight
-        if used > self._amount:
-            self._shrink(self._amount - weight)
-            used = self._used + weight
-        self._entries[key] = weight
-        self._used = used
-
     def _shrink(self, amount: int) -> None:
         """Entries leave until no more than ``amount`` is used."""
         while self._used > amount:
             key, weight = self._entries.popitem(last=False)
             self._used -= weight
-            self.evictions += 1
-            if self.departed is not None:
-                self.departed.append(key)
+            self._leaves(key)

@@ -59,7 +59,9 @@ class EntriesCache(Room):
 
     __slots__ = ("_entries",)
 
-    _entries: dict[bytes, int]
+    def __init__(self, params: CacheParams) -> None:
+        super().__init__(params)
+        self._entries: dict[bytes, int] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
@@ -71,6 +73,18 @@ class EntriesCache(Room):
     @abstractmethod
     def _shrink(self, amount: int) -> None:
         """Entries leave until no more than ``amount`` is used."""
+
+    def _put(self, key: bytes, weight: int) -> bool:
+        """Put a missing entry in; whether it can fit at all."""
+        if weight > self._amount:
+            return False
+        used = self._used + weight
+        if used > self._amount:
+            self._shrink(self._amount - weight)
+            used = self._used + weight
+        self._entries[key] = weight
+        self._used = used
+        return True
 
     def _resize(self, key: bytes, weight: int) -> bool:
         """Give a present entry its new weight; whether the access counts as a hit."""

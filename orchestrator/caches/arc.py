@@ -9,7 +9,9 @@ twice that (Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cac
 figure 4). O(1) an access.
 
 By bytes, all these lengths are bytes, as in libCacheSim: the target then moves by as few bytes a
-ghost as it moves by entries where room is counted in those, so it adapts more slowly.
+ghost as it moves by entries where room is counted in those, so it adapts more slowly. And one
+ghost makes way for one entry whatever each weighs, so where sizes differ much the ghosts may come
+to many times the room of the cache.
 Rules of size: :mod:`orchestrator.caches._room`.
 """
 
@@ -71,7 +73,7 @@ class AdaptiveReplacement(SegmentedCache):
         self._used += weight
 
     def _make_room(self, weight: int) -> None:
-        """For an entry that no list remembers: the ghosts keep to their bounds, too."""
+        """For an entry that no list remembers: where the lists are full, a ghost goes, too."""
         recent, recent_ghosts = self._recent, self._recent_ghosts
         frequent, frequent_ghosts = self._frequent, self._frequent_ghosts
         while self._used + weight > self._amount:

@@ -4,7 +4,7 @@ A hit changes nothing in the queue, so it writes nothing that several cores woul
 entry that grew keeps its place and may thus leave for its own growth. O(1) an access. Under
 independent references the hit ratio is that of random replacement (Gelenbe, "A Unified
 Approach to the Evaluation of a Class of Replacement Algorithms", IEEE TC 22(6), 1973), below
-that of LRU. Rules of size: :mod:`orchestrator.caches._queue`.
+that of LRU. Rules of size: :mod:`orchestrator.caches._room`.
 """
 
 from __future__ import annotations

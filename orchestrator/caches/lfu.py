@@ -25,7 +25,6 @@ class LeastFrequentlyUsed(EntriesCache):
 
     def __init__(self, params: CacheParams) -> None:
         super().__init__(params)
-        self._entries = {}
         self._counts: dict[bytes, int] = {}
         self._queues: dict[int, OrderedDict[bytes, None]] = {}
         """Count -> its keys; no queue is empty."""
@@ -37,10 +36,7 @@ class LeastFrequentlyUsed(EntriesCache):
         weight = size if self._in_bytes else 1
         held = self._entries.get(key)
         if held is None:
-            if weight <= self._amount:
-                self._shrink(self._amount - weight)
-                self._entries[key] = weight
-                self._used += weight
+            if self._put(key, weight):
                 self._join(key, 1)
                 self._fewest = 1
             return False

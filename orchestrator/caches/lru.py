@@ -4,7 +4,7 @@ Every access moves its entry to the tail of the queue, so an entry that grew is 
 leave for its own growth. O(1) an access. Under independent references the hit ratio follows
 the approximation of Che, Tung and Wang ("Hierarchical Web Caching Systems: Modeling, Design
 and Experimental Results", IEEE JSAC 20(7), 2002). Rules of size:
-:mod:`orchestrator.caches._queue`.
+:mod:`orchestrator.caches._room`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ class Sieve(EntriesCache):
 
     def __init__(self, params: CacheParams) -> None:
         super().__init__(params)
-        self._entries = {}
         self._hit: dict[bytes, None] = {}
         self._ahead: OrderedDict[bytes, None] = OrderedDict()
         self._spared: OrderedDict[bytes, None] = OrderedDict()
@@ -38,11 +37,8 @@ class Sieve(EntriesCache):
         weight = size if self._in_bytes else 1
         held = self._entries.get(key)
         if held is None:
-            if weight <= self._amount:
-                self._shrink(self._amount - weight)
-                self._entries[key] = weight
+            if self._put(key, weight):
                 self._ahead[key] = None
-                self._used += weight
             return False
         self._hit[key] = None
         return held == weight or self._resize(key, weight)

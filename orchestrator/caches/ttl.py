@@ -44,8 +44,7 @@ class TimeToLive(QueueCache):
         weight = size if self._in_bytes else 1
         held = self._entries.get(key)
         if held is None:
-            self._put(key, weight)
-            if weight <= self._amount:
+            if self._put(key, weight):
                 self._ends_ns[key] = self._now_ns + self._ttl_ns
             return False
         self._entries.move_to_end(key)

@@ -129,10 +129,10 @@ class WindowTinyLfu(SegmentedCache):
         """The oldest entry of the window enters the main part, or leaves."""
         key, weight = self._window.pop()
         sketch, places = self._sketch, self._places
-        # Of the whole, where the main part is full.
+        # What all may use together while the main part keeps to its room.
         room = self._main_room + self._window.used
         if self._used > room:
-            # Nobody leaves for what could not fit even then.
+            # Nobody leaves for what would not fit into an empty main part either.
             count = sketch.count(places[key]) if weight <= self._main_room else 0
             while self._used > room:
                 oldest = self._oldest()

@@ -284,7 +284,7 @@ def _bare_slot(node: PluginSlot, value: Any, path: str) -> Slot:
             constant = plugin(node.family, CONSTANT)
             return Slot(node.family, CONSTANT, constant.params(_quantity(quantity, value, path)))
         case PluginName(family) if isinstance(value, str):
-            plugin(family, value, path=path)  # what there is has its long form by now
+            plugin(family, value, path=path)  # raises; the name of one is spelled out before
     raise ConfigError(
         f"{shown(value)} is no {node.family.value}",
         path=path,

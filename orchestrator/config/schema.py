@@ -63,6 +63,11 @@ class Health:
         if self.ejection_max < self.ejection:
             raise ParameterError("the longest ejection is below the first", key="ejection_max")
 
+    def most_out(self, nodes: int) -> int:
+        """How many of so many nodes are out at most."""
+        # A decimal share may lie just below the fraction that it is meant to be.
+        return int(self.max_share * nodes + 1e-9)
+
 
 @dataclass(frozen=True)
 class Client:
@@ -89,6 +94,12 @@ class Client:
     def insists(self) -> bool:
         """Whether an operation may be sent more than once."""
         return self.retry.attempts > 1 or self.hedge.wanted
+
+    @property
+    def stays(self) -> bool:
+        """Whether a session asks one node as long as that may serve it, even where it is slow."""
+        leaves = self.hedge.wanted or self.attempt_timeout is not None
+        return self.sticky and not leaves and self.breaker.failures is None
 
     def __post_init__(self) -> None:
         if self.attempt_timeout is not None and self.retry.attempts == 1:

@@ -199,16 +199,6 @@ class KeyChoice(Protocol):
         return key
 
 
-class UniformChoice:
-    """Every index alike."""
-
-    def __init__(self, keys: int) -> None:
-        self._keys = keys
-
-    def draw(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.int64]:
-        return chance.integers(0, self._keys, count)
-
-
 def zeta(keys: int, theta: float) -> float:
     """Generalised harmonic number: the sum of r^-theta for r from 1 to ``keys``."""
     return float(numpy.sum(numpy.arange(1, keys + 1, dtype=numpy.float64) ** -theta))

@@ -11,7 +11,8 @@ they have bounds or choices.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +23,9 @@ SIZE = "size"
 RATE = "rate"
 BANDWIDTH = "bandwidth"
 CAPACITY = "capacity"
+
+SUM_TOLERANCE = 1e-9
+"""Decimal shares need not add up to 1 in binary."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -36,6 +40,13 @@ class ParameterError(ValueError):
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+def check_shares(shares: Iterable[float], *, key: str | None = None) -> None:
+    """Raises ParameterError, of ``key``, where they do not add up to 1."""
+    total = math.fsum(shares)
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ParameterError(f"the shares must add up to 1, and these give {total:g}", key=key)
 
 
 class FrozenMapping(dict[Key, Value]):

@@ -86,21 +86,24 @@ class RangeParams:
             )
 
 
-@register(Family.VALUE_SIZE, "uniform", params=RangeParams)
-class Uniform(ValueSize):
-    """Any number of bytes between two bounds alike."""
+class _Range(ValueSize):
+    """A law between two bounds that are given."""
 
     def __init__(self, params: RangeParams) -> None:
-        self._params = params
+        self._least, self._most = params.least, params.most
 
     @property
     def bounds_bytes(self) -> tuple[int, int]:
-        return self._params.least, self._params.most
+        return self._least, self._most
+
+
+@register(Family.VALUE_SIZE, "uniform", params=RangeParams)
+class Uniform(_Range):
+    """Any number of bytes between two bounds alike."""
 
     def quantile(self, u: Floats) -> Floats:
         # Half a byte around each whole number, so that the bounds are as likely as any other.
-        least, most = self._params.least, self._params.most
-        return least - 0.5 + u * (most - least + 1)
+        return self._least - 0.5 + u * (self._most - self._least + 1)
 
 
 @dataclass(frozen=True)
@@ -109,22 +112,16 @@ class ParetoParams(RangeParams):
 
 
 @register(Family.VALUE_SIZE, "pareto", params=ParetoParams)
-class Pareto(ValueSize):
+class Pareto(_Range):
     """Heavy tailed between two bounds (bounded Pareto)."""
 
     def __init__(self, params: ParetoParams) -> None:
-        self._params = params
-        if params.least < 1:
-            raise ParameterError("must be above 0", key="least")
-
-    @property
-    def bounds_bytes(self) -> tuple[int, int]:
-        return self._params.least, self._params.most
+        super().__init__(params)
+        self._shape = params.shape
 
     def quantile(self, u: Floats) -> Floats:
-        least, most, shape = self._params.least, self._params.most, self._params.shape
-        above = 1 - (least / most) ** shape
-        found: Floats = least * (1 - u * above) ** (-1 / shape)
+        above = 1 - (self._least / self._most) ** self._shape
+        found: Floats = self._least * (1 - u * above) ** (-1 / self._shape)
         return found
 
 
@@ -135,8 +132,16 @@ class LognormalParams:
     most: int = size("1MiB", help="longer values are cut to it")
 
     def __post_init__(self) -> None:
-        if not 0 < self.median < self.p99:
-            raise ParameterError("must be above median, and that above 0", key="p99")
+        if self.median < VALUE_ID_BYTES:
+            raise ParameterError(
+                f"{self.median}B is below {_LEAST} (a value's identity)", key="median"
+            )
+        if self.p99 <= self.median:
+            raise ParameterError(f"must be above median ({format_size(self.median)})", key="p99")
+        if self.most < self.p99:
+            raise ParameterError(
+                f"{format_size(self.most)} is below p99 ({format_size(self.p99)})", key="most"
+            )
 
 
 @register(Family.VALUE_SIZE, "lognormal", params=LognormalParams)
@@ -164,11 +169,11 @@ class ZipfianParams(RangeParams):
 
 
 @register(Family.VALUE_SIZE, "zipfian", params=ZipfianParams)
-class Zipfian(ValueSize):
+class Zipfian(_Range):
     """Short values most, by Zipf's law over the sizes, as YCSB's field lengths."""
 
     def __init__(self, params: ZipfianParams) -> None:
-        self._params = params
+        super().__init__(params)
         sizes = params.most - params.least + 1
         if sizes > _TABLE_MAX:
             raise ParameterError(
@@ -177,12 +182,8 @@ class Zipfian(ValueSize):
         shares = numpy.arange(1, sizes + 1, dtype=numpy.float64) ** -params.theta
         self._reached = numpy.cumsum(shares) / shares.sum()
 
-    @property
-    def bounds_bytes(self) -> tuple[int, int]:
-        return self._params.least, self._params.most
-
     def quantile(self, u: Floats) -> Floats:
-        return self._params.least + numpy.searchsorted(self._reached, u).astype(numpy.float64)
+        return self._least + numpy.searchsorted(self._reached, u).astype(numpy.float64)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,9 @@ class Histogram(ValueSize):
 
 def key_share(key: NDArray[numpy.int64]) -> Floats:
     """A number within (0, 1) for each key index, the same always."""
-    mixed = key.astype(numpy.uint64) * numpy.uint64(0x9E3779B97F4A7C15)
+    # From 1: the finaliser leaves 0 as it is, and key 0, which is often the hottest, would always
+    # have the smallest value.
+    mixed = (key.astype(numpy.uint64) + numpy.uint64(1)) * numpy.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed ^= mixed >> numpy.uint64(shift)
         mixed *= numpy.uint64(factor)

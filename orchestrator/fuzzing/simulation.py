@@ -161,7 +161,7 @@ def _said(error: AssertionError) -> str:
 
 def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
     scenario, store = cluster.scenario, cluster.parts.store
-    sticky = cluster.parts.config.client.sticky
+    sticky = cluster.parts.config.client.stays
     context = ClaimContext(
         store.replicas,
         sticky,

@@ -12,7 +12,7 @@ Internet", MASCOTS 2003, section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from orchestrator.core.keys import KeyChoice, KeySpace, key_choice
 from orchestrator.core.parameters import ParameterError, duration, number, slot
-from orchestrator.core.randomness import block_stream
+from orchestrator.core.randomness import block_stream, derived_seed
 from orchestrator.core.registry import Family, Slot, register
+from orchestrator.keys._turns import Turns
 
 ZIPFIAN: Final = "zipfian"
 
@@ -37,13 +38,24 @@ class FlashCrowdParams:
     base: Slot = slot(Family.KEYS, {"name": ZIPFIAN}, help="what picks the other keys")
 
     def __post_init__(self) -> None:
-        by_time = (self.at is not None, self.lasts is not None)
-        by_count = (self.at_operation is not None, self.lasts_operations is not None)
-        if (by_time, by_count) not in (((True, True), (False,) * 2), ((False,) * 2, (True, True))):
+        times = (self.at, self.lasts, self.at_operation, self.lasts_operations)
+        given = [each is not None for each in times]
+        if given not in ([True, True, False, False], [False, False, True, True]):
             raise ParameterError(
                 "a crowd needs at and lasts, or at_operation and lasts_operations, and no others",
                 key="at",
             )
+
+    @property
+    def by_time(self) -> bool:
+        """Whether it comes by time, else by the count of operations."""
+        return self.at is not None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """When it comes and goes, in ns or operations."""
+        comes = self.at or self.at_operation or 0
+        return comes, comes + (self.lasts or self.lasts_operations or 0)
 
 
 @register(Family.KEYS, "flash_crowd", params=FlashCrowdParams)
@@ -53,43 +65,37 @@ class FlashCrowd(KeyChoice):
     def __init__(self, params: FlashCrowdParams, space: KeySpace) -> None:
         if params.keys > space.keys:
             raise ParameterError(f"the crowd asks for {params.keys} of {space.keys} keys")
-        self._base = key_choice(params.base, ZIPFIAN, space)
+        # A crowd as the base of another one has chances of its own.
+        beneath = replace(space, seed=derived_seed(space.seed, "crowd/base"))
+        self._base = key_choice(params.base, ZIPFIAN, beneath)
         if self._base.newest_first:
             raise ParameterError("a choice of the newest keys cannot be the base of a flash crowd")
-        if self._base.timed and params.at is None:
+        if self._base.timed and not params.by_time:
             raise ParameterError("a base that changes by time needs a crowd that comes by time")
         self._share = params.share
         self._keys, self._first = params.keys, space.keys - params.keys
-        self._time_ns = None
-        if params.at is not None and params.lasts is not None:
-            self._time_ns = (params.at, params.at + params.lasts)
-        self._count = (0, 0)
-        if params.at_operation is not None and params.lasts_operations is not None:
-            self._count = (params.at_operation, params.at_operation + params.lasts_operations)
-        self.timed = self._time_ns is not None
+        self._span = params.span
+        self.timed = params.by_time
         self._crowd = block_stream(space.seed, f"client/{space.client}/crowd")
-        self._done, self._clients = space.client, space.clients
+        self._turns = Turns(space)
 
     def draw(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.int64]:
         """Indexes 0 to keys - 1; a crowd by time is not there yet."""
         key = self._base.draw(chance, count)
-        if self._time_ns is not None:
-            return key
-        ordinal = self._done + self._clients * numpy.arange(count, dtype=numpy.int64)
-        self._done += self._clients * count
-        return self._joined(key, ordinal, self._count)
+        return key if self.timed else self._joined(key, self._turns.take(count))
 
     def at(
         self, key: NDArray[numpy.int64], starts_ns: NDArray[numpy.int64]
     ) -> NDArray[numpy.int64]:
         """What is asked for by then."""
         key = self._base.at(key, starts_ns)
-        return key if self._time_ns is None else self._joined(key, starts_ns, self._time_ns)
+        return self._joined(key, starts_ns) if self.timed else key
 
     def _joined(
-        self, key: NDArray[numpy.int64], when: NDArray[numpy.int64], span: tuple[int, int]
+        self, key: NDArray[numpy.int64], when: NDArray[numpy.int64]
     ) -> NDArray[numpy.int64]:
         """The keys once the crowd has come; it draws as much whenever it comes."""
         share, within = self._crowd.random((len(key), 2)).T
-        there = (when >= span[0]) & (when < span[1]) & (share < self._share)
+        comes, goes = self._span
+        there = (when >= comes) & (when < goes) & (share < self._share)
         return numpy.where(there, self._first + (within * self._keys).astype(numpy.int64), key)

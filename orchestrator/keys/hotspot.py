@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from orchestrator.core.keys import KeyChoice, KeySpace
 from orchestrator.core.parameters import ParameterError, duration, number
 from orchestrator.core.registry import Family, register
+from orchestrator.keys._turns import Turns
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Hotspot(KeyChoice):
         self._share = params.operations_share if self._hot < space.keys else 1.0
         self._period_ns = params.moves_every
         self._operations = params.moves_every_operations
-        self._done = space.client
-        self._clients = space.clients
+        self._turns = Turns(space)
         self.timed = params.moves_every is not None
 
     def draw(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.int64]:
@@ -64,9 +64,7 @@ class Hotspot(KeyChoice):
         key[~chosen] += hot
         if self._operations is None:
             return key
-        ordinal = self._done + self._clients * numpy.arange(count, dtype=numpy.int64)
-        self._done += self._clients * count
-        return self._moved(key, ordinal // self._operations)
+        return self._moved(key, self._turns.take(count) // self._operations)
 
     def at(
         self, key: NDArray[numpy.int64], starts_ns: NDArray[numpy.int64]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.keys import KeyChoice, KeySpace
 from orchestrator.core.registry import Family, NoParams, register
+from orchestrator.keys._turns import Turns
 
 
 @register(Family.KEYS, "sequential")
@@ -20,11 +21,8 @@ class Sequential(KeyChoice):
 
     def __init__(self, params: NoParams, space: KeySpace) -> None:
         self._keys = space.keys
-        self._next = space.client % space.keys
-        self._step = space.clients
+        self._turns = Turns(space)
 
     def draw(self, chance: numpy.random.Generator, count: int) -> NDArray[numpy.int64]:
         """The next indexes; chance plays no part."""
-        drawn = (self._next + self._step * numpy.arange(count, dtype=numpy.int64)) % self._keys
-        self._next = (self._next + self._step * count) % self._keys
-        return drawn
+        return self._turns.take(count) % self._keys

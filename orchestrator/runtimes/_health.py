@@ -13,6 +13,7 @@ additions for each operation; candidates are copied only while somebody is out o
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class NodeHealth:
         self._params = params
         self._client = client
         self._chance = chance
-        self._most_out = int(params.max_share * nodes)
+        self._most_out = params.most_out(nodes)
         self.events: list[EventRecord] = []
         self._failures = [0] * nodes
         self._ejections = [0] * nodes
@@ -106,9 +107,11 @@ class NodeHealth:
         }
         for node in sorted(means_ns, key=lambda node: -means_ns[node]):
             others_ns = [mean_ns for other, mean_ns in means_ns.items() if other != node]
-            if others_ns and means_ns[node] > factor * statistics.median(others_ns):
-                ratio = means_ns[node] / max(1.0, statistics.median(others_ns))
-                self._eject(node, f"{ratio:.1f} times the latency of the others", now_ns)
+            median_ns = statistics.median(others_ns) if others_ns else math.inf
+            if means_ns[node] <= factor * median_ns:
+                return  # the median of a faster one's others is no smaller
+            ratio = means_ns[node] / max(1.0, median_ns)
+            self._eject(node, f"{ratio:.1f} times the latency of the others", now_ns)
 
     def _eject(self, node: int, why: str, now_ns: int) -> None:
         params = self._params

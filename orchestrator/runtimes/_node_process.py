@@ -218,8 +218,9 @@ class NodeProcess:
                 self.pending_handles.clear()
                 self.pending_ops.clear()
                 if self._load is not None:
+                    now_ns = self.clock.now_ns()
                     for handle in handles:
-                        self._load.arrived(handle, self.clock.now_ns())
+                        self._load.arrived(handle, now_ns)
                 self.shell.requested(handles, ops)
         finally:
             self.flush()
@@ -269,7 +270,7 @@ class NodeProcess:
 
     def _answer(self, handle: Any, answer: Callable[..., None], effect: Any) -> None:
         if self._load is not None:
-            told = self._load.answering(handle, answer, self.clock.now_ns())
+            told = self._load.answering(effect, answer, self.clock.now_ns())
             # Only own clients want the node's word on it.
             answer = told if type(handle[0]) is Connection else answer
         if self._answers_at_once:

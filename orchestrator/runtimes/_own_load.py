@@ -3,8 +3,9 @@
 In flight are operations that have arrived and are not answered yet. Latency is a moving average
 of what operations took of late that met about as many as there are now, since a latency says
 little without the load that it was seen at (Wydrowski et al., "Load is not what you should
-balance: Introducing Prequal", NSDI 2024, section 4). A few dictionary and list accesses per
-operation, and nothing where no balancer asks.
+balance: Introducing Prequal", NSDI 2024, section 4). What is redirected, refused or fails does
+not count: failing fast must not attract load. A few dictionary and list accesses per operation,
+and nothing where no balancer asks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from orchestrator.core.load import Word
+from orchestrator.core.machine import FAIL, Redirect, Reply
 from orchestrator.core.units import NS_PER_S
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._parts import Parts
 
 LEVELS: Final = 256
@@ -54,19 +57,20 @@ class OwnLoad:
         if handle not in self._since:
             self._since[handle] = (now_ns, min(len(self._since), LEVELS - 1))
 
-    def answered(self, handle: Any, now_ns: int) -> Word:
+    def answered(self, handle: Any, now_ns: int, *, served: bool = True) -> Word:
         """Its answer leaves, and says how much is left."""
         known = self._since.pop(handle, None)
-        if known is not None:
+        if known is not None and served:
             came_ns, level = known
             self._note(level, now_ns - came_ns, now_ns)
         return self.word(now_ns)
 
     def answering(
-        self, handle: Any, answer: Callable[..., None], now_ns: int
+        self, effect: Reply | Redirect | Refusal, answer: Callable[..., None], now_ns: int
     ) -> Callable[..., None]:
         """``answer`` with the word that rides on it, if one does."""
-        word = self.answered(handle, now_ns)
+        served = type(effect) is Reply and effect.outcome != FAIL
+        word = self.answered(effect.handle, now_ns, served=served)
         return functools.partial(answer, word=word) if self._tells else answer
 
     def word(self, now_ns: int) -> Word:

@@ -125,7 +125,7 @@ class Parts:
     def circumstances(self) -> Circumstances:
         """What the system's claims depend on besides itself."""
         return Circumstances(
-            self.config.client.sticky, exposure(self.config.faults, self.strikes_until_ns)
+            self.config.client.stays, exposure(self.config.faults, self.strikes_until_ns)
         )
 
     @property

@@ -91,7 +91,7 @@ class Router:
     def pick(self, session: Session, now_ns: int, *, another: bool = False) -> int:
         """The node to ask for the session's operation; -1 where none may be asked.
 
-        ``another``: none that has it already.
+        ``another``: none that has it already; a sticky session settles nowhere else for that.
         """
         op = session.op
         group = 0 if self._group_of is None else self._group_of(op)
@@ -100,13 +100,14 @@ class Router:
             candidates = self._allowed(session, candidates, now_ns, another=another)
             if not candidates:
                 return -1
+        sticky = self._sticky and not another
         if self.health is not None and len(candidates) > 1:
-            candidates = self._healthy(self.health, session, candidates, now_ns)
+            candidates = self._healthy(self.health, session, candidates, now_ns, sticky=sticky)
         if self._distances_ns and len(candidates) > 1:
             candidates = self._nearest(candidates, now_ns)
         if len(candidates) == 1:
             return candidates[0]
-        if not self._sticky:
+        if not sticky:
             return self._pick(op.key, candidates, now_ns)
         if session.sticky not in candidates:
             session.sticky = self._pick(op.key, candidates, now_ns)
@@ -143,14 +144,20 @@ class Router:
         elif what == RETURNED:
             self.breaker.succeeded(node)
 
+    @staticmethod
     def _healthy(
-        self, health: NodeHealth, session: Session, candidates: Sequence[int], now_ns: int
+        health: NodeHealth,
+        session: Session,
+        candidates: Sequence[int],
+        now_ns: int,
+        *,
+        sticky: bool,
     ) -> Sequence[int]:
         """Those that are not ejected; a sticky session keeps its node all the same."""
-        if self._sticky and session.sticky in candidates:
+        if sticky and session.sticky in candidates:
             return (session.sticky,)
         fit = health.fit(candidates, now_ns)
-        if self._sticky and len(fit) == 1:
+        if sticky and len(fit) == 1:
             session.sticky = fit[0]
         return fit
 

@@ -195,11 +195,11 @@ class Connection(PlainLine, asyncio.Protocol):
     def answer(self, handle: Any, reply: Reply, word: Word | None = None) -> None:
         """To an own client."""
         _, session, sequence = handle
-        said = (session, sequence, reply.outcome, reply.version, reply.value, reply.context)
-        if word is None:
-            self.write(_wire.encode_response(*said))
-        else:
-            self.write(_wire.encode_told_response(*said, word))
+        self.write(
+            _wire.encode_response(
+                session, sequence, reply.outcome, reply.version, reply.value, reply.context, word
+            )
+        )
 
     def unheard(self, handle: Any) -> None:
         """An answer to an own client was lost on its way; the client gives it up by itself."""
@@ -215,11 +215,7 @@ class Connection(PlainLine, asyncio.Protocol):
     def _say(self, handle: Any, what: int, number: int, word: Word | None) -> None:
         """What is no answer to the operation, with a number that says more."""
         _, session, sequence = handle
-        said = (session, sequence, what, number, None, b"")
-        if word is None:
-            self.write(_wire.encode_response(*said))
-        else:
-            self.write(_wire.encode_told_response(*said, word))
+        self.write(_wire.encode_response(session, sequence, what, number, None, b"", word))
 
     # --- plain clients --------------------------------------------------------------------
 
@@ -255,7 +251,7 @@ class Connection(PlainLine, asyncio.Protocol):
             self.say(encode(answer, self.protocol))
 
     def _greet(self, folded: bytes, command: list[bytes]) -> None:
-        """Commands of own clients, before they have proven that they are."""
+        """Commands of own clients that are no operations; of others, the way to prove to be one."""
         if folded == _wire.PROBE and self._own:
             self._service.probed(self, command[-1])
             return

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from typing import Final
 
 from orchestrator.core.load import JoiningTimetable
 from orchestrator.runtimes._session import Session
+
+_UNKNOWN_NS: Final = -1
+"""Earlier than any session comes."""
 
 
 class SessionPool:
@@ -14,7 +18,16 @@ class SessionPool:
     session). ``joining``: where sessions come by themselves, when they do.
     """
 
-    __slots__ = ("_client", "_connections", "_joiner", "all", "free", "joining", "waiting")
+    __slots__ = (
+        "_client",
+        "_connections",
+        "_joiner",
+        "_joins_ns",
+        "all",
+        "free",
+        "joining",
+        "waiting",
+    )
 
     def __init__(self, client: int, connections: int, joining: JoiningTimetable | None) -> None:
         self._client = client
@@ -24,6 +37,7 @@ class SessionPool:
         self.free: deque[Session] = deque()
         self.waiting: list[tuple[int, int, Session]] = []
         self._joiner: Session | None = None
+        self._joins_ns = _UNKNOWN_NS
 
     def open(self) -> Session:
         """A new one."""
@@ -54,6 +68,7 @@ class SessionPool:
         """The one that is due first. Where it has come by itself, another is on its way."""
         session = heapq.heappop(self.waiting)[2]
         if session is self._joiner:
+            self._joins_ns = _UNKNOWN_NS
             self._join(0)
         return session
 
@@ -61,8 +76,7 @@ class SessionPool:
         """Of those that come by themselves the next one that comes no earlier is awaited."""
         if self.joining is None:
             return
-        due_ns = self.joining.joins_ns()
-        while due_ns < since_ns:
-            due_ns = self.joining.joins_ns()
+        while self._joins_ns < since_ns:
+            self._joins_ns = self.joining.joins_ns()
         self._joiner = self.take()
-        self.wait(self._joiner, due_ns)
+        self.wait(self._joiner, self._joins_ns)

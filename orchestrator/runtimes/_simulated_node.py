@@ -108,7 +108,7 @@ class SimulatedNode:
     ) -> None:
         clock = self._clock
         if self.load is not None:
-            callback = self.load.answering(handle, callback, clock.current_ns)
+            callback = self.load.answering(effect, callback, clock.current_ns)
         if self._response_ns is not None:
             clock.at(clock.current_ns + self._response_ns, callback, effect)
             return

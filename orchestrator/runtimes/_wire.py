@@ -1,12 +1,12 @@
-"""The client wire: RESP, with one private command for our own clients.
+"""The client wire: RESP, with private commands for our own clients.
 
 An own client sends ``AB header key [value [context]]`` and gets ``[header, value, context?]``
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
 operation of the same connection. Where its balancer wants the nodes' word of their load, an answer
 is ``[header, value, context, in flight, latency in us]``, and ``ABLOAD session`` is answered with
-the last two alone. Before that, client and node prove to each other by ``ABHELLO``
-and ``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and
-SET and get their answers in order.
+the last two alone. Before all that, client and node prove to each other by ``ABHELLO`` and
+``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and SET and
+get their answers in order.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ LOAD: Final = b"ABLOAD"
 PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = len(OUTCOME_NAMES)
-REFUSED: Final = REDIRECTED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
+REFUSED: Final = REDIRECTED + 1
+"""Outcome code of a reply whose version is how long to wait before asking again, in ns."""
 
 _KINDS: Final = len(KIND_NAMES)
 _REQUEST: Final = struct.Struct("<qqqIIBB")
@@ -94,10 +95,23 @@ def decode_request(command: list[bytes]) -> Op:
 
 
 def encode_response(
-    session: int, sequence: int, outcome: int, version: int, value: Any, context: bytes = b""
+    session: int,
+    sequence: int,
+    outcome: int,
+    version: int,
+    value: Any,
+    context: bytes = b"",
+    word: Word | None = None,
 ) -> bytes:
-    """The answer to an own client; the pairs of a scan travel as one packed value."""
+    """The answer to an own client; the pairs of a scan travel as one packed value.
+
+    ``word``: what it brings along of the node's load.
+    """
     header = _pack_response(session, sequence, version, outcome)
+    if word is not None:
+        packed = _encode(value) if type(value) is list else value
+        parts = (header, packed, context or None)
+        return b"*5\r\n" + b"".join(encode_bulk(part) for part in parts) + _encode_word(word)
     if context:
         packed = _encode(value) if type(value) is list else value
         return b"*3\r\n" + b"".join(encode_bulk(part) for part in (header, packed, context))
@@ -106,22 +120,6 @@ def encode_response(
     if type(value) is list:
         value = _encode(value)
     return b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (_RESPONSE_SIZE, header, len(value), value)
-
-
-def encode_told_response(
-    session: int,
-    sequence: int,
-    outcome: int,
-    version: int,
-    value: Any,
-    context: bytes,
-    word: Word,
-) -> bytes:
-    """The answer to an own client that brings along the node's word (in flight, latency in ns)."""
-    header = _pack_response(session, sequence, version, outcome)
-    packed = _encode(value) if type(value) is list else value
-    parts = (header, packed, context or None)
-    return b"*5\r\n" + b"".join(encode_bulk(part) for part in parts) + _encode_word(word)
 
 
 def encode_load_request(session: int) -> bytes:
@@ -137,7 +135,7 @@ def decode_load_request(command: list[bytes]) -> int:
 
 
 def encode_load_response(word: Word) -> bytes:
-    """The node's word (in flight, latency in ns) alone."""
+    """The node's word alone."""
     return b"*2\r\n" + _encode_word(word)
 
 

@@ -8,43 +8,40 @@ search cannot win by being wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from orchestrator.analysis.slo import may_miss
-from orchestrator.config.schema import SLO_KINDS, Config, Objective
+from orchestrator.analysis.slo import BOUND_NAMES, may_miss
+from orchestrator.config.schema import SLO_KINDS, Config, LatencyBounds, Objective
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED
 from orchestrator.report.model import COMPLETE, FAILED, INFEASIBLE, finite, lookup, metric
 
 Outcome = Mapping[str, Any]
 
-_BOUNDS: Final = ("p50", "p90", "p99", "p999", "max")
-_KINDS: Final = (("all", ""), *((kind, f"{kind}.") for kind in SLO_KINDS))
-
 
 def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
     """Bound of the SLO by its path below ``slo`` -> (path into a result object, its value)."""
-    bounds = {}
-    for kind, prefix in _KINDS:
-        group = config.slo if kind == "all" else getattr(config.slo, kind)
-        for name in _BOUNDS:
-            bound_ns = getattr(group, name)
-            if bound_ns is not None:
-                bounds[prefix + name] = (f"latency_ms.{kind}.{name}", bound_ns / NS_PER_MS)
-    for name in _BOUNDS:
-        if getattr(config.slo.windows, name) is not None:
-            bounds[f"windows.{name}"] = (f"slo.windows.{name}", may_miss(config.slo.windows))
-    for tenant, group in config.slo.tenants.items():
-        for name in (*_BOUNDS, "error_rate"):
-            bound = getattr(group, name)
-            if bound is not None:
-                at, unit = (
-                    (name, 1) if name == "error_rate" else (f"latency_ms.all.{name}", NS_PER_MS)
-                )
-                bounds[f"tenants.{tenant}.{name}"] = (f"tenants.{tenant}.{at}", bound / unit)
-    if config.slo.error_rate is not None:
-        bounds["error_rate"] = ("error_rate", config.slo.error_rate)
-    return bounds
+    slo, bounds = config.slo, _latency_bounds("", "latency_ms.all", config.slo)
+    for kind in SLO_KINDS:
+        bounds |= _latency_bounds(f"{kind}.", f"latency_ms.{kind}", getattr(slo, kind))
+    windows = _latency_bounds("windows.", "slo.windows", slo.windows)
+    bounds |= {name: (path, may_miss(slo.windows)) for name, (path, _) in windows.items()}
+    rates = {"error_rate": slo.error_rate}
+    for tenant, own in slo.tenants.items():
+        whose = f"tenants.{tenant}."
+        bounds |= _latency_bounds(whose, f"{whose}latency_ms.all", own)
+        rates[f"{whose}error_rate"] = own.error_rate
+    return bounds | {path: (path, rate) for path, rate in rates.items() if rate is not None}
+
+
+def _latency_bounds(prefix: str, path: str, own: LatencyBounds) -> dict[str, tuple[str, float]]:
+    """Those of one group of operations, whose figures are below ``path``, in ms."""
+    given = {name: getattr(own, name) for name in BOUND_NAMES}
+    return {
+        prefix + name: (f"{path}.{name}", bound_ns / NS_PER_MS)
+        for name, bound_ns in given.items()
+        if bound_ns is not None
+    }
 
 
 def constraints_of(summary: Mapping[str, Any], config: Config) -> dict[str, float]:

@@ -24,14 +24,14 @@ def _told(what: str, path: str) -> Iterator[None]:
         raise DataError(f"not a whole {what} file: {reason}", path=path) from None
 
 
-def decompressed(file: BinaryIO, count: int, path: str) -> bytes:
-    """The first ``count`` bytes of what zstd had compressed, fewer at its end; all if negative."""
+def decompressed(file: BinaryIO, portion: int, path: str) -> Iterator[bytes]:
+    """What zstd had compressed, in portions of that many bytes at most."""
     import pyarrow
 
     with _told("zstd", path):
         stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
-        data: bytes = stream.read(None if count < 0 else count)
-        return data
+        while data := stream.read(portion):
+            yield data
 
 
 def opened_parquet(file: BinaryIO, path: str) -> tuple[Any, list[str]]:
@@ -60,6 +60,14 @@ def rows_of(source: Any, names: Sequence[str], limit: int | None, path: str) -> 
         return pyarrow.Table.from_batches(batches).slice(0, most)
 
 
+def decoded(column: Any) -> Any:
+    """A column without a dictionary of its own, which may hold values twice or in vain."""
+    import pyarrow
+
+    is_encoded = pyarrow.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_encoded else column
+
+
 def first_null(column: Any) -> int | None:
     """Index of the first null of a column."""
     return int(column.is_null().to_numpy().argmax()) if column.null_count else None
@@ -71,7 +79,6 @@ def distinct(column: Any) -> tuple[NDArray[numpy.int64], list[bytes]] | None:
     """
     import pyarrow
 
-    column = _plain(column)
     is_whole = pyarrow.types.is_integer(column.type)
     if not is_whole:
         if not _is_text(column.type):
@@ -91,19 +98,10 @@ def _is_text(kind: Any) -> bool:
     return any(fits(kind) for fits in (*texts, *binaries))
 
 
-def _plain(column: Any) -> Any:
-    """A column without a dictionary of its own, which may hold values twice or in vain."""
-    import pyarrow
-
-    is_encoded = pyarrow.types.is_dictionary(column.type)
-    return column.cast(column.type.value_type) if is_encoded else column
-
-
 def whole_numbers(column: Any) -> NDArray[Any] | None:
     """A column of integers of any width; None for any other."""
     import pyarrow
 
-    column = _plain(column)
     return column.to_numpy() if pyarrow.types.is_integer(column.type) else None
 
 
@@ -114,7 +112,7 @@ def time_text(column: Any, index: int) -> str:
     if pyarrow.types.is_timestamp(column.type):
         since_1970 = column.slice(index, 1).cast(pyarrow.int64())[0].as_py()
         return f"{since_1970} {column.type.unit} since 1970"
-    return str(_plain(column)[index].as_py())
+    return str(column[index].as_py())
 
 
 def times_ns(column: Any, unit_ns: int, most_ns: int) -> NDArray[numpy.int64] | int | None:

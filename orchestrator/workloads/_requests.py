@@ -30,6 +30,7 @@ UNITS_NS: Final = {"ns": 1, "us": NS_PER_US, "ms": NS_PER_MS, "s": NS_PER_S}
 SIZE_MAX: Final = 2**31 - 1
 SIZE_HINT: Final = f"whole bytes from 0 to {SIZE_MAX}"
 TIME_MAX_NS: Final = 2**62
+LIMIT_MAX: Final = 2**53  # as YAML, JSON and floats hold it alike
 BACK_HINT: Final = "sort the trace by time"
 
 _OPS: Final = {
@@ -70,7 +71,7 @@ class TraceParams:
     columns: Columns = field(default_factory=Columns)  # of CSV and Parquet
     time_unit: str = choice("us", options=tuple(UNITS_NS), help="of CSV and Parquet")
     ops: dict[str, str] = field(default_factory=dict)  # code -> read | write, added to _OPS
-    limit: int | None = number(None, low=1, help="requests to use; null: all")
+    limit: int | None = number(None, low=1, high=LIMIT_MAX, help="requests to use; null: all")
     format: str = choice(AUTO, options=FORMATS, help="auto: by the ending of the path")
 
     def __post_init__(self) -> None:
@@ -120,8 +121,16 @@ class Header:
         self._names = [name.strip() for name in names]
         self._place = place
 
-    def position(self, role: str, name: str) -> int:
-        """Of a column that must be there."""
+    def places(self, columns: Columns) -> dict[str, int]:
+        """Role -> position, of the columns that are used."""
+        named = {"time": columns.time, "op": columns.op, "size": columns.size}
+        found = {"key": self._position("key", columns.key)}
+        for role, name in named.items():
+            if name or (name is None and role in self._names):
+                found[role] = self._position(role, name or role)
+        return found
+
+    def _position(self, role: str, name: str) -> int:
         if name not in self._names:
             raise DataError(
                 f"the trace has no column {name!r} for columns.{role}",
@@ -129,12 +138,6 @@ class Header:
                 hint=suggestion(name, [cut(each) for each in self._names[:_SHOWN_COLUMNS]]),
             )
         return self._names.index(name)
-
-    def optional(self, role: str, name: str | None) -> int | None:
-        """Of a column that need not be there, as Columns describes it."""
-        if name is None:
-            return self.position(role, role) if role in self._names else None
-        return self.position(role, name) if name else None
 
 
 def cut(text: str) -> str:

@@ -86,13 +86,13 @@ class _Chunks:
     """Turns rows into columns, many at once: several times faster than row by row."""
 
     def __init__(self, header: Sequence[str], params: TraceParams) -> None:
-        columns, named = params.columns, Header(header, f"{params.path}:1")
+        places = Header(header, f"{params.path}:1").places(params.columns)
         self._path = params.path
         self._width = len(header)
-        self._key = named.position("key", columns.key)
-        self._time = named.optional("time", columns.time)
-        self._op = named.optional("op", columns.op)
-        self._size = named.optional("size", columns.size)
+        self._key = places["key"]
+        self._time = places.get("time")
+        self._op = places.get("op")
+        self._size = places.get("size")
         self._unit_ns = UNITS_NS[params.time_unit]
         self._ops = params.kinds()
         self._known: dict[str, int] = {}

@@ -10,6 +10,7 @@ All is done on whole columns: O(n log n) in the records, to number the objects.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 import numpy
@@ -33,13 +34,21 @@ from orchestrator.workloads._requests import (
 _RECORD: Final = numpy.dtype(
     [("time", "<u4"), ("object", "<u8"), ("size", "<u4"), ("next_access", "<i8")]
 )
+# A read takes room for all that it asks for, and a limit may be far beyond the end of the file.
+_PORTION_BYTES: Final = 1 << 24
 
 
 def read_oracle_general(file: BinaryIO, params: TraceParams) -> Requests:
     """The requests in an oracleGeneral file; compressed where its name ends in ``.zst``."""
-    count = -1 if params.limit is None else params.limit * _RECORD.itemsize
+    most = None if params.limit is None else params.limit * _RECORD.itemsize
     zstd = params.path.lower().endswith(".zst")
-    data = decompressed(file, count, params.path) if zstd else file.read(count)
+    portions = decompressed(file, _PORTION_BYTES, params.path) if zstd else _plain(file)
+    data = bytearray()
+    for portion in portions:
+        data += portion
+        if most is not None and len(data) >= most:
+            del data[most:]
+            break
     if not data:
         raise nothing_in(params.path)
     whole, rest = divmod(len(data), _RECORD.itemsize)
@@ -49,6 +58,11 @@ def read_oracle_general(file: BinaryIO, params: TraceParams) -> Requests:
             path=f"{params.path}:{whole + 1}",
         )
     return _requests(numpy.frombuffer(data, _RECORD), params.path)
+
+
+def _plain(file: BinaryIO) -> Iterator[bytes]:
+    while data := file.read(_PORTION_BYTES):
+        yield data
 
 
 def _requests(records: NDArray[numpy.void], path: str) -> Requests:

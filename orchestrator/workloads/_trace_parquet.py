@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.core.machine import READ
 from orchestrator.errors import DataError
 from orchestrator.workloads._arrow import (
+    decoded,
     distinct,
     first_null,
     opened_parquet,
@@ -44,15 +45,8 @@ def read_parquet(file: BinaryIO, params: TraceParams) -> Requests:
     if file.seekable() and not file.seek(0, 2):
         raise nothing_in(params.path)
     source, names = opened_parquet(file, params.path)
-    columns = params.columns
-    header = Header(names, params.path)
-    places = {
-        "key": header.position("key", columns.key),
-        "time": header.optional("time", columns.time),
-        "op": header.optional("op", columns.op),
-        "size": header.optional("size", columns.size),
-    }
-    chosen = {role: names[place] for role, place in places.items() if place is not None}
+    places = Header(names, params.path).places(params.columns)
+    chosen = {role: names[place] for role, place in places.items()}
     for name in chosen.values():
         if names.count(name) > 1:
             raise DataError(f"the trace has more than one column {name!r}", path=params.path)
@@ -83,7 +77,7 @@ class _Table:
         )
 
     def _column(self, role: str) -> Any:
-        column = self._table.column(self._names[role])
+        column = decoded(self._table.column(self._names[role]))
         null = first_null(column)
         if null is not None:
             raise self._row_error(null, f"column {self._names[role]!r} is null")

@@ -36,7 +36,7 @@ from orchestrator.workloads._requests import (
 
 _QUOTED: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _LINE: Final = re.compile(
-    rb"(\d{1,12})\.(\d{6}) \[(\d+) [^\"]*\] (" + _QUOTED + rb"(?: " + _QUOTED + rb")*)"
+    rb"(\d{1,12})\.(\d{6}) \[(\d{1,10}) [^\"]*\] (" + _QUOTED + rb"(?: " + _QUOTED + rb")*)"
 )
 _ARGUMENT: Final = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"')
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)

@@ -12,7 +12,6 @@ Figures by tenant stand beside those of all (``tenants`` in the result), and eac
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +23,12 @@ from numpy.typing import NDArray
 from orchestrator.core.load import ChunkedStream, OperationBlock, OperationStream, Workload
 from orchestrator.core.machine import Preload
 from orchestrator.core.models import TXN
-from orchestrator.core.parameters import ParameterError, mapping, number, slot
+from orchestrator.core.parameters import ParameterError, check_shares, mapping, number, slot
 from orchestrator.core.randomness import block_stream, derived_seed
 from orchestrator.core.registry import Family, Slot, register
 
 NAME: Final = "tenants"
 _CHUNK: Final = 8192
-_SUM_TOLERANCE: Final = 1e-9
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -52,17 +50,17 @@ class TenantsParams:
                 )
             if tenant.share <= 0:
                 raise ParameterError("must be above 0", key=f"{NAME}.{name}.share")
-        total = math.fsum(tenant.share for tenant in self.tenants.values())
-        if abs(total - 1) > _SUM_TOLERANCE:
-            raise ParameterError(f"the shares must add up to 1, and these give {total:g}", key=NAME)
-        models = {name: _made(tenant).model for name, tenant in self.tenants.items()}
+        check_shares((tenant.share for tenant in self.tenants.values()), key=NAME)
+        models = {}
         for name, tenant in self.tenants.items():
-            if models[name] == TXN or _made(tenant).total is not None:
+            made = _made(tenant)
+            if made.model == TXN or made.total is not None:
                 raise ParameterError(
                     f"{tenant.workload.name!r} ends, or has transactions over several keys, and"
                     " cannot be a tenant's",
                     key=f"{NAME}.{name}.workload",
                 )
+            models[name] = made.model
         if len(dict.fromkeys(models.values())) > 1:
             raise ParameterError(
                 f"what the keys are must be the same for all tenants, not {models}", key=NAME
@@ -94,7 +92,7 @@ class Tenants:
         self.payload_bytes: int | None = None
         self._params = params
         self._workloads = [_made(tenant) for tenant in params.tenants.values()]
-        self._prefixes = [prefix_of(name) for name in params.tenants]
+        self._prefixes = [f"{name}/".encode() for name in params.tenants]
         self.model = self._workloads[0].model
 
     @property
@@ -115,11 +113,6 @@ class Tenants:
         shares = [tenant.share for tenant in self._params.tenants.values()]
         chance = block_stream(seed, f"client/{client}/tenants")
         return TenantStream(streams, shares, self._prefixes, chance)
-
-
-def prefix_of(name: str) -> bytes:
-    """What a tenant's keys begin with."""
-    return f"{name}/".encode()
 
 
 class TenantStream(ChunkedStream):

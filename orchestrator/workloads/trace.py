@@ -30,6 +30,7 @@ from orchestrator.workloads._requests import (
     AUTO,
     CSV,
     FORMATS,
+    LIMIT_MAX,
     ORACLE_GENERAL,
     PARQUET,
     REDIS_MONITOR,
@@ -45,6 +46,7 @@ from orchestrator.workloads._trace_redis_monitor import read_redis_monitor
 
 __all__ = [
     "FORMATS",
+    "LIMIT_MAX",
     "NAMED_COLUMNS",
     "TIME_UNITS",
     "Columns",

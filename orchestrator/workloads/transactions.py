@@ -72,7 +72,9 @@ class TransactionsParams:
             raise ParameterError(f"{why}; use another choice", key="distribution")
 
     def choice_of(self, space: KeySpace) -> KeyChoice:
-        """What picks a client's keys; one that counts operations counts micro-operations here."""
+        """What picks a client's keys; one that counts operations counts the keys drawn here, of
+        which some are not used.
+        """
         return key_choice(self.distribution, UNIFORM, space)
 
 

@@ -30,7 +30,6 @@ counter, so a client does not pick another client's inserts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -53,7 +52,7 @@ from orchestrator.core.keys import (
 from orchestrator.core.load import ChunkedStream, OperationBlock
 from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
 from orchestrator.core.models import COUNTER, REGISTER, SET
-from orchestrator.core.parameters import ParameterError, choice, number, slot
+from orchestrator.core.parameters import ParameterError, check_shares, choice, number, slot
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, Slot, register
 from orchestrator.core.value_sizes import DEFAULT, KeySizes
@@ -62,8 +61,6 @@ ZIPFIAN: Final = "zipfian"
 LATEST: Final = "latest"
 
 _CHUNK = 8192
-_SUM_TOLERANCE = 1e-9
-"""Decimal shares need not add up to 1 in binary."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,7 @@ class Mix:
         return [self.read, self.update, self.insert, self.scan, self.read_modify_write]
 
     def __post_init__(self) -> None:
-        total = math.fsum(self.shares)
-        if abs(total - 1) > _SUM_TOLERANCE:
-            raise ParameterError(f"the shares must add up to 1, and these give {total:g}")
+        check_shares(self.shares)
 
 
 MIXES: Final = {

@@ -19,7 +19,7 @@ from orchestrator.report.wording import axis_scale, counted, joined, plain
 Curve = Mapping[str, Any]
 """An item of ``curves`` in what ``cache --json`` prints."""
 
-UNITS: Final = ("entries", "bytes")
+_UNITS: Final = ("entries", "bytes")
 _MARKERS: Final = "osD^vPX*<>"
 _PANEL_INCHES: Final = 2.7
 
@@ -27,7 +27,7 @@ _PANEL_INCHES: Final = 2.7
 def miss_ratio(trace: str, found: Mapping[str, Any]) -> Picture:
     """The curves of a trace; ``found`` is what ``cache --json`` prints."""
     curves: Sequence[Curve] = found["curves"]
-    panels = [unit for unit in UNITS if any(curve["unit"] == unit for curve in curves)]
+    panels = [unit for unit in _UNITS if any(curve["unit"] == unit for curve in curves)]
     labels = list(dict.fromkeys(curve["policy"] for curve in curves))
     requests, objects = (counted(found[name], name[:-1]) for name in ("requests", "objects"))
     return canvas.picture(
