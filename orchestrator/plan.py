@@ -17,6 +17,7 @@ from orchestrator.core.faults import (
     ALL,
     ANY,
     AUTHORITY,
+    CACHE,
     COUNT,
     NODE,
     ZONE,
@@ -34,7 +35,7 @@ from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served
 from orchestrator.errors import ConfigError, suggestion
-from orchestrator.runtimes._parts import Parts, cluster_state
+from orchestrator.runtimes._parts import Parts, cluster_state, make_attempts
 from orchestrator.systems.replicated_store import MEASURED
 from orchestrator.workloads.tenants import tenants_of
 
@@ -56,6 +57,7 @@ def plan(config: Config) -> Parts:
     _check_objective(parts)
     _check_health(parts)
     _check_attempts(parts)
+    _check_tier(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -161,6 +163,23 @@ def _check_attempts(parts: Parts) -> None:
     )
 
 
+def _check_tier(parts: Parts) -> None:
+    """Clients that insist would ask the one node of a tier that has the key again and again."""
+    if parts.tier is not None and make_attempts(parts, 0) is not None:
+        client = parts.config.client
+        keys = {
+            "retry.attempts": client.retry.attempts > 1,
+            "hedge": client.hedge.wanted,
+            "breaker": client.breaker.failures is not None,
+            "limit": client.limit is not None,
+        }
+        raise ConfigError(
+            "clients of a cache tier send an operation once, and wait for its answer",
+            path=f"client.{next(key for key, given in keys.items() if given)}",
+            hint="leave it out, or system.tier",
+        )
+
+
 def _check_health(parts: Parts) -> None:
     """A share of the nodes that is less than one of them would eject none."""
     health, nodes = parts.config.client.health, parts.system.nodes
@@ -246,6 +265,8 @@ def _why_no_target(target: Target, fault: Fault, parts: Parts) -> str:
         return "" if target.zone in zones else f"zones are: {', '.join(zones) or 'none'}"
     if target.word == AUTHORITY and (not parts.system.emulated or parts.authority is None):
         return f"{_what(parts.config)} has no authority"
+    if target.word == CACHE and not parts.tier_nodes:
+        return "there is no cache tier (system.tier)"
     return ""
 
 

@@ -45,6 +45,12 @@ def serving(
             path="system.name",
             hint="serve is for emulated systems such as replicated_store",
         )
+    if parts.tier is not None:
+        raise ConfigError(
+            "plain clients cannot be told which node of a cache tier has their key",
+            path="system.tier",
+            hint="leave it out; caches in the nodes (system.cache) are served",
+        )
     last = _PORT_MAX + 1 - parts.system.nodes
     if port is not None and not 1 <= port <= last:
         raise InputError(

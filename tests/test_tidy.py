@@ -34,6 +34,7 @@ FAMILY_PACKAGES = {
     Family.FAULT: "faults",
     Family.KEYS: "keys",
     Family.LIMIT: "limits",
+    Family.PATTERN: "patterns",
     Family.PROTOCOL: "protocols",
     Family.QUEUE: "queues",
     Family.SYSTEM: "systems",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
 from orchestrator.core.record import INTERVAL_NS, NodeRecord, RunRecord
+from orchestrator.core.registry import Slot
 from orchestrator.systems.replicated_store import MEASURED
 
 GIB_BYTES = 1 << 30
@@ -46,9 +47,9 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
     window_ns = record.end_ns - record.warmup_ns
     if window_ns <= 0:
         return {}
-    names = _node_names(record.nodes)
+    names = _node_names(record.counted)
     shares: dict[str, float] = {}
-    for node in record.nodes:
+    for node in record.counted:
         name = names[node.node]
         if costs == MEASURED and record.clock == "real":
             shares[f"{name}.cpu"] = node.process_cpu_ns / window_ns
@@ -89,7 +90,7 @@ def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
         math.fsum(
             within_window(record, getattr(node, name))
             for record in records
-            for node in record.nodes
+            for node in record.counted
         )
         for name in ("cache_hits", "cache_misses")
     )
@@ -118,18 +119,21 @@ def evenness(operations: Sequence[float]) -> dict[str, float | None]:
 def cost_per_hour(record: RunRecord, config: Config) -> float:
     """Cores and memory of all nodes at the config's prices.
 
-    Memory is ``system.memory``, else what the caches may hold; a cache sized in entries holds
-    that many of the run's mean size.
+    Memory is ``system.memory``, else what the nodes' caches may hold, and what those of a tier may;
+    a cache sized in entries holds that many of the run's mean size.
     """
-    cores = sum(node.cores for node in record.nodes)
-    memory_bytes = getattr(config.system.params, "memory", None)
+    params = config.system.params
+    cores = sum(node.cores for node in record.counted)
+    memory_bytes = getattr(params, "memory", None)
     if memory_bytes is None:
-        memory_bytes = len(record.nodes) * _cache_bytes(record, config)
+        memory_bytes = len(record.nodes) * _cache_bytes(record, getattr(params, "cache", None))
+    tier = getattr(params, "tier", None)
+    if tier is not None:
+        memory_bytes += len(record.tier) * _cache_bytes(record, tier.cache)
     return cores * config.prices.core + memory_bytes / GIB_BYTES * config.prices.GiB
 
 
-def _cache_bytes(record: RunRecord, config: Config) -> float:
-    slot = getattr(config.system.params, "cache", None)
+def _cache_bytes(record: RunRecord, slot: Slot | None) -> float:
     capacity = getattr(getattr(slot, "params", None), "size", None)
     if capacity is None:
         return 0.0

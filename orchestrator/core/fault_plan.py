@@ -19,6 +19,7 @@ from orchestrator.core.fault_conditions import Action, Conditions, Reappear
 from orchestrator.core.faults import (
     ALL,
     AUTHORITY,
+    CACHE,
     COUNT,
     FOLLOWER,
     LEADER,
@@ -261,6 +262,9 @@ def _nodes(
         return _some(following or instead, 1, chance)
     if target.word == COUNT:
         return _some(up, target.number, chance)
+    if target.word == CACHE:
+        present = [node for node in cluster.tier if node in cluster.roles]
+        return _some(present or cluster.tier, 1, chance)
     fixed = {
         ALL: cluster.nodes,
         AUTHORITY: [] if cluster.authority is None else [cluster.authority],

@@ -28,10 +28,11 @@ FOLLOWER: Final = "follower"
 ANY: Final = "any"
 ALL: Final = "all"
 AUTHORITY: Final = "authority"
+CACHE: Final = "cache"
 ZONE: Final = "zone"
 COUNT: Final = "count"
 NODE: Final = "node"
-_WORDS: Final = (LEADER, FOLLOWER, ANY, ALL, AUTHORITY)
+_WORDS: Final = (LEADER, FOLLOWER, ANY, ALL, AUTHORITY, CACHE)
 TARGETS: Final = f"{', '.join(_WORDS)}, a node's number, {ZONE}:NAME or {COUNT}:N"
 """What a target may be, in words."""
 
@@ -224,7 +225,8 @@ class Blow:
 class ClusterState:
     """What a fault may know of the cluster when it strikes.
 
-    ``roles`` of the nodes that are up and answer; ``zones`` by party, empty in one place.
+    ``roles`` of the nodes that are up and answer; ``zones`` by party, empty in one place;
+    ``tier``: the nodes of the cache tier.
     """
 
     nodes: tuple[int, ...]
@@ -232,11 +234,13 @@ class ClusterState:
     clients: int = 0
     authority: int | None = None
     zones: Mapping[int, str] = field(default_factory=dict)
+    tier: tuple[int, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
-        """All nodes, and the authority where there is one."""
-        return self.nodes if self.authority is None else (*self.nodes, self.authority)
+        """All nodes, the authority where there is one, and the nodes of the cache tier."""
+        authority = () if self.authority is None else (self.authority,)
+        return (*self.nodes, *authority, *self.tier)
 
     @property
     def client_parties(self) -> tuple[int, ...]:

@@ -110,6 +110,7 @@ class RunRecord:
     error of comparing times of clients on different hosts (0 on one host and in sim), and
     ``client_clocks[i]`` names the clock of client i (empty in sim, where there is one). ``faults``
     in the order in which they struck. ``links`` is empty in sim, where the model is the network.
+    ``tier``: the nodes of the cache tier.
     """
 
     runtime: str
@@ -128,7 +129,13 @@ class RunRecord:
     host_busy: float | None = None
     faults: tuple[Strike, ...] = ()
     links: tuple[LinkRecord, ...] = ()
+    tier: tuple[NodeRecord, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))
+
+    @property
+    def counted(self) -> tuple[NodeRecord, ...]:
+        """All nodes that counted: the store's and the tier's."""
+        return (*self.nodes, *self.tier)
 
     @property
     def time_uncertainty_ns(self) -> int:

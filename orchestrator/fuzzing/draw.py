@@ -31,7 +31,8 @@ from orchestrator.errors import ConfigError, InputError, suggestion
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
-from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
+from orchestrator.fuzzing.transactional import CALM_PACES, transactional_steps
+from orchestrator.systems.replicated_store import ordered_protocols
 
 OPERATIONS_MIN: Final = 200
 PACES: Final = 24
@@ -78,7 +79,7 @@ class _Drawing:
         self._chance = scalar_stream(seed, f"fuzz/{protocol}/{attempt}")
         # A layer of transactions is simulated over one of the protocols that can carry it.
         self._layer = plugins(Family.TRANSACTIONS).get(protocol)
-        self._inner = protocol if self._layer is None else self._chance.choice(ordered())
+        self._inner = protocol if self._layer is None else self._chance.choice(ordered_protocols())
         self._plugin = plugin(Family.PROTOCOL, self._inner, path="PROTOCOL")
         # Each of its operations is several of the protocol below, one after the other.
         self._patience = 1 if self._layer is None else 2

@@ -6,17 +6,10 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-from orchestrator.core.registry import Family, plugins
 from orchestrator.fuzzing.scenario import Step
 
 CALM_PACES: Final = 4
 """Between two transactions that have to succeed."""
-
-
-def ordered() -> list[str]:
-    """The protocols that can carry transactions."""
-    found = plugins(Family.PROTOCOL).items()
-    return [name for name, each in found if each.implementation.ordered]
 
 
 def transactional_steps(

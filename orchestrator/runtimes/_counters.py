@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.tier import Pattern
 from orchestrator.runtimes._journal import Journal
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts
@@ -25,11 +26,15 @@ COUNTERS: Final = (
 """By name in NodeShell and in NodeRecord."""
 
 _get = attrgetter(*COUNTERS)
+_HITS: Final = COUNTERS.index("cache_hits")
 
 
 def counted(shell: NodeShell) -> tuple[int, ...]:
     """What the shell has counted so far, in the order of COUNTERS."""
     counts: tuple[int, ...] = _get(shell)
+    if isinstance(shell.machine, Pattern):
+        cached = shell.machine.cached
+        return (*counts[:_HITS], cached.hits, cached.misses)
     return counts
 
 
@@ -47,7 +52,7 @@ def node_record(
     ``samples``: counters at time 0 and at the end of each interval, shape
     (intervals + 1, counters).
     """
-    model = parts.store.node
+    model = parts.model_of(node)
     counts = numpy.diff(samples, axis=0)
     return NodeRecord(
         node=node,

@@ -161,7 +161,7 @@ class Deployment:
     @property
     def client_addresses(self) -> list[tuple[str, int]]:
         """Where the nodes listen for clients."""
-        return [(spec.host, spec.client_port) for spec in self._specs[: self._parts.system.nodes]]
+        return [(spec.host, spec.client_port) for spec in self._specs[: self._parts.served]]
 
     def _all_nodes(
         self, name: str, arguments: Callable[[int], tuple[Any, ...]], what: str
@@ -278,6 +278,7 @@ class Deployment:
         self._note_silence()
         held = pairs[: parts.system.nodes]
         nodes = tuple(pair[0] for pair in held if pair is not None)
+        caching = [pairs[node] for node in parts.tier_nodes]
         tracks = self._tracks()
         members = self._nodes + self._clients
         noted = [
@@ -291,6 +292,7 @@ class Deployment:
             clock="real",
             history=self._history(reports, tracks),
             nodes=nodes,
+            tier=tuple(pair[0] for pair in caching if pair is not None),
             clients=clients,
             events=events,
             warmup_ns=parts.config.warmup,

@@ -40,6 +40,7 @@ from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
+from orchestrator.runtimes._tier import messages_of, receiver
 from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
@@ -74,6 +75,7 @@ class NodeProcess:
         self.machine = make_machine(parts, node)
         cache = make_cache(parts, node, restarted=spec.restarted)
         self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
+        self._received = receiver(parts, node, self.shell)
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")
         self._responses = Sender(store.network, seed, f"node/{node}/responses")
@@ -86,7 +88,7 @@ class NodeProcess:
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
         self._peers: dict[int, _peers.Outgoing] = {}
-        self._decode = _peers.machine_decoder(self.machine.Message)
+        self._decode = _peers.machine_decoder(messages_of(parts, node, self.machine))
         self._encoded: tuple[Any, bytes] = (None, b"")
         self._log: GroupedLog | None = None
         self._syncs = store.node.storage.durability == FSYNC
@@ -360,7 +362,7 @@ class NodeProcess:
         elif not self._started:
             self._early.append((peer, kind, message))
         elif kind == _peers.MACHINE:
-            self.shell.received(peer, message)
+            self._received(peer, message)
         else:
             self._proxy.received(peer, message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,13 +37,17 @@ from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._tier import FrontDoor, is_fronted, make_pattern, tier_model
+from orchestrator.runtimes._tiered_client import Plan, TieredDriver
 from orchestrator.runtimes._timers import LocalClock, Scheduler
+from orchestrator.systems._tier import Tier
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import (
     FSYNC,
     MEASURED,
     MEMORY,
     MODELLED,
+    Node,
     ReplicatedStoreParams,
 )
 
@@ -75,10 +80,28 @@ class Parts:
 
     @property
     def machines(self) -> int:
-        """How many machines run: the nodes, and their authority where the protocol has one."""
+        """How many machines run: the nodes, behind them their authority where the protocol has one,
+        and behind that the nodes of the cache tier where there is one.
+        """
+        return self.tier_nodes.stop
+
+    @property
+    def tier(self) -> Tier | None:
+        """The cache tier in front of the store."""
+        return self.store.tier if self.system.emulated else None
+
+    @property
+    def tier_nodes(self) -> range:
+        """The machines of the cache tier."""
         if not self.system.emulated:
-            return self.system.nodes
-        return self.system.nodes + (self.authority is not None)
+            return range(self.system.nodes, self.system.nodes)
+        first = self.system.nodes + (self.authority is not None)
+        return range(first, first if self.tier is None else first + self.tier.nodes)
+
+    @property
+    def served(self) -> int:
+        """The machines that clients have connections to are those below this number."""
+        return self.machines if self.tier_nodes else self.system.nodes
 
     @property
     def durability(self) -> str:
@@ -89,6 +112,15 @@ class Parts:
     def costs(self) -> str:
         """Whether a node's work is charged by a model, or takes what it takes."""
         return self.store.node.costs if self.system.emulated else MEASURED
+
+    def model_of(self, node: int) -> Node:
+        """What a machine's work costs; an authority's is not charged."""
+        model = self.store.node
+        if self.tier is not None and node in self.tier_nodes:
+            return tier_model(self.tier, model)
+        if node >= self.system.nodes:
+            return replace(model, costs=MEASURED, queue=None)
+        return model
 
     @property
     def returning(self) -> bool:
@@ -136,17 +168,24 @@ class Parts:
 
     def node_distance_ns(self, one: int, other: int) -> int:
         """One way between two machines, besides what the network model adds."""
-        zones, nodes = self.store.zones, self.system.nodes
+        zones = self.store.zones
         if not zones.apart:
             return 0
-        return zones.one_way_ns(zones.of_node(one, nodes), zones.of_node(other, nodes))
+        return zones.one_way_ns(self.zone_of(one), self.zone_of(other))
+
+    def zone_of(self, node: int) -> str:
+        """Where a machine stands; those of a cache tier are dealt out to the zones in turn."""
+        zones, tier_nodes = self.store.zones, self.tier_nodes
+        if node in tier_nodes:
+            return zones.all_names[(node - tier_nodes.start) % len(zones.all_names)]
+        return zones.of_node(node, self.system.nodes)
 
     def client_distance_ns(self, client: int, node: int) -> int:
         """One way between a client and a node, besides what the network model adds."""
         zones = self.store.zones if self.system.emulated else Zones()
         if not zones.apart:
             return 0
-        return zones.one_way_ns(zones.of_client(client), zones.of_node(node, self.system.nodes))
+        return zones.one_way_ns(zones.of_client(client), self.zone_of(node))
 
     @property
     def end_ns(self) -> int | None:
@@ -181,12 +220,14 @@ def cluster_state(parts: Parts, roles: Mapping[int, str]) -> ClusterState:
     """What faults may know now; ``roles`` of the nodes that are up."""
     nodes = tuple(range(parts.system.nodes))
     zones = parts.store.zones if parts.system.emulated else Zones()
+    tier = tuple(parts.tier_nodes)
     return ClusterState(
         nodes,
         roles,
         parts.config.clients,
-        len(nodes) if parts.machines > len(nodes) else None,
-        {node: zones.of_node(node, len(nodes)) for node in nodes} if zones.apart else {},
+        len(nodes) if parts.tier_nodes.start > len(nodes) else None,
+        {node: parts.zone_of(node) for node in (*nodes, *tier)} if zones.apart else {},
+        tier,
     )
 
 
@@ -209,7 +250,7 @@ def offered_ops(parts: Parts, end_ns: int) -> float | None:
 def make_cache(parts: Parts, node: int, *, restarted: bool) -> CachePolicy | None:
     """One node's cache: warm where that is asked for, but empty after a crash."""
     slot = parts.store.cache
-    if slot is None:
+    if slot is None or node in parts.tier_nodes:
         return None
     cache = build_cache(slot, scalar_stream(parts.config.seed, f"node/{node}/admission"))
     if slot.params.warm and not restarted:
@@ -242,8 +283,12 @@ def _warm(cache: CachePolicy, parts: Parts) -> None:
 
 
 def make_machine(parts: Parts, node: int) -> Machine:
-    """The protocol's machine of one node, or its authority as the last one."""
+    """The protocol's machine of one node, its authority as the one behind the last, or a pattern's
+    of the cache tier.
+    """
     store = parts.store
+    if parts.tier is not None and node in parts.tier_nodes:
+        return make_pattern(parts, parts.tier, node)
     authority = parts.authority if node == parts.system.nodes else None
     machine, params = store.deployed
     return (authority or machine)(
@@ -268,11 +313,10 @@ def make_shell(
     scheduler: Scheduler,
     outlet: Outlet,
 ) -> NodeShell:
-    """The shell around a machine; an authority's work is not charged."""
-    store = parts.store
-    model = store.node
-    if node >= parts.system.nodes:
-        model = replace(model, costs=MEASURED, queue=None)
+    """The shell around a machine."""
+    store, model = parts.store, parts.model_of(node)
+    if is_fronted(parts, node):
+        outlet = FrontDoor(outlet)
     shell: Callable[..., NodeShell] = NodeShell
     if model.queue is not None:
         shell = QueueingShell
@@ -333,7 +377,12 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     config, system = parts.config, parts.system
     nodes = range(system.nodes)
     distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
-    return LoadDriver(
+    driver: Callable[..., LoadDriver] = LoadDriver
+    if parts.tier is not None:
+        pattern = parts.tier.pattern
+        plan = Plan.of(parts.tier_nodes, pattern.implementation, pattern.params)
+        driver = functools.partial(TieredDriver, plan)
+    return driver(
         client,
         parts.workload.stream(config.seed, client, config.clients),
         parts.workload.key_names,
@@ -351,7 +400,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             health=make_health(parts, client),
             breaker=make_breaker(parts),
         ),
-        len(nodes),
+        parts.served,
         port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         model=parts.workload.model,

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy
 
+from orchestrator.core.cluster_views import ClusterViews
 from orchestrator.core.levels import CODES, UNASKED, canonical
 from orchestrator.core.load import LOST, REFUSED, RETURNED, SENT, Balancer, OperationBlock
 from orchestrator.core.machine import READING, ClusterView, Op
@@ -76,9 +77,8 @@ class Router:
         self._pick = self._pick_and_ask if balancer.probing else balancer.pick
         self.shuns_silent = shuns_silent
         self._candidates = candidates
-        self._first_view = ClusterView(tuple(nodes))
-        self._views: dict[int, ClusterView] = {0: self._first_view}
-        self._group_of = group_of
+        self._views = ClusterViews(nodes, group_of)
+        self._view_of = self._views.of
         self._distances_ns = distances_ns
         self._sticky = sticky
         self._unreachable: dict[int, int] = {}
@@ -94,8 +94,7 @@ class Router:
         ``another``: none that has it already; a sticky session settles nowhere else for that.
         """
         op = session.op
-        group = 0 if self._group_of is None else self._group_of(op)
-        candidates = self._candidates(op, self._views.get(group, self._first_view))
+        candidates = self._candidates(op, self._view_of(op))
         if another or self.breaker is not None:
             candidates = self._allowed(session, candidates, now_ns, another=another)
             if not candidates:
@@ -181,22 +180,8 @@ class Router:
         session.sticky = -1
         if self._distances_ns:
             self._unreachable[node] = now_ns + UNREACHABLE_NS
-        group = 0 if self._group_of is None else self._group_of(session.op)
-        view = self._views.get(group, self._first_view)
-        nodes, writer, reader = view.nodes, view.writer, view.reader
-        if node in (writer, reader):
-            following = nodes[(nodes.index(node) + 1) % len(nodes)]
-            self._views[group] = ClusterView(
-                nodes,
-                following if writer == node else writer,
-                following if reader == node else reader,
-            )
+        self._views.pass_over(session.op, node)
 
     def learn(self, op: Op, node: int) -> None:
         """A node was named as the one that serves such operations."""
-        group = 0 if self._group_of is None else self._group_of(op)
-        view = self._views.get(group, self._first_view)
-        if op.kind in READING:
-            self._views[group] = ClusterView(view.nodes, view.writer, node)
-        else:
-            self._views[group] = ClusterView(view.nodes, node, view.reader)
+        self._views.learn(op, node)

@@ -45,6 +45,7 @@ class Session:
         "seen",
         "sent_ns",
         "sequence",
+        "step",
         "steps",
         "sticky",
         "target",
@@ -73,6 +74,7 @@ class Session:
         self.invoked_ns = 0
         self.key = 0
         self.follow_up = False
+        self.step = 0  # where an operation has several
         self.steps: Sequence[tuple[int, int]] = ()
         self.op: Op = Op(self.identity, 0, READ, b"")
 

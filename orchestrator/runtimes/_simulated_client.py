@@ -25,6 +25,7 @@ class SimulatedClient:
         self.client = client
         self._cluster = cluster
         self._clock = cluster.clock
+        self._machines = cluster.machines
         sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
         at_once = sender.plain and not parts.store.zones.apart and not parts.config.faults
         self._request_ns = sender.constant_ns[REQUEST] if at_once else None
@@ -33,12 +34,12 @@ class SimulatedClient:
                 Link(sender, parts.client_distance_ns(client, node))
                 for _ in range(parts.config.client.connections)
             ]
-            for node in range(parts.system.nodes)
+            for node in range(parts.served)
         ]
         self.driver: LoadDriver = make_driver(parts, client, self)
 
     def submit(self, session: Session, node: int) -> bool:
-        target, clock, op = self._cluster.nodes[node], self._clock, session.op
+        target, clock, op = self._machines[node], self._clock, session.op
         if target.shell.stopped:
             return target.silent
         request = ((session, op.sequence, node), op)

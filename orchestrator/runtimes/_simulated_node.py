@@ -17,6 +17,7 @@ from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
+from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class SimulatedNode:
         # What the shells before the last crash counted.
         self._counted = (0,) * len(COUNTERS)
         self.shell: NodeShell = self._new_shell()
+        self._received = receiver(parts, node, self.shell)
         # What it tells clients of itself; None where they do not ask.
         self.load = OwnLoad.of(parts)
 
@@ -130,7 +132,7 @@ class SimulatedNode:
 
     def arrive(self, message: tuple[int, Any]) -> None:
         if not self.shell.stopped:
-            self.shell.received(*message)
+            self._received(*message)
 
     def request(self, request: tuple[Any, Op]) -> None:
         if not self.shell.stopped:
@@ -181,6 +183,7 @@ class SimulatedNode:
         self._drop_replaced()
         self._recovered = len(self.records)
         self.shell = self._new_shell()
+        self._received = receiver(self.cluster.parts, self.node, self.shell)
         self.load = OwnLoad.of(self.cluster.parts)
         self.start()
 

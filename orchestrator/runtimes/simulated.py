@@ -55,6 +55,8 @@ class SimulatedCluster:
         # All machines; the nodes are those of them that hold data and that clients know.
         self.machines = [self._node(node) for node in range(parts.machines)]
         self.nodes = self.machines[: parts.system.nodes]
+        self.tier = [self.machines[node] for node in parts.tier_nodes]
+        self.counted = [*self.nodes, *self.tier]
         self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
 
     def _node(self, node: int) -> SimulatedNode:
@@ -119,7 +121,7 @@ class SimulatedCluster:
         self.clock.at(0, self._sample, None)
 
     def _sample(self, _: Any) -> None:
-        for node in self.nodes:
+        for node in self.counted:
             node.sample()
         self.clock.at(self.clock.current_ns + INTERVAL_NS, self._sample, None)
 
@@ -191,13 +193,14 @@ def run(parts: Parts) -> RunRecord:
     intervals = max(1, -(-end_ns // INTERVAL_NS))
     # The counters of the last interval are those at the end of the run.
     while len(cluster.nodes[0].samples) <= intervals:
-        for node in cluster.nodes:
+        for node in cluster.counted:
             node.sample()
     return RunRecord(
         runtime="sim",
         clock="virtual",
         history=history,
         nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
+        tier=tuple(_node_record(node, intervals) for node in cluster.tier),
         clients=tuple(
             ClientRecord(
                 client=client.client,

@@ -266,7 +266,7 @@ class Store:
         parts = {
             "latencies": latency_rows(run_id, latencies),
             "intervals": interval_rows(run_id, intervals),
-            "nodes": node_rows(run_id, record.nodes),
+            "nodes": node_rows(run_id, record.counted),
             "events": event_rows(run_id, record),
         }
         if operations is not None:

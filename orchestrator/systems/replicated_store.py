@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.core import levels
 from orchestrator.core.levels import LEVELS, LINEARIZABLE
 from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Machine, Op
 from orchestrator.core.parameters import (
@@ -33,6 +34,8 @@ from orchestrator.core.system import Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
 from orchestrator.systems._balancing import check_balancer
+from orchestrator.systems._cpu import Cpu, law
+from orchestrator.systems._tier import TIER_KINDS, Tier
 from orchestrator.systems._zones import Zones
 
 MODELLED = "modelled"
@@ -42,26 +45,13 @@ ASYNC = "async"
 FSYNC = "fsync"
 
 
-def _law(default: str) -> Any:
-    return slot(Family.DISTRIBUTION, {"name": "constant", "value": default})
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """CPU time per event, charged before the machine handles it; messages at the receiver."""
-
-    read: Slot = _law("100us")
-    write: Slot = _law("100us")
-    message: Slot = _law("20us")
-
-
 @dataclass(frozen=True)
 class Storage:
     """Behind the cache: what a miss costs to read, a record to write, a sync to wait for."""
 
-    read: Slot = _law("0s")
-    write: Slot = _law("0s")
-    sync: Slot = _law("0s")
+    read: Slot = law("0s")
+    write: Slot = law("0s")
+    sync: Slot = law("0s")
     parallel: int | None = number(None, low=1, help="requests served at once; null: no limit")
     durability: str = choice(MEMORY, options=(MEMORY, ASYNC, FSYNC))
 
@@ -110,8 +100,8 @@ class Node:
 class Network:
     """Links between any two parties, one way; clients included."""
 
-    delay: Slot = _law("0s")
-    jitter: Slot = _law("0s")
+    delay: Slot = law("0s")
+    jitter: Slot = law("0s")
     delays: dict[str, Slot] = slots(
         Family.DISTRIBUTION, keyed=True, help="by message kind: " + ", ".join(LINK_KINDS)
     )
@@ -154,6 +144,7 @@ class ReplicatedStoreParams:
     memory: int | None = size(None, help="all caches together; null: no limit")
     balancer: Slot = slot(Family.BALANCER, {"name": "round_robin"})
     cache: Slot | None = slot(Family.CACHE, None)
+    tier: Tier | None = None
     node: Node = field(default_factory=Node)
     network: Network = field(default_factory=Network)
     zones: Zones = field(default_factory=Zones)
@@ -172,6 +163,23 @@ class ReplicatedStoreParams:
         if self.shards > 1:
             return sharded(machine), Shards(self.shards, own)
         return machine, own
+
+
+def ordered_protocols() -> list[str]:
+    """Those that apply all changes in one order."""
+    found = plugins(Family.PROTOCOL).items()
+    return [name for name, plugin in found if plugin.implementation.ordered]
+
+
+def check_room(size: Capacity, entry_bytes: int, path: str) -> None:
+    """Raises ConfigError where a cache has no room for one entry."""
+    if size.in_bytes and size.amount < entry_bytes:
+        raise ConfigError(
+            f"a cache of {size} has no room for one entry of {format_size(entry_bytes)},"
+            " the workload's mean",
+            path=path,
+            hint="a number without a unit means entries",
+        )
 
 
 def _shard_of(op: Op, shards: int) -> int:
@@ -231,17 +239,26 @@ class ReplicatedStore:
         )
 
     def claims(self, circumstances: Circumstances) -> frozenset[str]:
-        return self._machine.claims(self._own, self._context(circumstances))
+        held = self._machine.claims(self._own, self._context(circumstances))
+        tier = self._params.tier
+        return held if tier is None else tier.claims(held, circumstances.hazards)
 
     def read_levels(self, circumstances: Circumstances) -> frozenset[str]:
+        if self._params.tier is not None:
+            return frozenset()  # what is cached was read at one level for all
         return self._machine.read_levels(self._own, self._context(circumstances))
 
     def why_not(self, circumstances: Circumstances, level: str) -> str:
-        return self._machine.why_not(self._own, self._context(circumstances), level)
+        context = self._context(circumstances)
+        tier = self._params.tier
+        if tier is not None and level in levels.closure(self._machine.claims(self._own, context)):
+            return tier.why_not(self._machine.claims(self._own, context), circumstances.hazards)
+        return self._machine.why_not(self._own, context, level)
 
     @property
     def kinds(self) -> frozenset[int]:
-        return self._machine.kinds_of(self._own)
+        kinds = self._machine.kinds_of(self._own)
+        return kinds if self._params.tier is None else kinds & TIER_KINDS
 
     def validate(self, entry_bytes: int) -> None:
         params = self._params
@@ -262,16 +279,30 @@ class ReplicatedStore:
             )
         if params.cache is not None:
             self._validate_cache(params.cache.params.size, entry_bytes)
+        if params.tier is not None:
+            self._validate_tier(params.tier, entry_bytes)
+
+    def _validate_tier(self, tier: Tier, entry_bytes: int) -> None:
+        params = self._params
+        check_room(tier.cache.params.size, entry_bytes, "system.tier.cache.size")
+        if params.transactions is not None:
+            raise ConfigError(
+                "transactions do not go through a cache tier",
+                path="system.tier",
+                hint="leave out one of system.tier and system.transactions",
+            )
+        again = tier.pattern.implementation.needs_known_again
+        if again and not params.protocol.implementation.ordered:
+            raise ConfigError(
+                f"{tier.pattern.name} writes again what was not answered, which protocol"
+                f" {params.protocol.name!r} would apply twice",
+                path="system.tier.pattern",
+                hint="those that apply all changes in one order: " + ", ".join(ordered_protocols()),
+            )
 
     def _validate_cache(self, size: Capacity, entry_bytes: int) -> None:
         params = self._params
-        if size.in_bytes and size.amount < entry_bytes:
-            raise ConfigError(
-                f"a cache of {size} has no room for one entry of {format_size(entry_bytes)},"
-                " the workload's mean",
-                path="system.cache.size",
-                hint="a number without a unit means entries",
-            )
+        check_room(size, entry_bytes, "system.cache.size")
         if params.memory is None:
             return
         per_node_bytes = size.amount if size.in_bytes else size.amount * entry_bytes
@@ -297,15 +328,10 @@ class ReplicatedStore:
             why = machine.why_not(params.protocol.params, ideal, LINEARIZABLE)
             reason = "it is not linearizable" + (f": {why}" if why else "")
         if reason:
-            ordered = [
-                each
-                for each, found in plugins(Family.PROTOCOL).items()
-                if found.implementation.ordered
-            ]
             raise ConfigError(
                 f"no transactions over protocol {name!r}: {reason}",
                 path="system.transactions",
-                hint="protocols that can carry them: " + ", ".join(ordered),
+                hint="protocols that can carry them: " + ", ".join(ordered_protocols()),
             )
 
     def _validate_commands(self) -> None:

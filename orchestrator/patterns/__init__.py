@@ -1,0 +1,1 @@
+"""What cache tiers do with reads and writes, one file each."""
