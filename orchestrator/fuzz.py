@@ -76,8 +76,12 @@ def fixed_parameters(protocol: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises ConfigError for what the protocol does not know or take.
     """
     fixed = dict(parse_override(text) for text in overrides)
-    slot = "transactions" if protocol in plugins(Family.TRANSACTIONS) else "protocol"
-    load_mapping({"system": {slot: {"name": protocol} | fixed}})
+    chosen = {"name": protocol} | fixed
+    if protocol in plugins(Family.PATTERN):
+        load_mapping({"system": {"tier": {"pattern": chosen, "ttl": "1s"}}})
+    else:
+        slot = "transactions" if protocol in plugins(Family.TRANSACTIONS) else "protocol"
+        load_mapping({"system": {slot: chosen}})
     return fixed
 
 

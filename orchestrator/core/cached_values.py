@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from orchestrator.core.load import CachePolicy
@@ -40,7 +41,7 @@ class CachedValues:
     def __init__(
         self, policy: CachePolicy, chance: random.Random, *, ttl_ns: int | None, early: float
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._departed: list[bytes] = []
         policy.departed = self._departed
         self._chance = chance
@@ -50,14 +51,30 @@ class CachedValues:
         self.left: list[bytes] | None = None
         self.hits = self.misses = 0
 
+    def fill(self, keys: Iterable[bytes], value_of: Callable[[bytes], bytes | None]) -> None:
+        """The policy has been warmed with these keys; from now on they have these values.
+
+        They are as old as if they had come one after the other, so they do not expire together.
+        """
+        self._departed.clear()
+        for key in keys:
+            value = value_of(key) if key in self.policy else None
+            if value is not None:
+                until_ns = NEVER_NS
+                if self._ttl_ns is not None:
+                    until_ns = round(self._chance.random() * self._ttl_ns)
+                self._values[key] = CachedValue(value, 0, until_ns, 0)
+            else:
+                self.policy.forget(key)
+
     @property
     def evictions(self) -> int:
         """Entries that left for want of room."""
-        return self._policy.evictions
+        return self.policy.evictions
 
     def look(self, key: bytes, size: int, now_ns: int) -> CachedValue | None:
         """The value where it is there and fresh; ``size`` of the entry in bytes."""
-        self._policy.advance(now_ns)
+        self.policy.advance(now_ns)
         self._let_go()
         held = self._values.get(key)
         if held is not None and held.until_ns <= now_ns:
@@ -67,15 +84,15 @@ class CachedValues:
             self.misses += 1
             return None
         self.hits += 1
-        self._policy.access(key, size, now_ns)
+        self.policy.access(key, size, now_ns)
         self._let_go()
         return held
 
     def serve(self, key: bytes, size: int, now_ns: int) -> None:
         """A reader had the value from its owner: a hit."""
         self.hits += 1
-        if key in self._policy:
-            self._policy.access(key, size, now_ns)
+        if key in self.policy:
+            self.policy.access(key, size, now_ns)
             self._let_go()
 
     def wants_refresh(self, held: CachedValue, now_ns: int) -> bool:
@@ -89,17 +106,17 @@ class CachedValues:
         self, key: bytes, value: bytes, version: int, size: int, fetch_ns: int, now_ns: int
     ) -> None:
         """From now on this is the key's value, if the policy takes it in."""
-        self._policy.advance(now_ns)
-        self._policy.access(key, size, now_ns)
+        self.policy.advance(now_ns)
+        self.policy.access(key, size, now_ns)
         # Before the new value is stored: what had expired may have come back in this access.
         self._let_go()
-        if key in self._policy:
+        if key in self.policy:
             until_ns = NEVER_NS if self._ttl_ns is None else now_ns + self._ttl_ns
             self._values[key] = CachedValue(value, version, until_ns, fetch_ns)
 
     def drop(self, key: bytes) -> None:
         """Forget the key."""
-        self._policy.forget(key)
+        self.policy.forget(key)
         self._values.pop(key, None)
 
     def __contains__(self, key: bytes) -> bool:
@@ -116,4 +133,4 @@ class CachedValues:
     def check(self) -> None:
         """Assert that what has a value is in the policy."""
         for key in self._values:
-            assert key in self._policy, f"{key!r} has a value and no room"
+            assert key in self.policy, f"{key!r} has a value and no room"

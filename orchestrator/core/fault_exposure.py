@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core.distributions import build
 from orchestrator.core.fault_plan import GAP_NS, PATIENCE_NS
-from orchestrator.core.faults import AUTHORITY, NODE, Aim, Fault, Hazards, Target, parse_target
+from orchestrator.core.faults import (
+    AUTHORITY,
+    CACHE,
+    NODE,
+    Aim,
+    Fault,
+    Hazards,
+    Target,
+    parse_target,
+)
 from orchestrator.core.registry import Slot
 
 
@@ -85,7 +94,8 @@ def exposure(faults: Sequence[tuple[Aim, Slot]], end_ns: int) -> Hazards:
     drifts = []
     for aim, chosen in faults:
         fault: Fault = chosen.implementation(chosen.params)
-        hazards.append(fault.hazards)
+        aimed_at_cache = parse_target(aim.target).word == CACHE
+        hazards.append(fault.hazards.of_cache() if aimed_at_cache else fault.hazards)
         if fault.hazards.drifts_ns:
             drifts.append(_Drift.of(aim, fault.hazards, end_ns))
     # The most that holds together begins with one of them.

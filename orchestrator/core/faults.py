@@ -16,7 +16,7 @@ import math
 import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Protocol
 
 from orchestrator.core.parameters import ParameterError, duration, slot, text
@@ -254,7 +254,7 @@ class Hazards:
     ``crashes``: nodes crash; ``restarts``: they come back; ``power_losses``: without what was not
     synced. ``fastest`` (0 or more) and ``slowest`` (0 or less): by which share of true time a clock
     may run fast or slow, ``drifts_ns``: for how long after a strike, at most; ``steps``: clocks are
-    set forward or back.
+    set forward or back. ``cache_crashes``: nodes of the cache tier crash, which hold no copy.
     """
 
     crashes: bool = False
@@ -264,6 +264,7 @@ class Hazards:
     slowest: float = 0.0
     drifts_ns: float = 0.0
     steps: bool = False
+    cache_crashes: bool = False
 
     @property
     def clock_error(self) -> float:
@@ -285,6 +286,13 @@ class Hazards:
             min(self.slowest, other.slowest),
             max(self.drifts_ns, other.drifts_ns),
             self.steps or other.steps,
+            self.cache_crashes or other.cache_crashes,
+        )
+
+    def of_cache(self) -> Hazards:
+        """The same where it befalls nodes of the cache tier."""
+        return replace(
+            self, crashes=False, restarts=False, power_losses=False, cache_crashes=self.crashes
         )
 
 

@@ -155,7 +155,7 @@ class FuzzedCluster(SimulatedCluster):
 
     def unfinished(self) -> list[int]:
         """What each live node has left to see to."""
-        live = [node.shell.machine for node in self.nodes if not node.shell.stopped]
+        live = [node.shell.machine for node in self.counted if not node.shell.stopped]
         return [machine.unfinished for machine in live]
 
     def plan(self) -> None:

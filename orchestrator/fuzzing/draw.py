@@ -31,7 +31,9 @@ from orchestrator.errors import ConfigError, InputError, suggestion
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+from orchestrator.fuzzing.tiers import draw_tier, tier_faults
 from orchestrator.fuzzing.transactional import CALM_PACES, transactional_steps
+from orchestrator.systems._tier import TIER_KINDS
 from orchestrator.systems.replicated_store import ordered_protocols
 
 OPERATIONS_MIN: Final = 200
@@ -79,7 +81,10 @@ class _Drawing:
         self._chance = scalar_stream(seed, f"fuzz/{protocol}/{attempt}")
         # A layer of transactions is simulated over one of the protocols that can carry it.
         self._layer = plugins(Family.TRANSACTIONS).get(protocol)
-        self._inner = protocol if self._layer is None else self._chance.choice(ordered_protocols())
+        # So is a cache tier.
+        self._pattern = plugins(Family.PATTERN).get(protocol)
+        alone = self._layer is None and self._pattern is None
+        self._inner = protocol if alone else self._chance.choice(ordered_protocols())
         self._plugin = plugin(Family.PROTOCOL, self._inner, path="PROTOCOL")
         # Each of its operations is several of the protocol below, one after the other.
         self._patience = 1 if self._layer is None else 2
@@ -104,7 +109,7 @@ class _Drawing:
         system = {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
-            **({"shards": shards} if shards > 1 else {}) | self._transactions(),
+            **({"shards": shards} if shards > 1 else {}) | self._transactions() | self._tier(),
             "replicas": replicas,
             "nodes": nodes,
             "node": {
@@ -134,7 +139,7 @@ class _Drawing:
             heal_ns=heal_ns,
             final_ns=final_ns,
             operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
-            faults=tuple(self._faults(nodes, durable, heal_ns)),
+            faults=(*self._faults(nodes, durable, heal_ns), *self._tier_faults(system, heal_ns)),
         )
 
     def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
@@ -177,14 +182,14 @@ class _Drawing:
             for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
                 reason = self._plugin.implementation.validate(built, copies, all_nodes)
                 if reason is None and not self._carries(built, copies):
-                    reason = "transactions need a linearizable protocol"
+                    reason = f"{self._protocol} needs a linearizable protocol"
                 if reason is None:
                     return copies, all_nodes, params
         raise ConfigError(f"no cluster of up to 5 replicas fits: {reason}", path="PROTOCOL")
 
     def _carries(self, built: Any, copies: int) -> bool:
         """Whether it may lie below what is simulated."""
-        if self._layer is None:
+        if self._layer is None and self._pattern is None:
             return True
         context = ClaimContext(copies, True, "fsync", copies)
         return LINEARIZABLE in self._plugin.implementation.claims(built, context)
@@ -199,8 +204,8 @@ class _Drawing:
         return self._last_built[1]
 
     def _params(self) -> dict[str, Any]:
-        """The protocol's; what is fixed is the layer's where there is one."""
-        fixed = self._fixed if self._layer is None else {}
+        """The protocol's; what is fixed is that of the layer or tier where there is one."""
+        fixed = self._fixed if self._layer is None and self._pattern is None else {}
         return draw_parameters(self._chance, self._plugin, fixed, self._pace_ns)
 
     def _transactions(self) -> dict[str, Any]:
@@ -209,6 +214,22 @@ class _Drawing:
         longest_ns = self._patience * self._pace_ns
         drawn = draw_parameters(self._chance, self._layer, self._fixed, longest_ns)
         return {"transactions": {"name": self._layer.name} | drawn}
+
+    def _tier(self) -> dict[str, Any]:
+        if self._pattern is None:
+            return {}
+        return {"tier": draw_tier(self._chance, self._pattern, self._fixed, self._pace_ns)}
+
+    def _tier_faults(self, system: Mapping[str, Any], heal_ns: int) -> list[Fault]:
+        if self._pattern is None:
+            return []
+        chance, stores = self._chance, system["nodes"] + self._watched
+        times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, chance.randint(0, 6))
+        nodes = range(stores, stores + system["tier"]["nodes"])
+        returning = system["node"]["storage"]["durability"] != "memory"
+        return tier_faults(
+            chance, nodes, system["nodes"], times, self._pace_ns, returning=returning
+        )
 
     # --- the load -------------------------------------------------------------------------
 
@@ -258,6 +279,8 @@ class _Drawing:
     def _kinds(self, system: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """Kinds that read a key, and that change it."""
         served = self._plugin.implementation.kinds_of(self._built(_own(system)))
+        if self._pattern is not None:
+            served &= TIER_KINDS
         return [READ], [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
 
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
@@ -265,6 +288,8 @@ class _Drawing:
         context = ClaimContext(
             system["replicas"], sticky, durability, system["nodes"], durability != "memory", True
         )
+        if self._pattern is not None:
+            return []
         params = self._built(_own(system))
         offered = self._plugin.implementation.read_levels(params, context)
         local = LOCAL if system.get("shards", 1) > 1 else frozenset(LEVELS)
@@ -308,7 +333,8 @@ class _Drawing:
         faults = []
         loss, duplicates = chance.choice(self._profile.losses)
         # Only where all changes go through one order is a request known again at another node.
-        known_again = self._plugin.implementation.ordered and self._layer is None
+        known_again = self._plugin.implementation.ordered
+        known_again &= self._layer is None and self._pattern is None
         repeats = chance.choice((0.0, 0.05, 0.3)) if known_again else 0.0
         if loss or repeats:
             storm = Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates, repeats=repeats)

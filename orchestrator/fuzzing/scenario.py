@@ -189,5 +189,6 @@ def _check(scenario: Scenario, path: str) -> None:
             raise DataError(f"operation {index}: there is no key {max(keys)}", path=path)
     for index, fault in enumerate(scenario.faults):
         named = [fault.node, *fault.others]
-        if any(isinstance(node, int) and not 0 <= node <= scenario.nodes for node in named):
+        last = scenario.nodes + int((scenario.system.get("tier") or {}).get("nodes", 0))
+        if any(isinstance(node, int) and not 0 <= node <= last for node in named):
             raise DataError(f"fault {index}: there is no such node", path=path)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core import levels
+from orchestrator.core.faults import Hazards
 from orchestrator.core.history import History
 from orchestrator.core.machine import OK, ClaimContext
 from orchestrator.core.models import TXN
@@ -99,7 +100,10 @@ def parts_of(scenario: Scenario, machine: type[Any] | None = None) -> Parts:
     )
     store = config.system.params
     slot = store.protocol
-    if store.transactions is None:
+    if store.tier is not None:
+        pattern = _watched(store.tier.pattern, machine)
+        params = replace(store, tier=replace(store.tier, pattern=pattern))
+    elif store.transactions is None:
         # Each shard has an order of its own.
         agreement = Agreement() if store.shards == 1 else None
         params = replace(store, protocol=_watched(slot, machine, agreement))
@@ -172,7 +176,10 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
     )
     implementation, own = store.deployed
     model = cluster.parts.workload.model
-    claimed = levels.fitting(implementation.claims(own, context), transactional=model == TXN)
+    held = implementation.claims(own, context)
+    if store.tier is not None:
+        held = store.tier.claims(held, _cache_hazards(cluster))
+    claimed = levels.fitting(held, transactional=model == TXN)
     live = [node.shell.machine for node in cluster.nodes if not node.shell.stopped]
     digests = [contents_digest(machine) for machine in live if machine.holds_copy]
     evidence = Evidence(model=model, digests=digests)
@@ -193,6 +200,12 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
             f"At the end the nodes still have something to see to, such as locks: {left}.",
         )
     return _stuck(scenario, history) if whole else None
+
+
+def _cache_hazards(cluster: FuzzedCluster) -> Hazards:
+    """Whether nodes of the tier crash."""
+    crashes = [fault.node for fault in cluster.scenario.faults if fault.kind == "crash"]
+    return Hazards(cache_crashes=any(node in cluster.parts.tier_nodes for node in crashes))
 
 
 def _stuck(scenario: Scenario, history: History) -> Violation | None:

@@ -21,6 +21,7 @@ from orchestrator.core.machine import (
     READ,
     Effect,
     Event,
+    Mark,
     Op,
     Received,
     Reply,
@@ -111,11 +112,13 @@ class Reading(Pattern):
             flights = self._open.get(op.key)
             if flights and self._params.single_flight:
                 flights[-1].waiting.append(handle)
+                effects.append(Mark("joined_fetch"))
             else:
                 self._fetch([handle], op, now_ns, effects)
             return
         effects.append(Reply(handle, OK, held.value, held.version))
         if self.cached.wants_refresh(held, now_ns) and op.key not in self._open:
+            effects.append(Mark("early_refresh"))
             self._fetch([], op, now_ns, effects)
 
     def _fetch(self, waiting: list[Any], op: Op, now_ns: int, effects: list[Effect]) -> None:
@@ -135,6 +138,8 @@ class Reading(Pattern):
             return
         self._land(flight)
         op, value = asked.op, answer.value
+        if flight.overtaken:
+            effects.append(Mark("overtaken_fetch"))
         is_newest = not flight.overtaken and self._may_keep(op.key)
         if answer.outcome == OK and value is not None and is_newest:
             fetch_ns = now_ns - asked.since_ns

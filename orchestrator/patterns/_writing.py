@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.core.faults import Hazards
 from orchestrator.core.levels import LINEARIZABLE, NONE
-from orchestrator.core.machine import OK, UNKNOWN, Effect, Op, Reply
+from orchestrator.core.machine import OK, UNKNOWN, Effect, Mark, Op, Reply
 from orchestrator.core.tier import Answer, TierContext
 from orchestrator.patterns._asking import Asked
 from orchestrator.patterns._reading import Reading, passed_on
@@ -37,7 +37,7 @@ class Writing(Reading):
     @classmethod
     def keeps(cls, params: Any, hazards: Hazards) -> str:
         # A tier node that has crashed does not know of the writes that it had passed on.
-        return NONE if hazards.crashes else LINEARIZABLE
+        return NONE if hazards.cache_crashes else LINEARIZABLE
 
     @abstractmethod
     def _stored(self, op: Op, version: int, now_ns: int) -> None:
@@ -64,6 +64,8 @@ class Writing(Reading):
         writes.count -= 1
         if not writes.count:
             del self._under_way[op.key]
+            if writes.overlapped:
+                effects.append(Mark("overlapping_writes"))
             # Of writes that overlapped nobody here knows which was the last.
             if answer.outcome == OK and not writes.overlapped:
                 self._stored(op, answer.version, now_ns)

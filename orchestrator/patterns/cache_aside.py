@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.core.faults import Hazards
 from orchestrator.core.levels import NONE, REGULAR
-from orchestrator.core.machine import OK, READ, Effect, Event, Op, Reply, Requested, Started
+from orchestrator.core.machine import OK, READ, Effect, Event, Mark, Op, Reply, Requested, Started
 from orchestrator.core.parameters import choice, duration
 from orchestrator.core.registry import Family, register
 from orchestrator.core.tier import (
@@ -96,7 +96,8 @@ class CacheAside(Pattern):
                 if op.kind == READ:
                     effects.append(self._look(handle, op, now_ns))
                 else:
-                    self._told(op, now_ns)
+                    if not self._told(op, now_ns):
+                        effects.append(Mark("late_filling"))
                     effects.append(Reply(handle, OK))
         elif type(event) is Started:
             # A lease from before a crash is none.
@@ -117,15 +118,16 @@ class CacheAside(Pattern):
         self._fetches[op.key] = Fetch(lease, now_ns)
         return Reply(handle, OK, None, MISSED, 0, lease)
 
-    def _told(self, op: Op, now_ns: int) -> None:
-        """A value to fill, or that there is a newer one."""
+    def _told(self, op: Op, now_ns: int) -> bool:
+        """A value to fill, or that there is a newer one; whether it was heeded."""
         if op.value is None:
             self._fetches.pop(op.key, None)
             self.cached.drop(op.key)
-            return
+            return True
         fetch = self._fetches.get(op.key)
         if self._lease_ns and (fetch is None or fetch.lease != op.context):
-            return
+            return False
         fetch_ns = 0 if fetch is None else now_ns - fetch.since_ns
         self._fetches.pop(op.key, None)
         self.cached.keep(op.key, op.value, op.seen, op.size, fetch_ns, now_ns)
+        return True

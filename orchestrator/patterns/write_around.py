@@ -19,7 +19,7 @@ from orchestrator.patterns._writing import Writing
     Family.PATTERN,
     "write_around",
     params=ReadingParams,
-    claims={LINEARIZABLE: "over a linearizable store, while no node crashes"},
+    claims={LINEARIZABLE: "over a linearizable store, while no tier node crashes"},
 )
 class WriteAround(Writing):
     """The tier stores a write, forgets the old value, and acknowledges it"""

@@ -37,7 +37,9 @@ _SESSION_BITS: Final = 22
 @dataclass(frozen=True)
 class Params(ReadingParams):
     flush_after: int = duration("500ms", help="for which a value may be dirty")
-    dirty_max: int = number(10_000, low=1, help="keys; beyond, a write waits for the store")
+    dirty_max: int = number(
+        10_000, low=1, probes=(1, 3), help="keys; beyond, a write waits for the store"
+    )
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Dirty:
     Family.PATTERN,
     "write_back",
     params=Params,
-    claims={LINEARIZABLE: "over a linearizable store, while no node crashes"},
+    claims={LINEARIZABLE: "over a linearizable store, while no tier node crashes"},
 )
 class WriteBack(Reading):
     """The tier acknowledges a write at once and stores it later"""
@@ -78,7 +80,7 @@ class WriteBack(Reading):
 
     @classmethod
     def keeps(cls, params: Params, hazards: Hazards) -> str:
-        return NONE if hazards.crashes else LINEARIZABLE
+        return NONE if hazards.cache_crashes else LINEARIZABLE
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         effects = super().handle(event, now_ns)

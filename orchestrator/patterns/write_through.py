@@ -20,7 +20,7 @@ from orchestrator.patterns._writing import Writing
     Family.PATTERN,
     "write_through",
     params=ReadingParams,
-    claims={LINEARIZABLE: "over a linearizable store, while no node crashes"},
+    claims={LINEARIZABLE: "over a linearizable store, while no tier node crashes"},
 )
 class WriteThrough(Writing):
     """The tier stores a write, keeps it, and acknowledges it"""

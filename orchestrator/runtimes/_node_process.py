@@ -41,6 +41,7 @@ from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._tier import messages_of, receiver
+from orchestrator.runtimes._warming import warm_up
 from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
 
@@ -73,6 +74,8 @@ class NodeProcess:
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
+        if not spec.restarted:
+            warm_up(parts, node, self.machine)
         cache = make_cache(parts, node, restarted=spec.restarted)
         self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
         self._received = receiver(parts, node, self.shell)

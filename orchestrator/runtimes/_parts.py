@@ -40,6 +40,7 @@ from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._tier import FrontDoor, is_fronted, make_pattern, tier_model
 from orchestrator.runtimes._tiered_client import Plan, TieredDriver
 from orchestrator.runtimes._timers import LocalClock, Scheduler
+from orchestrator.runtimes._warming import pass_through
 from orchestrator.systems._tier import Tier
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import (
@@ -50,9 +51,6 @@ from orchestrator.systems.replicated_store import (
     Node,
     ReplicatedStoreParams,
 )
-
-WARM_BLOCK = 16_384
-WARM_BLOCKS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -254,32 +252,8 @@ def make_cache(parts: Parts, node: int, *, restarted: bool) -> CachePolicy | Non
         return None
     cache = build_cache(slot, scalar_stream(parts.config.seed, f"node/{node}/admission"))
     if slot.params.warm and not restarted:
-        _warm(cache, parts)
+        pass_through(cache, parts)
     return cache
-
-
-def _warm(cache: CachePolicy, parts: Parts) -> None:
-    """Fill a cache by an untimed pass of the workload's own key stream.
-
-    The pass ends once the cache has evicted as much as it holds (by then what it holds follows
-    the policy and not the start), or nothing was new for a whole block.
-    """
-    workload = parts.workload
-    stream = workload.stream(parts.config.seed + 1, 0, 1)
-    names = workload.key_names
-    evicted_enough = 0
-    for _ in range(WARM_BLOCKS_MAX):
-        block = stream.block(WARM_BLOCK)
-        if not len(block):
-            return
-        misses = 0
-        access = cache.access
-        for key, size in zip(block.key.tolist(), block.size.tolist(), strict=True):
-            misses += not access(names[key], size, 0)
-        if evicted_enough == 0 and cache.evictions:
-            evicted_enough = 2 * cache.evictions + WARM_BLOCK
-        if misses == 0 or (evicted_enough and cache.evictions >= evicted_enough):
-            return
 
 
 def make_machine(parts: Parts, node: int) -> Machine:

@@ -19,6 +19,7 @@ from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
+from orchestrator.runtimes._warming import warm_up
 
 if TYPE_CHECKING:
     from orchestrator.runtimes.simulated import SimulatedCluster
@@ -66,6 +67,7 @@ class SimulatedNode:
         self._counted = (0,) * len(COUNTERS)
         self.shell: NodeShell = self._new_shell()
         self._received = receiver(parts, node, self.shell)
+        warm_up(parts, node, self.shell.machine)
         # What it tells clients of itself; None where they do not ask.
         self.load = OwnLoad.of(parts)
 

@@ -106,9 +106,7 @@ def receiver(parts: Parts, node: int, shell: NodeShell) -> Callable[[int, Any], 
 def tier_model(tier: Tier, model: Node) -> Node:
     """What the work of a tier node costs; its storage has nothing to do."""
     storage = dataclasses.replace(model.storage, parallel=None)
-    return dataclasses.replace(
-        model, cores=tier.cores, cpu=tier.cpu, storage=storage, queue=None
-    )
+    return dataclasses.replace(model, cores=tier.cores, cpu=tier.cpu, storage=storage, queue=None)
 
 
 def make_pattern(parts: Parts, tier: Tier, node: int) -> Pattern:
