@@ -17,7 +17,7 @@ BLOCKS_MAX: Final = 64
 
 def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> dict[bytes, int]:
     """Fill a cache by an untimed pass of the workload's own key stream, or of what of it is a tier
-    node's; returns the last size of every key that passed, in bytes.
+    node's; returns the size of every key of that node that passed, in bytes.
 
     The pass ends once the cache has evicted as much as it holds (by then what it holds follows
     the policy and not the start), or nothing was new for a whole block.
@@ -26,6 +26,7 @@ def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> d
     stream = workload.stream(parts.config.seed + 1, 0, 1)
     names = workload.key_names
     passed: dict[bytes, int] = {}
+    others: dict[int, bool] = {}  # keys that are not this node's
     evicted_enough = 0
     for _ in range(BLOCKS_MAX):
         block = stream.block(BLOCK)
@@ -34,12 +35,15 @@ def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> d
         misses = 0
         access = cache.access
         for key, size in zip(block.key.tolist(), block.size.tolist(), strict=True):
+            if key in others:
+                continue
             name = names[key]
-            if node is None:
-                misses += not access(name, size, 0)
-            elif node_of(name, parts.tier_nodes) == node:
-                misses += not access(name, size, 0)
+            if node is not None and name not in passed:
+                if node_of(name, parts.tier_nodes) != node:
+                    others[key] = True
+                    continue
                 passed[name] = size
+            misses += not access(name, size, 0)
         if evicted_enough == 0 and cache.evictions:
             evicted_enough = 2 * cache.evictions + BLOCK
         if misses == 0 or (evicted_enough and cache.evictions >= evicted_enough):
