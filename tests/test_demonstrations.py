@@ -55,6 +55,23 @@ def test_shedding_keeps_the_service_useful_in_a_flash_crowd() -> None:
     assert controlled > 0.6
 
 
+def test_one_fetch_is_enough_for_all_who_miss() -> None:
+    p99_ms, late = {}, {}
+    for single, early in (("false", 0), ("true", 0), ("true", 1)):
+        history = history_of(
+            "stampede.yaml",
+            f"system.tier.pattern.single_flight={single}",
+            f"system.tier.early_refresh={early}",
+            "duration=7s",
+        )
+        took_ns = history.returned_ns - history.intended_ns
+        p99_ms[single, early] = float(numpy.quantile(took_ns, 0.99)) / NS_PER_MS
+        late[single, early] = int((took_ns > NS_PER_S // 10).sum())
+    assert late["false", 0] > 50
+    assert late["true", 0] == late["true", 1] == 0
+    assert p99_ms["true", 1] < 1 < p99_ms["true", 0] < p99_ms["false", 0]
+
+
 def test_a_budget_ends_a_storm_of_retries() -> None:
     late: dict[str, float] = {}
     for share in ("null", "0.1"):

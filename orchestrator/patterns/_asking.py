@@ -16,17 +16,20 @@ from orchestrator.core.units import NS_PER_MS
 TIMER: Final = "asks"
 _PAUSE_NS: Final = 5 * NS_PER_MS
 """Before it is asked again who serves."""
+_DOUBLINGS: Final = 8
 
 
 @dataclass(slots=True)
 class Asked:
-    """What the store was asked, ``since_ns``; ``due_ns``: when to see to it again."""
+    """What the store was asked, ``since_ns``; ``due_ns``: when to see to it again; ``unheard``: how
+    often it was asked without an answer.
+    """
 
     op: Op
     since_ns: int
     node: int
     due_ns: int
-    silent: bool = True
+    unheard: int = 0
 
 
 class Asker:
@@ -75,7 +78,7 @@ class Asker:
             self._send(answer.number, asked, now_ns, effects)
         else:
             self._views.pass_over(asked.op, source)
-            asked.silent = False
+            asked.unheard = 0
             self._later(answer.number, asked, now_ns + _PAUSE_NS, now_ns, effects)
         return None
 
@@ -87,17 +90,19 @@ class Asker:
             asked = self._asked.get(number)
             if asked is None or asked.due_ns != due_ns:
                 continue
-            if asked.silent:
+            if asked.unheard:
                 self._views.pass_over(asked.op, asked.node)
             self._send(number, asked, now_ns, effects)
         self._arm(now_ns, effects)
 
     def _send(self, number: int, asked: Asked, now_ns: int, effects: list[Effect]) -> None:
         asked.node = self._pick(asked.op)
-        asked.silent = True
         effects.append(Send(asked.node, Ask(number, asked.op)))
         if asked.op.kind == READ or self._context.known_again:
-            self._later(number, asked, now_ns + self._resend_ns, now_ns, effects)
+            # Twice as long each time: where answers are late, asking more makes them later.
+            wait_ns = self._resend_ns << min(asked.unheard, _DOUBLINGS)
+            self._later(number, asked, now_ns + wait_ns, now_ns, effects)
+        asked.unheard += 1
 
     def _later(
         self, number: int, asked: Asked, due_ns: int, now_ns: int, effects: list[Effect]
