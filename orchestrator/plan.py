@@ -57,7 +57,7 @@ def plan(config: Config) -> Parts:
     _check_objective(parts)
     _check_health(parts)
     _check_attempts(parts)
-    _check_tier(parts)
+    _check_caches(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -163,21 +163,25 @@ def _check_attempts(parts: Parts) -> None:
     )
 
 
-def _check_tier(parts: Parts) -> None:
-    """Clients that insist would ask the one node of a tier that has the key again and again."""
-    if parts.tier is not None and make_attempts(parts, 0) is not None:
-        client = parts.config.client
-        keys = {
-            "retry.attempts": client.retry.attempts > 1,
-            "hedge": client.hedge.wanted,
-            "breaker": client.breaker.failures is not None,
-            "limit": client.limit is not None,
-        }
-        raise ConfigError(
-            "clients of a cache tier send an operation once, and wait for its answer",
-            path=f"client.{next(key for key, given in keys.items() if given)}",
-            hint="leave it out, or system.tier",
-        )
+def _check_caches(parts: Parts) -> None:
+    """What a client's cache answers says nothing of the nodes, and of a tier one node alone has a
+    key: clients that insist would learn the wrong things, or ask it again and again.
+    """
+    client = parts.config.client
+    if make_attempts(parts, 0) is None or (parts.tier is None and client.cache is None):
+        return
+    keys = {
+        "retry.attempts": client.retry.attempts > 1,
+        "hedge": client.hedge.wanted,
+        "breaker": client.breaker.failures is not None,
+        "limit": client.limit is not None,
+    }
+    what = "client.cache" if parts.tier is None else "system.tier"
+    raise ConfigError(
+        f"with {what} clients send an operation once, and wait for its answer",
+        path=f"client.{next(key for key, given in keys.items() if given)}",
+        hint=f"leave it out, or {what}",
+    )
 
 
 def _check_health(parts: Parts) -> None:

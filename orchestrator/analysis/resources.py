@@ -85,7 +85,7 @@ def bottleneck(runs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
 
 
 def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
-    """Over all cache accesses of all nodes in the measured windows; None without any."""
+    """Over all cache accesses of all nodes, a tier's too, in the measured windows; None without."""
     hits, misses = (
         math.fsum(
             within_window(record, getattr(node, name))
@@ -95,6 +95,13 @@ def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
         for name in ("cache_hits", "cache_misses")
     )
     return hits / (hits + misses) if hits + misses else None
+
+
+def client_hit_ratio(records: Sequence[RunRecord]) -> float | None:
+    """Over all look-ups of clients in caches of their own; None without any."""
+    clients = [client for record in records for client in record.clients]
+    lookups = sum(client.cache_lookups for client in clients)
+    return sum(client.cache_hits for client in clients) / lookups if lookups else None
 
 
 def balance(record: RunRecord) -> dict[str, float | None]:

@@ -149,7 +149,10 @@ def _figures(
         "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
         "outcomes": outcomes,
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
-        "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
+        "cache": {
+            "hit_ratio": resources.cache_hit_ratio(records),
+            "client_hit_ratio": resources.client_hit_ratio(records),
+        },
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
         "bottleneck": resources.bottleneck(shares),

@@ -69,6 +69,21 @@ class Health:
         return int(self.max_share * nodes + 1e-9)
 
 
+THROUGH: Final = "through"
+AROUND: Final = "around"
+
+
+@dataclass(frozen=True)
+class ClientCache:
+    """A cache in each client, which hears of no other client's writes."""
+
+    policy: Slot = slot(Family.CACHE, {"name": "lru"})
+    ttl: int | None = duration("1s", low="1us", help="as old as it may serve; null: any age")
+    writes: str = choice(
+        THROUGH, options=(THROUGH, AROUND), help="what the client wrote is kept, or forgotten"
+    )
+
+
 @dataclass(frozen=True)
 class Client:
     timeout: int = duration("1s", low="1us", help="after which an operation's outcome is UNKNOWN")
@@ -79,6 +94,7 @@ class Client:
         True, help="after a time-out ask others than a node that has answered nobody since"
     )
     health: Health | None = None
+    cache: ClientCache | None = None
     attempt_timeout: int | None = duration(
         None, low="1us", help="then it is asked again, or else; null: the operation's own"
     )

@@ -119,6 +119,11 @@ class CachedValues:
         self.policy.forget(key)
         self._values.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for key in list(self._values):
+            self.drop(key)
+
     def __contains__(self, key: bytes) -> bool:
         return key in self._values
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from orchestrator.core.faults import Hazards
 from orchestrator.core.machine import ClusterView, Op
 from orchestrator.core.registry import Slot
+
+CACHED: Final = "a client's cache hears of nobody else's writes (client.cache)"
+"""Why clients' caches keep a system from claiming anything."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a system's claims depend on besides itself: how it is used, and what befalls it."""
+    """What a system's claims depend on besides itself: how it is used, and what befalls it.
+
+    ``cached``: clients answer reads themselves, from what they have read before.
+    """
 
     sticky: bool
     hazards: Hazards = Hazards()
+    cached: bool = False
 
 
 class System(Protocol):

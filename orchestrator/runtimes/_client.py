@@ -39,6 +39,8 @@ _POLLING: Final = -(2**63)
 class LoadDriver(Operations):
     """One client's load. The runtime hands in answers and calls ``poll`` when asked to."""
 
+    cache_hits = cache_lookups = 0
+
     def __init__(
         self,
         client: int,

@@ -303,6 +303,8 @@ class ClientProcess:
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
             extra_attempts=self.driver.extra_attempts,
+            cache_hits=self.driver.cache_hits,
+            cache_lookups=self.driver.cache_lookups,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

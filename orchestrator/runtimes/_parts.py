@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from orchestrator.config.schema import Config
+from orchestrator.config.schema import THROUGH, Config
+from orchestrator.core.cached_values import CachedValues
 from orchestrator.core.caching import build_cache
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
@@ -30,6 +31,7 @@ from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._attempts import Attempts
+from orchestrator.runtimes._caching_client import CachingDriver, CachingTieredDriver, Own
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
@@ -155,7 +157,9 @@ class Parts:
     def circumstances(self) -> Circumstances:
         """What the system's claims depend on besides itself."""
         return Circumstances(
-            self.config.client.stays, exposure(self.config.faults, self.strikes_until_ns)
+            self.config.client.stays,
+            exposure(self.config.faults, self.strikes_until_ns),
+            self.config.client.cache is not None,
         )
 
     @property
@@ -346,17 +350,31 @@ def make_attempts(parts: Parts, client: int) -> Attempts | None:
     return Attempts(config.client, chance, known_again=parts.known_again)
 
 
+def _driver_of(parts: Parts, client: int) -> Callable[..., LoadDriver]:
+    """The kind of load generator that a client needs."""
+    tier, cache = parts.tier, parts.config.client.cache
+    plan = None
+    if tier is not None:
+        plan = Plan.of(parts.tier_nodes, tier.pattern.implementation, tier.pattern.params)
+    if cache is None:
+        return LoadDriver if plan is None else functools.partial(TieredDriver, plan)
+    policy, early = (
+        scalar_stream(parts.config.seed, f"client/{client}/cache/{what}")
+        for what in ("admission", "early")
+    )
+    values = CachedValues(build_cache(cache.policy, policy), early, ttl_ns=cache.ttl, early=0)
+    own = Own(values, cache.writes == THROUGH)
+    if plan is None:
+        return functools.partial(CachingDriver, own)
+    return functools.partial(CachingTieredDriver, own, plan)
+
+
 def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
     nodes = range(system.nodes)
     distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
-    driver: Callable[..., LoadDriver] = LoadDriver
-    if parts.tier is not None:
-        pattern = parts.tier.pattern
-        plan = Plan.of(parts.tier_nodes, pattern.implementation, pattern.params)
-        driver = functools.partial(TieredDriver, plan)
-    return driver(
+    return _driver_of(parts, client)(
         client,
         parts.workload.stream(config.seed, client, config.clients),
         parts.workload.key_names,
@@ -374,7 +392,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             health=make_health(parts, client),
             breaker=make_breaker(parts),
         ),
-        parts.served,
+        parts.served + 1,
         port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         model=parts.workload.model,

@@ -209,6 +209,8 @@ def run(parts: Parts) -> RunRecord:
                 wall_ns=end_ns,
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
                 extra_attempts=client.driver.extra_attempts,
+                cache_hits=client.driver.cache_hits,
+                cache_lookups=client.driver.cache_lookups,
             )
             for client in cluster.clients
         ),

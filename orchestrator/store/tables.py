@@ -146,6 +146,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
     ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
+    ("cache.client_hit_ratio", NUMBER, "share", "hits of all look-ups in caches of clients"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
     ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),

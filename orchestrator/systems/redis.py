@@ -42,7 +42,7 @@ from orchestrator.core.levels import EVENTUAL, LEVELS, LINEARIZABLE, MONOTONIC_R
 from orchestrator.core.machine import READ, WRITE, ClusterView, Op
 from orchestrator.core.parameters import choice, number, size, slot
 from orchestrator.core.registry import Family, Slot, register
-from orchestrator.core.system import Address, Circumstances
+from orchestrator.core.system import CACHED, Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import EnvironmentFailure, InfeasibleError
 from orchestrator.systems._balancing import check_balancer
@@ -117,7 +117,7 @@ class Redis:
 
     def claims(self, circumstances: Circumstances) -> frozenset[str]:
         params = self._params
-        if params.evicts or circumstances.hazards.restarts:
+        if params.evicts or circumstances.hazards.restarts or circumstances.cached:
             return frozenset()
         if params.read_from != ANY or params.replicas == 1:
             return frozenset({LINEARIZABLE})
@@ -132,6 +132,8 @@ class Redis:
         return frozenset({MONOTONIC_READS} if stays else ())
 
     def why_not(self, circumstances: Circumstances, level: str) -> str:
+        if circumstances.cached:
+            return CACHED
         if circumstances.hazards.restarts:
             return "a server keeps its data in memory, and comes back without them"
         return ""

@@ -30,7 +30,7 @@ from orchestrator.core.parameters import (
 )
 from orchestrator.core.registry import Family, Slot, plugins, register
 from orchestrator.core.sharding import Shards, shard_of, sharded
-from orchestrator.core.system import Address, Circumstances
+from orchestrator.core.system import CACHED, Address, Circumstances
 from orchestrator.core.units import format_size
 from orchestrator.errors import ConfigError, InfeasibleError, suggestion
 from orchestrator.systems._balancing import check_balancer
@@ -239,16 +239,20 @@ class ReplicatedStore:
         )
 
     def claims(self, circumstances: Circumstances) -> frozenset[str]:
+        if circumstances.cached:
+            return frozenset()
         held = self._machine.claims(self._own, self._context(circumstances))
         tier = self._params.tier
         return held if tier is None else tier.claims(held, circumstances.hazards)
 
     def read_levels(self, circumstances: Circumstances) -> frozenset[str]:
-        if self._params.tier is not None:
+        if self._params.tier is not None or circumstances.cached:
             return frozenset()  # what is cached was read at one level for all
         return self._machine.read_levels(self._own, self._context(circumstances))
 
     def why_not(self, circumstances: Circumstances, level: str) -> str:
+        if circumstances.cached:
+            return CACHED
         context = self._context(circumstances)
         tier = self._params.tier
         if tier is not None and level in levels.closure(self._machine.claims(self._own, context)):
