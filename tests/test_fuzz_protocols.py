@@ -20,6 +20,7 @@ REPLICATED = [
     *(name for name in plugins(Family.PROTOCOL) if name != "unreplicated"),
     *plugins(Family.TRANSACTIONS),
 ]
+PATTERNS = list(plugins(Family.PATTERN))
 # What the seeds of each have to reach, or they show little.
 REACHED = {
     "abd": {"write_back"},
@@ -31,6 +32,11 @@ REACHED = {
     "multi_paxos": {"leader", "view_change"},
     "primary_backup": {"view_change", "snapshot_installed"},
     "quorum": {"repair", "hint_delivered", "siblings", "stand_in"},
+    "cache_aside": {"late_filling"},
+    "read_through": {"joined_fetch", "overtaken_fetch", "early_refresh"},
+    "write_around": {"joined_fetch", "overtaken_fetch", "overlapping_writes"},
+    "write_back": {"absorbed_write"},
+    "write_through": {"joined_fetch", "overtaken_fetch", "overlapping_writes"},
     "raft": {"election", "truncation", "snapshot_installed", "membership_change", "transfer"},
 }
 
@@ -51,6 +57,13 @@ def test_thirty_seeds(protocol: str) -> None:
     assert told(findings) == []
     assert findings.weak == 0
     assert REACHED.get(protocol, set()) <= set(findings.marks)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_seeds_of_cache_tiers(pattern: str) -> None:
+    findings = simulate_seeds(Wanted(pattern), range(10))
+    assert told(findings) == []
+    assert REACHED[pattern] <= set(findings.marks)
 
 
 @pytest.mark.parametrize("protocol", REPLICATED)
@@ -89,7 +102,7 @@ def test_operations_that_are_sent_several_times_are_applied_once(protocol: str) 
 @pytest.mark.long
 @pytest.mark.serial
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("protocol", REPLICATED)
+@pytest.mark.parametrize("protocol", [*REPLICATED, *PATTERNS])
 def test_two_thousand_seeds(protocol: str, tmp_path: Path) -> None:
     findings, _ = fuzz(Wanted(protocol), range(2000), folder=tmp_path)
     assert told(findings) == []
