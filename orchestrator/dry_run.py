@@ -50,7 +50,7 @@ def dry_run(parts: Parts, *, repeats: int = 1, address: str | None = None) -> di
         seconds = START_S + RAY_START_S + repeats * (load_s + BETWEEN_RUNS_S)
     return {
         "runs": repeats,
-        "nodes": parts.system.nodes,
+        "nodes": parts.system.nodes + len(parts.tier_nodes),
         "seconds": round(seconds, 3),
         "disk_bytes": repeats * _disk_bytes(parts, load_s, operations),
         "clients": config.clients,
@@ -119,7 +119,8 @@ def _disk_bytes(parts: Parts, load_s: float, operations: float) -> int:
     kept = {"none": 0.0, "all": operations}.get(
         parts.config.record.operations, min(operations, SAMPLE_OPERATIONS)
     )
-    series = intervals * (INTERVAL_BYTES + parts.system.nodes * NODE_INTERVAL_BYTES)
+    nodes = parts.system.nodes + len(parts.tier_nodes)
+    series = intervals * (INTERVAL_BYTES + nodes * NODE_INTERVAL_BYTES)
     return RUN_BYTES + series + int(kept * OPERATION_BYTES)
 
 
