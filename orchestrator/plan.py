@@ -27,12 +27,12 @@ from orchestrator.core.faults import (
     parse_target,
 )
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
-from orchestrator.core.machine import KIND_NAMES, TRANSACTION
-from orchestrator.core.models import TXN
+from orchestrator.core.machine import CAS, KIND_NAMES, TRANSACTION
+from orchestrator.core.models import CAS_REGISTER, TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import check_served
+from orchestrator.core.verdict import check_served, models_of
 from orchestrator.errors import ConfigError, suggestion
 from orchestrator.runtimes._parts import Parts, cluster_state
 from orchestrator.systems.replicated_store import MEASURED
@@ -59,9 +59,7 @@ def plan(config: Config) -> Parts:
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
-    if config.check.level != AUTO:
-        asked = levels.canonical(config.check.level)
-        check_served(asked, parts.workload.model, path="check.level")
+    _check_checkers(parts)
     return parts
 
 
@@ -108,7 +106,10 @@ def _check_load(parts: Parts) -> None:
     config, system = parts.config, parts.system
     stream = parts.workload.stream(config.seed, 0, config.clients)
     operations = stream.block(_PROBE_OPERATIONS)
-    unserved = sorted(set(operations.kind.tolist()) - system.kinds)
+    wanted = set(operations.kind.tolist())
+    if parts.workload.model == CAS_REGISTER:
+        wanted.add(CAS)  # they follow upon reads
+    unserved = sorted(wanted - system.kinds)
     if unserved:
         served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
         if unserved[0] == TRANSACTION and system.emulated:
@@ -146,6 +147,24 @@ def _check_load(parts: Parts) -> None:
         )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
+
+
+def _check_checkers(parts: Parts) -> None:
+    """What the history is checked at must be defined for what the workload's keys are."""
+    config, model = parts.config, parts.workload.model
+    if config.check.level != AUTO:
+        check_served(levels.canonical(config.check.level), model, path="check.level")
+    asked = {f"client.reads.{level}": levels.canonical(level) for level in config.client.reads}
+    for path, level in asked.items():
+        check_served(level, model, path=path)
+    for level in checked_levels(parts):
+        if model not in models_of(level):
+            raise ConfigError(
+                f"{_what(config)} is {level} like this, which is not defined here for model"
+                f" {model!r}, so nobody could tell whether it keeps that",
+                path="workload",
+                hint="ask for another level, or check.level: none",
+            )
 
 
 def _check_attempts(parts: Parts) -> None:

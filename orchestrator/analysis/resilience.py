@@ -53,7 +53,7 @@ def course_of(record: RunRecord, config: Config) -> Course:
     rows = rows[numpy.argsort(history.intended_ns[rows], kind="stable")]
     intended_ns = history.intended_ns[rows]
     latency_ns = latencies_ns(history, config.client.timeout)[rows]
-    ok = history.outcome[rows] == OK
+    ok = history.service_outcome[rows] == OK
     if bound_ns := longest_bound_ns(config.slo):
         within = good(config.slo, history.kind[rows], latency_ns)
     else:

@@ -42,7 +42,8 @@ def client_series(
     interval = history.intended_ns[chosen] // interval_ns
     latency_ns = latencies_ns(history, timeout_ns)
 
-    succeeded = (history.outcome == OK) & (history.returned_ns >= 0)
+    outcome = history.service_outcome
+    succeeded = (outcome == OK) & (history.returned_ns >= 0)
     succeeded &= history.returned_ns < record.end_ns
     returned_in = history.returned_ns[succeeded] // interval_ns
     good_too = good(slo, history.kind[succeeded], latency_ns[succeeded])
@@ -52,9 +53,9 @@ def client_series(
         "duration_s": length_s.tolist(),
         "intended": numpy.bincount(interval, minlength=count).tolist(),
     }
-    outcome = history.outcome[chosen]
     for code, name in enumerate(OUTCOME_NAMES):
-        columns[name] = numpy.bincount(interval[outcome == code], minlength=count).tolist()
+        these = interval[outcome[chosen] == code]
+        columns[name] = numpy.bincount(these, minlength=count).tolist()
     for name, rows in (("throughput_ops", returned_in), ("goodput_ops", returned_in[good_too])):
         columns[name] = (numpy.bincount(rows, minlength=count) / length_s).tolist()
     columns |= _quantile_columns_ms(interval, latency_ns[chosen], count)

@@ -24,7 +24,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
-from orchestrator.analysis.outcomes import error_rate, outcomes_of
+from orchestrator.analysis.outcomes import compared, error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
 from orchestrator.analysis.resilience import (
     course_of,
@@ -51,8 +51,8 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "tenants", "outcomes", "consistency", "availability", "faults", "resilience", "overload",
-    "links", "cache", "balance", "bottleneck",
+    "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
+    "overload", "links", "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -148,6 +148,7 @@ def _figures(
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
         "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
         "outcomes": outcomes,
+        "compare_and_set": compared(windows),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
         "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
         "balance": _mean_by_key([resources.balance(record) for record in records])
@@ -234,6 +235,8 @@ def digest(record: RunRecord) -> str:
 
     for name in COLUMNS:
         add(name, getattr(record.history, name), DTYPES[name])
+    if record.history.expected_id is not None:
+        add("expected_id", record.history.expected_id, numpy.int64)
     if record.history.values is not None:
         fingerprint.update(repr(list(record.history.values)).encode())
     for node in record.nodes:

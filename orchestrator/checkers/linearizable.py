@@ -88,7 +88,7 @@ class Linearizable:
         """
         if history.values is None and evidence.model == REGISTER:
             return _check_registers(history, evidence)
-        if history.values is None:
+        if history.values is None and evidence.model != CAS_REGISTER:
             text = (
                 f"A run records which write was read, and not the contents of a {evidence.model}."
             )

@@ -71,7 +71,7 @@ class ScenarioStream:
             key=numpy.array([step.key for step in steps], dtype=numpy.int64),
             size=numpy.full(len(steps), 2 * PAYLOAD_BYTES, dtype=numpy.int32),
             count=numpy.array([max(1, len(one)) for one in parts], dtype=numpy.int32),
-            follow_up=numpy.zeros(len(steps), dtype=numpy.bool_),
+            follow_up=numpy.zeros(len(steps), dtype=numpy.uint8),
             time_ns=numpy.array([step.at_ns for step in steps], dtype=numpy.int64),
             level=numpy.array([_code(step.op, step.level) for step in steps], dtype=numpy.uint8),
             steps=parts,

@@ -303,6 +303,7 @@ class ClientProcess:
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
             extra_attempts=self.driver.extra_attempts,
+            follow_ups=self.driver.follow_ups,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(
