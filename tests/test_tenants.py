@@ -273,11 +273,11 @@ def test_shares_stand_for_the_mix() -> None:
     block = ycsb(shares=shares).stream(1, 0, 1).block(100_000)
     reads, writes = block.kind == READ, block.kind == WRITE
     observed = [
-        (reads & ~block.follow_up).sum(),
+        (reads & (block.follow_up == READ)).sum(),
         (writes & (block.key < 100)).sum(),
         (writes & (block.key >= 100)).sum(),
         (block.kind == SCAN).sum(),
-        block.follow_up.sum(),
+        (block.follow_up == WRITE).sum(),
     ]
     assert stats.chisquare(observed, 100_000 * numpy.array(list(shares.values()))).pvalue > 1e-3
     published = {"read": 0.95, "update": 0.05}
