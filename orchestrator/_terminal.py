@@ -191,8 +191,13 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     offered, ratio = summary["offered_ops"], summary["cache"]["hit_ratio"]
     outcomes = summary["outcomes"].items()
+    tenants = ", ".join(
+        f"{name} {quantity(found['goodput_ops'], 'ops/s')}"
+        for name, found in (summary.get("tenants") or {}).items()
+    )
     return [
         ("throughput", with_interval("throughput_ops", "ops/s"), ""),
+        ("goodput", tenants, ""),
         ("offered", quantity(offered, "ops/s") if offered else "", ""),
         ("p99", with_interval("latency_ms.all.p99", "ms"), ""),
         ("outcomes", ", ".join(f"{count:,} {name}" for name, count in outcomes), ""),

@@ -54,6 +54,7 @@ def plan(config: Config) -> Parts:
     _check_runtime(parts)
     _check_load(parts)
     _check_objective(parts)
+    _check_queue(parts)
     _check_health(parts)
     _check_attempts(parts)
     _check_faults(parts)
@@ -83,22 +84,32 @@ def _check_runtime(parts: Parts) -> None:
 def _check_objective(parts: Parts) -> None:
     """Bounds must be about tenants that there are, and windows fit into the measured one."""
     slo, longest_ns = parts.config.slo, parts.config.duration
-    tenants = tenants_of(parts.config.workload)
     for tenant in slo.tenants:
-        if tenant not in tenants:
-            raise ConfigError(
-                f"the workload has no tenant {tenant!r}",
-                path=f"slo.tenants.{tenant}",
-                hint=suggestion(tenant, tenants)
-                if tenants
-                else "use workload: {name: tenants, ...}",
-            )
+        _check_tenant(parts, tenant, f"slo.tenants.{tenant}")
     if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
         raise ConfigError(
             f"{format_duration(slo.windows.length)} is longer than the measured window",
             path="slo.windows.length",
             hint=f"duration is {format_duration(longest_ns)}",
         )
+
+
+def _check_tenant(parts: Parts, tenant: str, path: str) -> None:
+    tenants = tenants_of(parts.config.workload)
+    if tenant not in tenants:
+        hint = "use workload: {name: tenants, ...}"
+        raise ConfigError(
+            f"the workload has no tenant {tenant!r}",
+            path=path,
+            hint=suggestion(tenant, tenants) if tenants else hint,
+        )
+
+
+def _check_queue(parts: Parts) -> None:
+    """A queue that knows tenants must know those that there are."""
+    queue = parts.store.node.queue if parts.system.emulated else None
+    for tenant in () if queue is None else queue.params.known_tenants:
+        _check_tenant(parts, tenant, "system.node.queue.tenants")
 
 
 def _check_load(parts: Parts) -> None:

@@ -126,6 +126,24 @@ def test_the_least_important_is_shed() -> None:
     assert drained(queue, 0) == (["r1", "r2", "w1"], [])
 
 
+def test_tenants_come_before_kinds() -> None:
+    queue = make("priority", limit=4, order=("read",), tenants=("gold", "silver"))
+
+    def op(tenant: str, kind: int) -> Op:
+        return Op(1, 1, kind, f"{tenant}/k".encode())
+
+    assert not queue.put("free read", op("free", READ), 0)
+    assert not queue.put("silver write", op("silver", WRITE), 0)
+    assert not queue.put("silver read", op("silver", READ), 0)
+    assert not queue.put("gold write", op("gold", WRITE), 0)
+    # A name that only begins like a tenant's is another's, and so is a key without a slash.
+    assert queue.put("golden read", op("golden", READ), 0) == ("golden read",)
+    assert queue.put("no tenant", Op(1, 1, READ, b"gold"), 0) == ("no tenant",)
+    assert queue.put("gold read", op("gold", READ), 0) == ("free read",)
+    assert queue.put("gold again", op("gold", READ), 0) == ("silver write",)
+    assert drained(queue, 0)[0] == ["gold read", "gold again", "gold write", "silver read"]
+
+
 def test_controlled_delay_lets_a_burst_pass_and_sheds_a_standing_queue() -> None:
     burst = make("controlled_delay")
     for job in range(10):
@@ -290,6 +308,7 @@ def test_replication_is_not_shed() -> None:
         ({"queue": {"name": "codel", "target": "1s"}}, "system.node.queue.target"),
         ({"queue": {"name": "priority", "order": ["red"]}}, "system.node.queue.order"),
         ({"queue": {"name": "priority", "order": ["read", "read"]}}, "system.node.queue.order"),
+        ({"queue": {"name": "priority", "tenants": ["a", "a"]}}, "system.node.queue.tenants"),
     ],
 )
 def test_bad_input(node: dict[str, Any], path: str) -> None:

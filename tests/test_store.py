@@ -215,6 +215,7 @@ def test_operations_follow_the_history_format(store: Store) -> None:
         "op": "write",
         "key": "plain",
         "value": value_id(1, 1),
+        "expected": None,
         "ops": None,
         "level": None,
         "intended_ns": 0,

@@ -24,10 +24,10 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis.durability import Survival
+from orchestrator.analysis.goodput import good, longest_bound_ns
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.recovery import WINDOW_NS, Course, recoveries
-from orchestrator.analysis.slo import good, longest_bound_ns
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.faults import Fault, leads

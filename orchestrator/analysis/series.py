@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.analysis.goodput import good
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.resources import evenness
-from orchestrator.analysis.slo import good
 from orchestrator.config.schema import Slo
 from orchestrator.core.history import PHASE_NAMES, PHASE_RUN, PHASE_WARMUP
 from orchestrator.core.machine import OK, OUTCOME_NAMES

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
+from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
@@ -131,10 +132,6 @@ def _figures(
     records = [window.record for window in windows]
     total_s = math.fsum(window.length_s for window in windows)
     completed = sum(len(window.completed_ns) for window in windows)
-    good = sum(
-        int(slo.good(config.slo, window.completed_kind, window.completed_latency_ns).sum())
-        for window in windows
-    )
     outcomes = outcomes_of(windows)
     errors = error_rate(outcomes)
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
@@ -143,7 +140,7 @@ def _figures(
     return {
         "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": completed / total_s if total_s > 0 else None,
-        "goodput_ops": good / total_s if total_s > 0 else None,
+        "goodput_ops": goodput_ops(windows, config.slo),
         "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
         "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
