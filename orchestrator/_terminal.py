@@ -182,7 +182,7 @@ def show_run(out: Console, result: RunResult) -> None:
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.model import interval, metric
-    from orchestrator.report.wording import NONE, percent, quantity, span
+    from orchestrator.report.wording import NONE, number, percent, quantity, span
 
     def with_interval(path: str, unit: str) -> str:
         bounds = interval(summary, path)
@@ -190,6 +190,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return f"{text} (95 %: {span(bounds)})" if bounds else text
 
     offered, ratio = summary["offered_ops"], summary["cache"]["hit_ratio"]
+    evicted = number(summary["cache"].get("evictions"))
     outcomes = summary["outcomes"].items()
     tenants = ", ".join(
         f"{name} {quantity(found['goodput_ops'], 'ops/s')}"
@@ -201,7 +202,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("offered", quantity(offered, "ops/s") if offered else "", ""),
         ("p99", with_interval("latency_ms.all.p99", "ms"), ""),
         ("outcomes", ", ".join(f"{count:,} {name}" for name, count in outcomes), ""),
-        ("cache hits", "" if ratio is None else percent(ratio), ""),
+        ("cache hits", "" if ratio is None else f"{percent(ratio)}, {evicted} evictions", ""),
         ("bottleneck", bottleneck(summary).replace(NONE, ""), ""),
     ]
 

@@ -178,6 +178,17 @@ def test_a_slow_node_is_ejected_and_the_run_says_so(runtime: ray_cluster.RayRunt
     assert all(event.detail.startswith("by client 0 for") for event in ejected)
 
 
+def test_evictions_are_counted_by_the_nodes(runtime: ray_cluster.RayRuntime) -> None:
+    made = parts(
+        {"name": "unreplicated"},
+        system={"replicas": 1, "cache": {"name": "lru", "size": 50}},
+        workload={"name": "ycsb", "mix": "c", "keys": 200},
+    )
+    (node,) = runtime.run(made).nodes
+    assert numpy.array_equal(node.cache_evictions, node.cache_misses)
+    assert node.cache_evictions.sum() > 50
+
+
 def test_compare_and_sets_find_what_others_have_left(runtime: ray_cluster.RayRuntime) -> None:
     shares = {"read": 0.2, "update": 0.2, "compare_and_set": 0.6}
     made = parts(

@@ -65,7 +65,7 @@ def record(**changes: Any) -> RunRecord:
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
     node = NodeRecord(
-        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, 0, ""
+        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, counts, 0, ""
     )
     base = RunRecord(
         runtime="sim",

@@ -57,11 +57,13 @@ def test_a_cut_interval_counts_by_its_share() -> None:
 
 
 def test_cache_hits_of_the_window_only() -> None:
-    caching = node(0, "", 10, cache_hits=3, cache_misses=1)
-    caching.cache_misses[:20] = 1000  # the warm-up
+    caching = node(0, "", 10, cache_hits=3, cache_misses=1, cache_evictions=2)
+    caching.cache_misses[:20] = caching.cache_evictions[:20] = 1000  # the warm-up
     idle = node(1, "", 10)
-    assert resources.cache_hit_ratio([record(nodes=(caching, idle))]) == pytest.approx(0.75)
-    assert resources.cache_hit_ratio([record(nodes=(idle,))]) is None
+    found = resources.cache([record(nodes=(caching, idle))])
+    assert found["hit_ratio"] == pytest.approx(0.75)
+    assert found["evictions"] == 2 * (len(caching.cache_hits) - 20)
+    assert resources.cache([record(nodes=(idle,))]) == {"hit_ratio": None, "evictions": None}
 
 
 def test_balance() -> None:

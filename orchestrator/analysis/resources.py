@@ -83,17 +83,21 @@ def bottleneck(runs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
     return {"resource": busiest, "utilisation": means[busiest]}
 
 
-def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
-    """Over all cache accesses of all nodes in the measured windows; None without any."""
-    hits, misses = (
+def cache(records: Sequence[RunRecord]) -> dict[str, float | int | None]:
+    """``hit_ratio`` of all cache accesses of all nodes in the measured windows, and ``evictions``
+    in them: entries that left for want of room. None without any access.
+    """
+    hits, misses, evictions = (
         math.fsum(
             within_window(record, getattr(node, name))
             for record in records
             for node in record.nodes
         )
-        for name in ("cache_hits", "cache_misses")
+        for name in ("cache_hits", "cache_misses", "cache_evictions")
     )
-    return hits / (hits + misses) if hits + misses else None
+    if not hits + misses:
+        return {"hit_ratio": None, "evictions": None}
+    return {"hit_ratio": hits / (hits + misses), "evictions": round(evictions)}
 
 
 def balance(record: RunRecord) -> dict[str, float | None]:

@@ -106,20 +106,22 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
 
     ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cpu_utilisation`` (of all
     cores), ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
-    ``cache_misses``.
+    ``cache_misses``, ``cache_evictions``.
     """
     columns: Columns = {
         name: []
         for name in (
             "node", "start_s", "operations", "messages", "refused",
             "cpu_utilisation", "storage_utilisation", "cache_hits", "cache_misses",
+            "cache_evictions",
         )
     }  # fmt: skip
     for node in nodes:
         count = len(node.operations)
         columns["node"] += [node.node] * count
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
-        for name in ("operations", "messages", "refused", "cache_hits", "cache_misses"):
+        counted = ("operations", "messages", "refused")
+        for name in (*counted, "cache_hits", "cache_misses", "cache_evictions"):
             columns[name] += getattr(node, name).tolist()
         columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
         columns["storage_utilisation"] += (

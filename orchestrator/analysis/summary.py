@@ -147,7 +147,7 @@ def _figures(
         "outcomes": outcomes,
         "compare_and_set": compared(windows),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
-        "cache": {"hit_ratio": resources.cache_hit_ratio(records)},
+        "cache": resources.cache(records),
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
         "bottleneck": resources.bottleneck(shares),

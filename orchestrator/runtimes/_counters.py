@@ -21,6 +21,7 @@ COUNTERS: Final = (
     "storage_busy_ns",
     "cache_hits",
     "cache_misses",
+    "cache_evictions",
 )
 """By name in NodeShell and in NodeRecord."""
 

@@ -110,6 +110,7 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             else pa.nulls(count, tables.NUMBER),
             "cache_hits": node.cache_hits,
             "cache_misses": node.cache_misses,
+            "cache_evictions": node.cache_evictions,
         },
     )
 

@@ -149,6 +149,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
     ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
+    ("cache.evictions", WHOLE, "", "entries that left caches for want of room, all nodes"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
     ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),
@@ -245,6 +246,7 @@ NODES = Table(
         ("storage_utilisation", NUMBER, "share", "null where parallel requests have no limit"),
         ("cache_hits", WHOLE, "", "cache accesses that found their entry"),
         ("cache_misses", WHOLE, "", "cache accesses that did not"),
+        ("cache_evictions", WHOLE, "", "entries that left the cache for want of room"),
     ),
 )
 EVENTS = Table(
