@@ -202,9 +202,20 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("offered", quantity(offered, "ops/s") if offered else "", ""),
         ("p99", with_interval("latency_ms.all.p99", "ms"), ""),
         ("outcomes", ", ".join(f"{count:,} {name}" for name, count in outcomes), ""),
+        ("compared", _comparisons(summary), ""),
         ("cache hits", "" if ratio is None else f"{percent(ratio)}, {evicted} evictions", ""),
         ("bottleneck", bottleneck(summary).replace(NONE, ""), ""),
     ]
+
+
+def _comparisons(summary: Mapping[str, Any]) -> str:
+    """Of compare-and-sets how many did not match; empty without any."""
+    from orchestrator.report.wording import percent
+
+    found = summary.get("compare_and_set")
+    if not found:
+        return ""
+    return f"{found['compared']:,} compare-and-sets, {percent(found['unmatched_share'])} unmatched"
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:

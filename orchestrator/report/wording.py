@@ -81,6 +81,7 @@ _NAMES: Final = {
     "offered_ops": MetricName("Offered load", "ops/s", True),
     "error_rate": MetricName("Errors", "%", False),
     "cache.hit_ratio": MetricName("Cache hit ratio", "%", True),
+    "compare_and_set.unmatched_share": MetricName("Compare-and-sets not matched", "%", False),
     "cache.evictions": MetricName("Evictions", "", False),
     "availability": MetricName("Availability", "%", True),
     "bottleneck.utilisation": MetricName("Utilisation of the binding resource", "%", True),
