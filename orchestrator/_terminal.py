@@ -182,23 +182,42 @@ def show_run(out: Console, result: RunResult) -> None:
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.model import interval, metric
-    from orchestrator.report.wording import NONE, percent, quantity, span
+    from orchestrator.report.wording import NONE, number, percent, quantity, span
 
     def with_interval(path: str, unit: str) -> str:
         bounds = interval(summary, path)
         text = quantity(metric(summary, path), unit)
         return f"{text} (95 %: {span(bounds)})" if bounds else text
 
-    offered, ratio = summary["offered_ops"], summary["cache"]["hit_ratio"]
+    offered, cache = summary["offered_ops"], summary["cache"]
+    ratio, own = cache["hit_ratio"], cache.get("client_hit_ratio")
+    evicted = number(cache.get("evictions"))
     outcomes = summary["outcomes"].items()
+    tenants = ", ".join(
+        f"{name} {quantity(found['goodput_ops'], 'ops/s')}"
+        for name, found in (summary.get("tenants") or {}).items()
+    )
     return [
         ("throughput", with_interval("throughput_ops", "ops/s"), ""),
+        ("goodput", tenants, ""),
         ("offered", quantity(offered, "ops/s") if offered else "", ""),
         ("p99", with_interval("latency_ms.all.p99", "ms"), ""),
         ("outcomes", ", ".join(f"{count:,} {name}" for name, count in outcomes), ""),
-        ("cache hits", "" if ratio is None else percent(ratio), ""),
+        ("compared", _comparisons(summary), ""),
+        ("cache hits", "" if ratio is None else f"{percent(ratio)}, {evicted} evictions", ""),
+        ("client hits", "" if own is None else percent(own), ""),
         ("bottleneck", bottleneck(summary).replace(NONE, ""), ""),
     ]
+
+
+def _comparisons(summary: Mapping[str, Any]) -> str:
+    """Of compare-and-sets how many did not match; empty without any."""
+    from orchestrator.report.wording import percent
+
+    found = summary.get("compare_and_set")
+    if not found:
+        return ""
+    return f"{found['compared']:,} compare-and-sets, {percent(found['unmatched_share'])} unmatched"
 
 
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -28,12 +28,12 @@ from orchestrator.core.faults import (
     parse_target,
 )
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
-from orchestrator.core.machine import KIND_NAMES, TRANSACTION
-from orchestrator.core.models import TXN
+from orchestrator.core.machine import CAS, KIND_NAMES, TRANSACTION
+from orchestrator.core.models import CAS_REGISTER, TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
-from orchestrator.core.verdict import check_served
+from orchestrator.core.verdict import check_served, models_of
 from orchestrator.errors import ConfigError, suggestion
 from orchestrator.runtimes._parts import Parts, cluster_state, make_attempts
 from orchestrator.systems.replicated_store import MEASURED
@@ -55,15 +55,14 @@ def plan(config: Config) -> Parts:
     _check_runtime(parts)
     _check_load(parts)
     _check_objective(parts)
+    _check_queue(parts)
     _check_health(parts)
     _check_attempts(parts)
     _check_caches(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
-    if config.check.level != AUTO:
-        asked = levels.canonical(config.check.level)
-        check_served(asked, parts.workload.model, path="check.level")
+    _check_checkers(parts)
     return parts
 
 
@@ -87,16 +86,8 @@ def _check_runtime(parts: Parts) -> None:
 def _check_objective(parts: Parts) -> None:
     """Bounds must be about tenants that there are, and windows fit into the measured one."""
     slo, longest_ns = parts.config.slo, parts.config.duration
-    tenants = tenants_of(parts.config.workload)
     for tenant in slo.tenants:
-        if tenant not in tenants:
-            raise ConfigError(
-                f"the workload has no tenant {tenant!r}",
-                path=f"slo.tenants.{tenant}",
-                hint=suggestion(tenant, tenants)
-                if tenants
-                else "use workload: {name: tenants, ...}",
-            )
+        _check_tenant(parts, tenant, f"slo.tenants.{tenant}")
     if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
         raise ConfigError(
             f"{format_duration(slo.windows.length)} is longer than the measured window",
@@ -105,12 +96,33 @@ def _check_objective(parts: Parts) -> None:
         )
 
 
+def _check_tenant(parts: Parts, tenant: str, path: str) -> None:
+    tenants = tenants_of(parts.config.workload)
+    if tenant not in tenants:
+        hint = "use workload: {name: tenants, ...}"
+        raise ConfigError(
+            f"the workload has no tenant {tenant!r}",
+            path=path,
+            hint=suggestion(tenant, tenants) if tenants else hint,
+        )
+
+
+def _check_queue(parts: Parts) -> None:
+    """A queue that knows tenants must know those that there are."""
+    queue = parts.store.node.queue if parts.system.emulated else None
+    for tenant in () if queue is None else queue.params.known_tenants:
+        _check_tenant(parts, tenant, "system.node.queue.tenants")
+
+
 def _check_load(parts: Parts) -> None:
     """Workload, arrival and system must fit; looks at the beginning of one client's stream."""
     config, system = parts.config, parts.system
     stream = parts.workload.stream(config.seed, 0, config.clients)
     operations = stream.block(_PROBE_OPERATIONS)
-    unserved = sorted(set(operations.kind.tolist()) - system.kinds)
+    wanted = set(operations.kind.tolist())
+    if parts.workload.model == CAS_REGISTER:
+        wanted.add(CAS)  # they follow upon reads
+    unserved = sorted(wanted - system.kinds)
     if unserved:
         served = ", ".join(KIND_NAMES[kind] for kind in sorted(system.kinds))
         if unserved[0] == TRANSACTION and system.emulated:
@@ -148,6 +160,24 @@ def _check_load(parts: Parts) -> None:
         )
     entry_bytes = int(numpy.ceil(operations.size.mean())) if len(operations) else 1
     system.validate(max(1, entry_bytes))
+
+
+def _check_checkers(parts: Parts) -> None:
+    """What the history is checked at must be defined for what the workload's keys are."""
+    config, model = parts.config, parts.workload.model
+    if config.check.level != AUTO:
+        check_served(levels.canonical(config.check.level), model, path="check.level")
+    asked = {f"client.reads.{level}": levels.canonical(level) for level in config.client.reads}
+    for path, level in asked.items():
+        check_served(level, model, path=path)
+    for level in checked_levels(parts):
+        if model not in models_of(level):
+            raise ConfigError(
+                f"{_what(config)} is {level} like this, which is not defined here for model"
+                f" {model!r}, so nobody could tell whether it keeps that",
+                path="workload",
+                hint="ask for another level, or check.level: none",
+            )
 
 
 def _check_attempts(parts: Parts) -> None:

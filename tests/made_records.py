@@ -50,7 +50,7 @@ def node(number: int, role: str, seconds: int, **columns: Any) -> NodeRecord:
     names = ("operations", "messages", "refused", "cpu_busy_ns", "storage_busy_ns")
     series: dict[str, Any] = {
         name: numpy.full(count, columns.pop(name, 0), dtype=numpy.int64)
-        for name in (*names, "cache_hits", "cache_misses")
+        for name in (*names, "cache_hits", "cache_misses", "cache_evictions")
     }
     given = {"cores": 1, "storage_parallel": None, "process_cpu_ns": 0, "contents_digest": "d"}
     return NodeRecord(node=number, host="h", role=role, **series, **(given | columns))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from cache_rig import CACHES, FORGET, checked, feed, make, name_of, residents, steps_of, zipf
 from hypothesis import given
@@ -184,7 +185,26 @@ def test_a_run_puts_in_what_is_admitted(tmp_path: Path) -> None:
     all_admitted, one, none = done.values()
     assert one["digest"] == all_admitted["digest"]
     assert one["cache"] == all_admitted["cache"] != none["cache"]
-    assert none["cache"]["hit_ratio"] == 0
+    assert none["cache"] == {"hit_ratio": 0, "client_hit_ratio": None, "evictions": 0}
+
+
+def test_in_a_full_cache_each_miss_evicts_one(tmp_path: Path) -> None:
+    base = ("system.cache={name: lru, size: 50}", "workload.mix=c", "record.operations=none")
+    crash = "faults=[{name: crash, target: 1, at: 150ms, restart_after: 50ms}]"
+    durable = "system.node.storage.durability=fsync"
+    with Runner(tmp_path / "results") as runner:
+        result = runner.run(small(*base))
+        restarted = runner.run(small(*base, crash, durable)).record
+        nodes = runner.store.table("nodes", result.run_id).to_pydict()
+    # What was evicted while it was warmed does not count.
+    for node in (*result.record.nodes, restarted.nodes[0]):
+        assert numpy.array_equal(node.cache_evictions, node.cache_misses)
+    assert nodes["cache_evictions"] == nodes["cache_misses"]
+    evictions = result.summary["cache"]["evictions"]
+    window = sum(int(node.cache_evictions[1:].sum()) for node in result.record.nodes)
+    assert evictions == window > 100
+    # A node that was away begins with room, and counts on.
+    assert (restarted.nodes[1].cache_evictions >= 0).all()
 
 
 @pytest.mark.parametrize(

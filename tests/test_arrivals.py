@@ -27,7 +27,7 @@ def block(count: int, time_ns: NDArray[numpy.int64] | None = None) -> OperationB
         key=numpy.zeros(count, dtype=numpy.int64),
         size=numpy.ones(count, dtype=numpy.int32),
         count=numpy.ones(count, dtype=numpy.int32),
-        follow_up=numpy.zeros(count, dtype=numpy.bool_),
+        follow_up=numpy.zeros(count, dtype=numpy.uint8),
         time_ns=time_ns,
     )
 

@@ -126,6 +126,24 @@ def test_the_least_important_is_shed() -> None:
     assert drained(queue, 0) == (["r1", "r2", "w1"], [])
 
 
+def test_tenants_come_before_kinds() -> None:
+    queue = make("priority", limit=4, order=("read",), tenants=("gold", "silver"))
+
+    def op(tenant: str, kind: int) -> Op:
+        return Op(1, 1, kind, f"{tenant}/k".encode())
+
+    assert not queue.put("free read", op("free", READ), 0)
+    assert not queue.put("silver write", op("silver", WRITE), 0)
+    assert not queue.put("silver read", op("silver", READ), 0)
+    assert not queue.put("gold write", op("gold", WRITE), 0)
+    # A name that only begins like a tenant's is another's, and so is a key without a slash.
+    assert queue.put("golden read", op("golden", READ), 0) == ("golden read",)
+    assert queue.put("no tenant", Op(1, 1, READ, b"gold"), 0) == ("no tenant",)
+    assert queue.put("gold read", op("gold", READ), 0) == ("free read",)
+    assert queue.put("gold again", op("gold", READ), 0) == ("silver write",)
+    assert drained(queue, 0)[0] == ["gold read", "gold again", "gold write", "silver read"]
+
+
 def test_controlled_delay_lets_a_burst_pass_and_sheds_a_standing_queue() -> None:
     burst = make("controlled_delay")
     for job in range(10):
@@ -290,6 +308,7 @@ def test_replication_is_not_shed() -> None:
         ({"queue": {"name": "codel", "target": "1s"}}, "system.node.queue.target"),
         ({"queue": {"name": "priority", "order": ["red"]}}, "system.node.queue.order"),
         ({"queue": {"name": "priority", "order": ["read", "read"]}}, "system.node.queue.order"),
+        ({"queue": {"name": "priority", "tenants": ["a", "a"]}}, "system.node.queue.tenants"),
     ],
 )
 def test_bad_input(node: dict[str, Any], path: str) -> None:
@@ -307,15 +326,35 @@ def slowed(factor: float, **node: Any) -> RunRecord:
     return run(None, 0.6, 9000, node=node, faults=[slow])  # type: ignore[arg-type]
 
 
-def test_what_waited_while_the_cpu_was_slow_is_served_at_its_own_speed_again() -> None:
+def slow_storage(factor: float, parallel: int | None = 1) -> RunRecord:
+    """As ``slowed``, but what takes 1 ms for each slot is the storage; half of all are writes."""
+    law = {"name": "exponential", "mean": f"{parallel or 1}ms"}
+    storage = {"read": law, "write": law, "parallel": parallel, "durability": "async"}
+    node = {"cpu": {"read": "1us", "write": "1us"}, "storage": storage}
+    slow = {"name": "slow_storage", "target": 0, "at": "3s", "lasts": "1s", "adds": "0s"}
+    workload = {"name": "ycsb", "mix": "a", "keys": 100}
+    faults = [slow | {"factor": factor}] if factor else []
+    return run(None, 0.6, 9000, node=node, faults=faults, workload=workload)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slow", [slowed, slow_storage])
+def test_what_waited_while_a_part_was_slow_is_served_at_its_own_speed_again(slow: Any) -> None:
     """In the slow second 60 are served of 600; the 540 that wait are more work than the 400 a
     second that are to spare, so they are worked off in 1.35 s and not in 5.4 s times ten.
     """
-    record = slowed(10)
+    record = slow(10)
     history = record.history
     waited_ns = history.returned_ns - history.intended_ns
     late = history.intended_ns[waited_ns > 50 * NS_PER_MS]
     assert 3 * NS_PER_S < late.max() < 5.8 * NS_PER_S
+
+
+@pytest.mark.parametrize("parallel", [1, 3, None])
+def test_a_storage_that_is_slowed_by_one_is_the_plain_one(parallel: int | None) -> None:
+    plain = slow_storage(0, parallel).history
+    dispatched = slow_storage(1, parallel).history
+    served = dispatched.select(dispatched.phase != PHASE_FINAL)
+    assert numpy.array_equal(plain.returned_ns, served.returned_ns)
 
 
 @pytest.mark.parametrize("cores", [1, 3])

@@ -260,6 +260,7 @@ def test_a_full_server_refuses_or_evicts(runtime: ray_cluster.RayRuntime) -> Non
     made = parts(workload=workload, maxmemory="4MiB", maxmemory_policy="allkeys-lru")
     record, summary = observe(runtime, made)
     assert 0.1 < summary["cache"]["hit_ratio"] < 1.0
+    assert summary["cache"]["evictions"] > 100
     assert summary["consistency"]["claimed"] == "none"
     assert (record.history.outcome == OK).all()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pytest
-from made_views import EMPTY, study_view, summary, trial
+from made_views import EMPTY, run_view, study_view, summary, trial
 
 from orchestrator.report import compare, wording
 from orchestrator.report.figures.series import _faults
 from orchestrator.report.model import RunView, interval, metric
-from orchestrator.report.summary import study_words
+from orchestrator.report.summary import run_words, study_words
 
 
 def test_edge_cases_in_words() -> None:
@@ -23,6 +24,23 @@ def test_edge_cases_in_words() -> None:
     assert "needs more memory (2 trials)" in refused
     alone = " ".join(study_words(EMPTY["no default"]).sentences)
     assert "no figure of the default" in alone
+
+
+def test_a_run_has_a_tile_for_what_it_has() -> None:
+    found: dict[str, Any] = {
+        "cache": {"hit_ratio": 0.8, "evictions": 1234},
+        "compare_and_set": {"compared": 400, "unmatched": 10, "unmatched_share": 0.025},
+        "tenants": {"gold": {"goodput_ops": 99.0}, "free": {"goodput_ops": None}},
+    }
+    tiles = {tile.label: tile for tile in run_words(run_view(**found)).tiles}
+    assert tiles["Cache hit ratio"].note == "1,234 evictions"
+    assert tiles["Did not match"].note == "of 400 compare-and-sets"
+    assert tiles["Did not match"].value == wording.percent(0.025)
+    assert tiles["Goodput of gold"].value == wording.quantity(99.0, "ops/s")
+    assert tiles["Goodput of free"].value == wording.NONE
+    plain = {tile.label: tile for tile in run_words(run_view()).tiles}
+    assert plain["Cache hit ratio"].note == ""
+    assert not {"Did not match", "Goodput of gold"} & {*plain}
 
 
 def test_a_difference_within_the_noise_is_called_so() -> None:

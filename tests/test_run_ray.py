@@ -16,10 +16,10 @@ import numpy
 import pytest
 
 from orchestrator.config.load import load_mapping
-from orchestrator.core.machine import FAIL, OK, UNKNOWN
+from orchestrator.core.machine import CAS, FAIL, OK, UNKNOWN
 from orchestrator.core.record import EJECTED, LOST, RunRecord
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import VALID, Evidence, check_claims
+from orchestrator.core.verdict import VALID, Evidence, check, check_claims
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes import ray_cluster
 from orchestrator.runtimes._parts import Parts
@@ -176,6 +176,34 @@ def test_a_slow_node_is_ejected_and_the_run_says_so(runtime: ray_cluster.RayRunt
     assert ejected
     assert {event.node for event in ejected} == {1}
     assert all(event.detail.startswith("by client 0 for") for event in ejected)
+
+
+def test_evictions_are_counted_by_the_nodes(runtime: ray_cluster.RayRuntime) -> None:
+    made = parts(
+        {"name": "unreplicated"},
+        system={"replicas": 1, "cache": {"name": "lru", "size": 50}},
+        workload={"name": "ycsb", "mix": "c", "keys": 200},
+    )
+    (node,) = runtime.run(made).nodes
+    assert numpy.array_equal(node.cache_evictions, node.cache_misses)
+    assert node.cache_evictions.sum() > 50
+
+
+def test_compare_and_sets_find_what_others_have_left(runtime: ray_cluster.RayRuntime) -> None:
+    shares = {"read": 0.2, "update": 0.2, "compare_and_set": 0.6}
+    made = parts(
+        {"name": "raft"}, workload={"name": "ycsb", "shares": shares, "keys": 5}, clients=2
+    )
+    record = runtime.run(made, settle=True)
+    assert not record.lost_parts
+    history = record.history
+    assert (history.service_outcome == OK).all()
+    tried = history.kind == CAS
+    assert tried.sum() > 100
+    assert 0 < history.unmatched.sum() < tried.sum()
+    assert sum(client.follow_ups for client in record.clients) > 0
+    found = check(history, "linearizable", Evidence(model="cas-register"))
+    assert (found.verdict, found.operations) == (VALID, len(history))
 
 
 def test_clients_that_insist_get_through_a_crash(runtime: ray_cluster.RayRuntime) -> None:

@@ -9,7 +9,8 @@ import pytest
 from made_records import config, record, steady, summary_of
 from numpy.typing import NDArray
 
-from orchestrator.analysis.slo import bounded, longest_bound_ns
+from orchestrator.analysis.goodput import longest_bound_ns
+from orchestrator.analysis.slo import bounded
 from orchestrator.analysis.summary import pool
 from orchestrator.config.load import load_mapping
 from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds

@@ -65,7 +65,7 @@ def record(**changes: Any) -> RunRecord:
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
     node = NodeRecord(
-        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, 0, ""
+        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, counts, 0, ""
     )
     base = RunRecord(
         runtime="sim",
@@ -215,6 +215,7 @@ def test_operations_follow_the_history_format(store: Store) -> None:
         "op": "write",
         "key": "plain",
         "value": value_id(1, 1),
+        "expected": None,
         "ops": None,
         "level": None,
         "intended_ns": 0,

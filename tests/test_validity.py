@@ -13,11 +13,12 @@ from made_records import TIMEOUT_NS, claims, config, generator, node, record, st
 from numpy.typing import NDArray
 
 from orchestrator.analysis import resources, slo, validity
+from orchestrator.analysis.goodput import good
 from orchestrator.analysis.latency import (
     LatencyHistogram,
     measured_window,
 )
-from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo
+from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo, TenantBounds
 from orchestrator.core.machine import FAIL, OK, READ, WRITE
 from orchestrator.core.record import INTERVAL_NS, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -56,11 +57,14 @@ def test_a_cut_interval_counts_by_its_share() -> None:
 
 
 def test_cache_hits_of_the_window_only() -> None:
-    caching = node(0, "", 10, cache_hits=3, cache_misses=1)
-    caching.cache_misses[:20] = 1000  # the warm-up
+    caching = node(0, "", 10, cache_hits=3, cache_misses=1, cache_evictions=2)
+    caching.cache_misses[:20] = caching.cache_evictions[:20] = 1000  # the warm-up
     idle = node(1, "", 10)
-    assert resources.cache_hit_ratio([record(nodes=(caching, idle))]) == pytest.approx(0.75)
-    assert resources.cache_hit_ratio([record(nodes=(idle,))]) is None
+    found = resources.cache([record(nodes=(caching, idle))])
+    assert found["hit_ratio"] == pytest.approx(0.75)
+    assert found["evictions"] == 2 * (len(caching.cache_hits) - 20)
+    unused = {"hit_ratio": None, "client_hit_ratio": None, "evictions": None}
+    assert resources.cache([record(nodes=(idle,))]) == unused
 
 
 def test_balance() -> None:
@@ -204,6 +208,11 @@ def test_objective_counts_failures_at_the_timeout() -> None:
 def test_good_operations_by_kind() -> None:
     objective = Slo(p50=5, p99=20, max=90, read=LatencyBounds(max=10))
     kind = numpy.array([READ, READ, WRITE, WRITE], dtype=numpy.uint8)
-    within = slo.good(objective, kind, numpy.array([10, 11, 20, 21]))
-    assert within.tolist() == [True, False, True, False]
-    assert slo.good(Slo(), kind, numpy.full(4, 2**40)).all()
+    latency_ns = numpy.array([10, 11, 20, 21])
+    assert good(objective, kind, latency_ns).tolist() == [True, False, True, False]
+    assert good(Slo(), kind, numpy.full(4, 2**40)).all()
+    tenants = {"gold": TenantBounds(p50=9, p99=10), "free": TenantBounds(error_rate=0.1)}
+    of_tenants = dataclasses.replace(objective, tenants=tenants)
+    assert good(of_tenants, kind, latency_ns, "gold").tolist() == [True, False, False, False]
+    for name in ("free", "lab"):
+        assert good(of_tenants, kind, latency_ns, name).tolist() == [True, False, True, False]

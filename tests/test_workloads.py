@@ -183,11 +183,11 @@ def test_published_proportions(mix: str) -> None:
     inserts = writes & (block.key >= 1000)
     reads = block.kind == READ
     observed = (
-        (reads & ~block.follow_up).sum(),
+        (reads & (block.follow_up == READ)).sum(),
         (writes & ~inserts).sum(),
         inserts.sum(),
         (block.kind == SCAN).sum(),
-        (reads & block.follow_up).sum(),
+        (reads & (block.follow_up == WRITE)).sum(),
     )
     assert sum(observed) == DRAWS
     for count, share in zip(observed, PUBLISHED[mix], strict=True):

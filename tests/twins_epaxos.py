@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from twins import Twin
 
-from orchestrator.core.machine import Effect, MachineContext
+from orchestrator.core.machine import CAS, READ, Effect, MachineContext, Op
 from orchestrator.protocols._epaxos_graph import Graph
-from orchestrator.protocols._epaxos_instances import Instance
+from orchestrator.protocols._epaxos_instances import Instance, Interference
 from orchestrator.protocols._epaxos_messages import Candidate, Judgement, State
 from orchestrator.protocols.epaxos import EPaxos, Params
 
@@ -56,6 +57,25 @@ class IgnoresRivals(EPaxos):
         return Judgement(found.row, found.number, found.ballot, [])
 
 
+class ReadersOnly(Interference):
+    """Knows no other change than a write."""
+
+    def add(self, ops: list[Op], row: int, number: int) -> None:
+        super().add([_as_read(op) for op in ops], row, number)
+
+
+def _as_read(op: Op) -> Op:
+    return msgspec.structs.replace(op, kind=READ) if op.kind == CAS else op
+
+
+class TakesComparisonsForReads(EPaxos):
+    """Lets compare-and-sets of one key stand in any order."""
+
+    def __init__(self, context: MachineContext, params: Params) -> None:
+        super().__init__(context, params)
+        self._known = ReadersOnly(self._count)
+
+
 class VouchesAfterARestart(EPaxos):
     """Says of its own instances that it did not commit them, which it may have forgotten."""
 
@@ -98,6 +118,12 @@ TWINS = [
         IgnoresRivals,
         "epaxos",
         "of two interfering instances neither depends on the other",
+    ),
+    Twin(
+        "takes comparisons for reads",
+        TakesComparisonsForReads,
+        "epaxos",
+        "replicas compare with different values",
     ),
     Twin(
         "vouches after a restart",

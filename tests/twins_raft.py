@@ -114,7 +114,7 @@ class ForgetsSessions(Raft):
     def _contents(self) -> Contents:
         contents = super()._contents()
         state = msgspec.structs.replace(
-            contents.state, sessions=[], sequences=[], took_effect_at=[]
+            contents.state, sessions=[], sequences=[], took_effect_at=[], unmatched={}
         )
         return Contents(contents.members, state)
 

@@ -4,10 +4,10 @@ No consistency level says this: a store that loses everything may be consistent 
 shows. It is judged by the reads of phase ``final``, which run after the load has stopped and the
 system has healed, key by key, with what the key's model makes of its acknowledged operations:
 
-* **registers** (register, kv): the value read is not older than an acknowledged write. An
-  acknowledged write is newer than the value read beyond doubt where its version is higher and
-  the key's acknowledged writes all have versions of their own; without versions, where it began
-  after the value had been written or read.
+* **registers** (register, cas-register, kv): the value read is not older than an acknowledged
+  write, such as a compare-and-set that matched. An acknowledged write is newer than the value
+  read beyond doubt where its version is higher and the key's acknowledged writes all have
+  versions of their own; without versions, where it began after the value had been written or read.
 * **set, append**: every acknowledged element is in the read, and no element more often than it
   was added by operations that may have happened.
 * **counter**: the value lies between the sum of the acknowledged increments and the sums that
@@ -25,7 +25,7 @@ and which of the others had been there before nobody knows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from orchestrator.core.history import NOTHING, PHASE_FINAL, PRELOADED, History
 from orchestrator.core.machine import (
     ADD,
     APPEND,
+    CAS,
     FAIL,
     INCREMENT,
     KIND_NAMES,
@@ -44,7 +45,7 @@ from orchestrator.core.machine import (
     WRITE,
 )
 from orchestrator.core.models import APPEND_LIST as LIST
-from orchestrator.core.models import COUNTER, KV, REGISTER, SET
+from orchestrator.core.models import CAS_REGISTER, COUNTER, KV, REGISTER, SET
 from orchestrator.core.verdict import (
     INVALID,
     UNDECIDED,
@@ -57,7 +58,14 @@ from orchestrator.core.verdict import (
 
 DURABILITY: Final = "durability"
 NO_EVIDENCE: Final = Evidence()
-_MUTATORS: Final = {REGISTER: WRITE, KV: WRITE, LIST: APPEND, SET: ADD, COUNTER: INCREMENT}
+_MUTATORS: Final = {
+    REGISTER: (WRITE,),
+    CAS_REGISTER: (WRITE, CAS),
+    KV: (WRITE,),
+    LIST: (APPEND,),
+    SET: (ADD,),
+    COUNTER: (INCREMENT,),
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def _unread(
     history: History, evidence: Evidence, finals: dict[int, list[int]]
 ) -> NDArray[numpy.int64]:
     """Keys with acknowledged changes that no final read has answered."""
-    acknowledged = (history.kind == _MUTATORS[evidence.model]) & (history.outcome == OK)
+    acknowledged = numpy.isin(history.kind, _MUTATORS[evidence.model]) & (history.outcome == OK)
     keys = numpy.unique(history.key[acknowledged])
     return keys[~numpy.isin(keys, [*finals])]
 
@@ -166,9 +174,9 @@ def _judged(history: History, evidence: Evidence) -> tuple[dict[int, list[int]],
         return finals, f"Nothing is defined about the durability of model {evidence.model!r}."
     if not finals:
         return finals, "There is no read of phase 'final' to show what is still there."
-    if evidence.model not in (REGISTER, KV) and history.values is None:
+    if evidence.model not in (REGISTER, CAS_REGISTER, KV) and history.values is None:
         return finals, "The history does not say what its values are."
-    changing = ~numpy.isin(history.kind, [READ, _MUTATORS[evidence.model]])
+    changing = ~numpy.isin(history.kind, [READ, *_MUTATORS[evidence.model]])
     changing &= (history.outcome != FAIL) & numpy.isin(history.key, [*finals])
     if changing.any():
         name = _of_key(history, int(numpy.argmax(changing)))
@@ -183,9 +191,11 @@ def _losses(history: History, evidence: Evidence, finals: dict[int, list[int]]) 
         yield from judge(history, changes.get(key, []), finals[key])
 
 
-def _changes(history: History, kind: int, finals: dict[int, list[int]]) -> dict[int, list[int]]:
+def _changes(
+    history: History, kinds: Sequence[int], finals: dict[int, list[int]]
+) -> dict[int, list[int]]:
     """Rows by key of the operations that may have changed it."""
-    chosen = (history.kind == kind) & (history.outcome != FAIL)
+    chosen = numpy.isin(history.kind, kinds) & (history.outcome != FAIL)
     chosen &= numpy.isin(history.key, [*finals])
     found: dict[int, list[int]] = {}
     for row in numpy.flatnonzero(chosen).tolist():

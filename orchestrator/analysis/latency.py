@@ -172,7 +172,7 @@ def ms(duration_ns: float | None) -> float | None:
 def latencies_ns(history: History, timeout_ns: int) -> NDArray[numpy.int64]:
     """Latency of each row from its intended start, in ns.
 
-    What was not OK, or never answered, counts at no less than the timeout.
+    What was not served (``History.service_outcome``) counts at no less than the timeout.
     """
     return _durations_ns(history, history.intended_ns, timeout_ns)
 
@@ -187,7 +187,7 @@ def _durations_ns(
     history: History, started_ns: NDArray[numpy.int64], timeout_ns: int
 ) -> NDArray[numpy.int64]:
     elapsed_ns = history.returned_ns - started_ns
-    succeeded = (history.outcome == OK) & (history.returned_ns != NEVER)
+    succeeded = (history.service_outcome == OK) & (history.returned_ns != NEVER)
     return numpy.where(succeeded, elapsed_ns, numpy.maximum(elapsed_ns, timeout_ns))
 
 
@@ -195,10 +195,11 @@ def _durations_ns(
 class Window:
     """The measured window [``start_ns``, ``end_ns``) of one run, as columns.
 
-    ``intended_ns``, ``key``, ``kind``, ``outcome``, ``latency_ns`` and ``uncorrected_ns`` are of
-    the operations intended within it, in the order of their intended starts. ``completed_ns`` (when
-    it returned), ``completed_key``, ``completed_kind`` and ``completed_latency_ns`` are of the OK
-    operations that *returned* within it, whenever they were intended.
+    ``intended_ns``, ``key``, ``kind``, ``outcome`` (the service's), ``unmatched``, ``latency_ns``
+    and ``uncorrected_ns`` are of the operations intended within it, in the order of their intended
+    starts. ``completed_ns`` (when it returned), ``completed_key``, ``completed_kind`` and
+    ``completed_latency_ns`` are of the OK operations that *returned* within it, whenever they were
+    intended.
     """
 
     record: RunRecord
@@ -208,6 +209,7 @@ class Window:
     key: NDArray[numpy.int64]
     kind: NDArray[numpy.uint8]
     outcome: NDArray[numpy.uint8]
+    unmatched: NDArray[numpy.bool_]
     latency_ns: NDArray[numpy.int64]
     uncorrected_ns: NDArray[numpy.int64]
     completed_ns: NDArray[numpy.int64]
@@ -243,7 +245,8 @@ def measured_window(record: RunRecord, timeout_ns: int) -> Window:
     within = numpy.flatnonzero((intended_ns >= start_ns) & (intended_ns < end_ns))
     within = within[numpy.argsort(intended_ns[within], kind="stable")]
     in_time = (returned_ns >= start_ns) & (returned_ns < end_ns)
-    completed = numpy.flatnonzero(in_time & (history.outcome == OK))
+    outcome = history.service_outcome
+    completed = numpy.flatnonzero(in_time & (outcome == OK))
     latency_ns = latencies_ns(history, timeout_ns)
     return Window(
         record=record,
@@ -252,7 +255,8 @@ def measured_window(record: RunRecord, timeout_ns: int) -> Window:
         intended_ns=intended_ns[within],
         key=history.key[within],
         kind=history.kind[within],
-        outcome=history.outcome[within],
+        outcome=outcome[within],
+        unmatched=history.unmatched[within],
         latency_ns=latency_ns[within],
         uncorrected_ns=uncorrected_ns(history, timeout_ns)[within],
         completed_ns=returned_ns[completed],

@@ -24,10 +24,10 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis.durability import Survival
+from orchestrator.analysis.goodput import good, longest_bound_ns
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.recovery import WINDOW_NS, Course, recoveries
-from orchestrator.analysis.slo import good, longest_bound_ns
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.faults import Fault, leads
@@ -53,7 +53,7 @@ def course_of(record: RunRecord, config: Config) -> Course:
     rows = rows[numpy.argsort(history.intended_ns[rows], kind="stable")]
     intended_ns = history.intended_ns[rows]
     latency_ns = latencies_ns(history, config.client.timeout)[rows]
-    ok = history.outcome[rows] == OK
+    ok = history.service_outcome[rows] == OK
     if bound_ns := longest_bound_ns(config.slo):
         within = good(config.slo, history.kind[rows], latency_ns)
     else:

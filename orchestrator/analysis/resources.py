@@ -84,24 +84,26 @@ def bottleneck(runs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
     return {"resource": busiest, "utilisation": means[busiest]}
 
 
-def cache_hit_ratio(records: Sequence[RunRecord]) -> float | None:
-    """Over all cache accesses of all nodes, a tier's too, in the measured windows; None without."""
-    hits, misses = (
+def cache(records: Sequence[RunRecord]) -> dict[str, float | int | None]:
+    """``hit_ratio`` of all cache accesses of all nodes, a tier's too, in the measured windows, and
+    ``evictions`` in them: entries that left for want of room. None without any access.
+    ``client_hit_ratio``: of all look-ups of clients in caches of their own; None without any.
+    """
+    clients = [client for record in records for client in record.clients]
+    lookups = sum(client.cache_lookups for client in clients)
+    own = sum(client.cache_hits for client in clients) / lookups if lookups else None
+    hits, misses, evictions = (
         math.fsum(
             within_window(record, getattr(node, name))
             for record in records
             for node in record.counted
         )
-        for name in ("cache_hits", "cache_misses")
+        for name in ("cache_hits", "cache_misses", "cache_evictions")
     )
-    return hits / (hits + misses) if hits + misses else None
-
-
-def client_hit_ratio(records: Sequence[RunRecord]) -> float | None:
-    """Over all look-ups of clients in caches of their own; None without any."""
-    clients = [client for record in records for client in record.clients]
-    lookups = sum(client.cache_lookups for client in clients)
-    return sum(client.cache_hits for client in clients) / lookups if lookups else None
+    if not hits + misses:
+        return {"hit_ratio": None, "client_hit_ratio": own, "evictions": None}
+    ratio = hits / (hits + misses)
+    return {"hit_ratio": ratio, "client_hit_ratio": own, "evictions": round(evictions)}
 
 
 def balance(record: RunRecord) -> dict[str, float | None]:

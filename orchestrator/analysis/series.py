@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.analysis.goodput import good
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.resources import evenness
-from orchestrator.analysis.slo import good
 from orchestrator.config.schema import Slo
 from orchestrator.core.history import PHASE_NAMES, PHASE_RUN, PHASE_WARMUP
 from orchestrator.core.machine import OK, OUTCOME_NAMES
@@ -42,7 +42,8 @@ def client_series(
     interval = history.intended_ns[chosen] // interval_ns
     latency_ns = latencies_ns(history, timeout_ns)
 
-    succeeded = (history.outcome == OK) & (history.returned_ns >= 0)
+    outcome = history.service_outcome
+    succeeded = (outcome == OK) & (history.returned_ns >= 0)
     succeeded &= history.returned_ns < record.end_ns
     returned_in = history.returned_ns[succeeded] // interval_ns
     good_too = good(slo, history.kind[succeeded], latency_ns[succeeded])
@@ -52,9 +53,9 @@ def client_series(
         "duration_s": length_s.tolist(),
         "intended": numpy.bincount(interval, minlength=count).tolist(),
     }
-    outcome = history.outcome[chosen]
     for code, name in enumerate(OUTCOME_NAMES):
-        columns[name] = numpy.bincount(interval[outcome == code], minlength=count).tolist()
+        these = interval[outcome[chosen] == code]
+        columns[name] = numpy.bincount(these, minlength=count).tolist()
     for name, rows in (("throughput_ops", returned_in), ("goodput_ops", returned_in[good_too])):
         columns[name] = (numpy.bincount(rows, minlength=count) / length_s).tolist()
     columns |= _quantile_columns_ms(interval, latency_ns[chosen], count)
@@ -105,20 +106,22 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
 
     ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cpu_utilisation`` (of all
     cores), ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
-    ``cache_misses``.
+    ``cache_misses``, ``cache_evictions``.
     """
     columns: Columns = {
         name: []
         for name in (
             "node", "start_s", "operations", "messages", "refused",
             "cpu_utilisation", "storage_utilisation", "cache_hits", "cache_misses",
+            "cache_evictions",
         )
     }  # fmt: skip
     for node in nodes:
         count = len(node.operations)
         columns["node"] += [node.node] * count
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
-        for name in ("operations", "messages", "refused", "cache_hits", "cache_misses"):
+        counted = ("operations", "messages", "refused")
+        for name in (*counted, "cache_hits", "cache_misses", "cache_evictions"):
             columns[name] += getattr(node, name).tolist()
         columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
         columns["storage_utilisation"] += (

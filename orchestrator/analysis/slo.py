@@ -12,12 +12,10 @@ bound. Percentiles are exact order statistics.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy
-from numpy.typing import NDArray
 
 from orchestrator.analysis.latency import (
     ALL,
@@ -30,11 +28,8 @@ from orchestrator.analysis.latency import (
 from orchestrator.analysis.outcomes import error_rate
 from orchestrator.analysis.tenants import TenantFigures
 from orchestrator.config.schema import SLO_KINDS, LatencyBounds, Slo, TenantBounds, WindowBounds
-from orchestrator.core.machine import KIND_NAMES
 
 BOUND_NAMES: Final = (*QUANTILES, "max")
-_GOODPUT_ORDER: Final = ("p99", "p999", "max", "p90", "p50")
-"""Which bound tells a good operation: the p99's, else the nearest that is given."""
 
 
 def judge(
@@ -127,27 +122,3 @@ def _latency_violations(
         if value_ns is not None and value_ns > bound_ns:
             violations.append(_violation(prefix + name, ms(bound_ns), ms(value_ns), "ms"))
     return violations
-
-
-def longest_bound_ns(slo: Slo) -> float:
-    """The longest that a good operation of any kind may take; 0 where nothing is bounded."""
-    bounds_ns = [_bound_ns(slo, name) for name in KIND_NAMES]
-    return max((each for each in bounds_ns if math.isfinite(each)), default=0.0)
-
-
-def good(
-    slo: Slo, kind: NDArray[numpy.uint8], latency_ns: NDArray[numpy.int64]
-) -> NDArray[numpy.bool_]:
-    """Which operations stayed within the SLO's latency bound of their kind, else of all."""
-    bounds_ns = numpy.array([_bound_ns(slo, name) for name in KIND_NAMES], dtype=numpy.float64)
-    within: NDArray[numpy.bool_] = latency_ns <= bounds_ns[kind]
-    return within
-
-
-def _bound_ns(slo: Slo, kind: str) -> float:
-    for bounds in (getattr(slo, kind, None), slo):
-        for name in _GOODPUT_ORDER:
-            bound_ns = getattr(bounds, name, None)
-            if bound_ns is not None:
-                return float(bound_ns)
-    return float("inf")

@@ -21,9 +21,10 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.history import PRELOADED, History
-from orchestrator.core.machine import OK, READ, WRITE
+from orchestrator.core.machine import CAS, OK, READ, WRITE
 
 NOT_A_READ: Final = -1
+_WRITING: Final = (WRITE, CAS)
 _LATEST: Final = int(numpy.iinfo(numpy.int64).max)
 
 Column = NDArray[numpy.int64]
@@ -41,7 +42,8 @@ def staleness(history: History, uncertainty_ns: int = 0) -> tuple[Column, Column
     versions = age_ns.copy()
     reads = numpy.flatnonzero((history.kind == READ) & (history.outcome == OK))
     age_ns[reads] = versions[reads] = 0
-    written = (history.kind == WRITE) & (history.outcome == OK) & (history.returned_ns >= 0)
+    written = numpy.isin(history.kind, _WRITING) & (history.outcome == OK)
+    written &= history.returned_ns >= 0
     writes = numpy.flatnonzero(written)
     if len(writes) == 0 or len(reads) == 0:
         return age_ns, versions
@@ -67,7 +69,7 @@ def _written_ns(history: History, reads: Column) -> Column:
     """When the write of each read's value had returned: the least of int64 for the initial value,
     the greatest where it never did.
     """
-    wrote = numpy.flatnonzero(history.kind == WRITE)
+    wrote = numpy.flatnonzero(numpy.isin(history.kind, _WRITING))
     value = history.value_id
     both = numpy.concatenate([wrote, reads])
     is_read = numpy.arange(len(both)) >= len(wrote)

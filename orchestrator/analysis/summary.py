@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
+from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
@@ -24,7 +25,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
-from orchestrator.analysis.outcomes import error_rate, outcomes_of
+from orchestrator.analysis.outcomes import compared, error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
 from orchestrator.analysis.resilience import (
     course_of,
@@ -51,8 +52,8 @@ KEYS: Final = (
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
-    "tenants", "outcomes", "consistency", "availability", "faults", "resilience", "overload",
-    "links", "cache", "balance", "bottleneck",
+    "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
+    "overload", "links", "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -131,10 +132,6 @@ def _figures(
     records = [window.record for window in windows]
     total_s = math.fsum(window.length_s for window in windows)
     completed = sum(len(window.completed_ns) for window in windows)
-    good = sum(
-        int(slo.good(config.slo, window.completed_kind, window.completed_latency_ns).sum())
-        for window in windows
-    )
     outcomes = outcomes_of(windows)
     errors = error_rate(outcomes)
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
@@ -143,16 +140,14 @@ def _figures(
     return {
         "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": completed / total_s if total_s > 0 else None,
-        "goodput_ops": good / total_s if total_s > 0 else None,
+        "goodput_ops": goodput_ops(windows, config.slo),
         "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
         "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
         "outcomes": outcomes,
+        "compare_and_set": compared(windows),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
-        "cache": {
-            "hit_ratio": resources.cache_hit_ratio(records),
-            "client_hit_ratio": resources.client_hit_ratio(records),
-        },
+        "cache": resources.cache(records),
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
         "bottleneck": resources.bottleneck(shares),
@@ -237,6 +232,8 @@ def digest(record: RunRecord) -> str:
 
     for name in COLUMNS:
         add(name, getattr(record.history, name), DTYPES[name])
+    if record.history.expected_id is not None:
+        add("expected_id", record.history.expected_id, numpy.int64)
     if record.history.values is not None:
         fingerprint.update(repr(list(record.history.values)).encode())
     for node in record.nodes:

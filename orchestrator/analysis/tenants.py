@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.latency import (
     LatencyHistogram,
     Window,
@@ -20,16 +21,20 @@ from orchestrator.workloads.tenants import tenants_of
 
 @dataclass(frozen=True)
 class TenantFigures:
-    """One tenant's part of the measured windows. ``outcomes``: counts by name."""
+    """One tenant's part of the measured windows. ``outcomes``: counts by name. ``goodput_ops``:
+    within the tenant's own latency bound where it has one.
+    """
 
     latencies: Mapping[str, LatencyHistogram]
     outcomes: Mapping[str, int]
     throughput_ops: float | None
+    goodput_ops: float | None
 
     def summary(self) -> dict[str, Any]:
         """As the result object has them."""
         return {
             "throughput_ops": self.throughput_ops,
+            "goodput_ops": self.goodput_ops,
             "latency_ms": {name: each.figures_ms() for name, each in self.latencies.items()},
             "outcomes": dict(self.outcomes),
             "error_rate": error_rate(self.outcomes),
@@ -53,5 +58,6 @@ def by_tenant(windows: Sequence[Window], config: Config) -> dict[str, TenantFigu
             merge_histograms([histograms(window) for window in mine]),
             outcomes_of(mine),
             completed / total_s if total_s > 0 else None,
+            goodput_ops(mine, config.slo, name),
         )
     return found

@@ -101,6 +101,8 @@ def _rate(window: Window) -> list[str]:
         return []
     invoked_ns = window.record.history.invoked_ns
     started = int(((invoked_ns >= window.start_ns) & (invoked_ns < window.end_ns)).sum())
+    # What follows upon a read at once the arrival knows nothing of.
+    started -= sum(client.follow_ups for client in window.record.clients)
     expected = offered_ops * window.length_s
     allowed = RATE_TOLERANCE * expected + RATE_CHANCE_DEVIATIONS * math.sqrt(expected)
     if abs(started - expected) <= allowed:

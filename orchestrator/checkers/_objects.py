@@ -54,12 +54,16 @@ def objects(history: History, rows: Rows, uncertainty_ns: int) -> Iterator[tuple
 def _items(history: History, rows: Rows, uncertainty_ns: int) -> list[Item]:
     made = []
     previous: dict[int, tuple[int, int]] = {}
-    expected_id = history.expected_id
+    value_ids, expected_id = history.value_id[rows], history.expected_id
+    if history.values is None:
+        # Of a run's keys nothing and what was preloaded are one initial value.
+        value_ids = numpy.maximum(value_ids, PRELOADED)
+        expected_id = None if expected_id is None else numpy.maximum(expected_id, PRELOADED)
     for row, session, kind, value_id, invoked_ns, returned_ns, outcome in zip(
         rows.tolist(),
         history.session[rows].tolist(),
         history.kind[rows].tolist(),
-        history.value_id[rows].tolist(),
+        value_ids.tolist(),
         history.invoked_ns[rows].tolist(),
         history.returned_ns[rows].tolist(),
         history.outcome[rows].tolist(),
@@ -87,7 +91,7 @@ def judge(
     history: History, key: int, items: Sequence[Item], evidence: Evidence, steps_max: int
 ) -> Judged:
     """Whether the operations of one key are linearizable."""
-    initial = None if history.values is None else history.values[PRELOADED]
+    initial = PRELOADED if history.values is None else history.values[PRELOADED]
     if evidence.model in {REGISTER, CAS_REGISTER}:
         impossible = _never_there(history, items, initial)
         if impossible is not None:

@@ -1,10 +1,11 @@
 """Linearizability (Herlihy and Wing, TOPLAS 1990), of registers in O(n log n).
 
 Linearizability is local, so each key is an object of its own. What is not a register that is
-read and written with unique values is searched (``_objects``, ``_search``). Where values are
-unique, a read names its write, which is the case with a known reads-from mapping of Gibbons and
-Korach, "Testing Shared Memories" (SIAM J. Comput. 26(4), 1997), section 4. What follows is
-their zone criterion, with a proof that also covers equal times and writes without an answer.
+read and written with unique values is searched (``_objects``, ``_search``), unless its versions
+show an order by themselves (``_version_order``). Where values are unique, a read names its write,
+which is the case with a known reads-from mapping of Gibbons and Korach, "Testing Shared Memories"
+(SIAM J. Comput. 26(4), 1997), section 4. What follows is their zone criterion, with a proof that
+also covers equal times and writes without an answer.
 
 **Setting.** Operation a precedes b iff return(a) < invocation(b); equal times are concurrent.
 A write without an answer that somebody read did take effect, at any time after its invocation:
@@ -63,6 +64,7 @@ from orchestrator.checkers._clusters import (
 )
 from orchestrator.checkers._objects import counting, judge, objects
 from orchestrator.checkers._session_order import contradiction
+from orchestrator.checkers._version_order import explained
 from orchestrator.core.history import PRELOADED, History
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import FAIL, READ, SCAN, WRITE
@@ -88,7 +90,7 @@ class Linearizable:
         """
         if history.values is None and evidence.model == REGISTER:
             return _check_registers(history, evidence)
-        if history.values is None:
+        if history.values is None and evidence.model != CAS_REGISTER:
             text = (
                 f"A run records which write was read, and not the contents of a {evidence.model}."
             )
@@ -124,6 +126,11 @@ def _check_objects(
     """The keys that have to be searched, with the verdict on the others."""
     rows = numpy.flatnonzero(counting(history, evidence) & searched[history.key])
     steps, operations, keys = evidence.steps_max, plain.operations, plain.keys
+    if evidence.model in {REGISTER, CAS_REGISTER}:
+        ordered = explained(history, rows, evidence.uncertainty_ns)
+        left = ~numpy.isin(history.key[rows], ordered)
+        operations, keys = operations + int((~left).sum()), keys + len(ordered)
+        rows = rows[left]
     undecided = ""
     for key, items in objects(history, rows, evidence.uncertainty_ns):
         judged = judge(history, key, items, evidence, max(1, steps))

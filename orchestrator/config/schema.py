@@ -149,7 +149,7 @@ class LatencyBounds:
     max: int | None = duration(None)
 
 
-SLO_KINDS: Final = ("read", "write", "scan", "incr", "add", "txn")
+SLO_KINDS: Final = ("read", "write", "scan", "cas", "incr", "add", "txn")
 """Kinds of operation with bounds of their own; each is a field of :class:`Slo`."""
 
 
@@ -174,6 +174,7 @@ class Slo(LatencyBounds):
     read: LatencyBounds = field(default_factory=LatencyBounds)
     write: LatencyBounds = field(default_factory=LatencyBounds)
     scan: LatencyBounds = field(default_factory=LatencyBounds)
+    cas: LatencyBounds = field(default_factory=LatencyBounds)
     incr: LatencyBounds = field(default_factory=LatencyBounds)
     add: LatencyBounds = field(default_factory=LatencyBounds)
     txn: LatencyBounds = field(default_factory=LatencyBounds)

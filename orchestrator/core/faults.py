@@ -33,6 +33,9 @@ ZONE: Final = "zone"
 COUNT: Final = "count"
 NODE: Final = "node"
 _WORDS: Final = (LEADER, FOLLOWER, ANY, ALL, AUTHORITY, CACHE)
+CPU: Final = "cpu"
+STORAGE: Final = "storage"
+"""Parts of a node that a fault may slow down."""
 TARGETS: Final = f"{', '.join(_WORDS)}, a node's number, {ZONE}:NAME or {COUNT}:N"
 """What a target may be, in words."""
 
@@ -305,8 +308,8 @@ class Fault(Protocol):
     emulated_only: ClassVar[bool] = True
     """Whether it needs nodes that are emulated: real programs can only be killed and paused."""
 
-    slows: ClassVar[bool] = False
-    """Whether it slows CPUs down."""
+    slows: ClassVar[frozenset[str]] = frozenset()
+    """What it slows down of a node: CPU, STORAGE."""
 
     def __init__(self, params: Any) -> None: ...
 

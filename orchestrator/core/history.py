@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.core.machine import CAS, FAIL, OK
+
 PRELOADED: Final = 0
 NOTHING: Final = -1
 NEVER: Final = -1
@@ -56,10 +58,12 @@ class History:
     connection (-1: none), for the uncorrected latency. ``size`` is the weight in bytes. ``level``
     is the code of the level that the operation asked for (``levels.CODES``; 0: none).
 
+    ``expected_id`` is what a cas expected, -1 where the row is none (None: no row is one). A cas
+    that FAILed and returned has found another value; one that compared nothing never returned.
+
     Histories of runs identify values as the module says. Those from files, and those of runs
     with transactions, intern them: ``values[value_id]`` is the value as the file has it
-    (hashable: a list is a tuple; of a transaction its micro-operations (op, key, value)), and
-    ``expected_id`` what a cas expected.
+    (hashable: a list is a tuple; of a transaction its micro-operations (op, key, value)).
     There, 0 is the initial value of a key and -1 stands where the row has none; null is a value
     like any other.
     """
@@ -86,6 +90,18 @@ class History:
 
     def __len__(self) -> int:
         return len(self.session)
+
+    @property
+    def unmatched(self) -> NDArray[numpy.bool_]:
+        """Rows of compare-and-sets that found another value than they expected."""
+        failed = (self.kind == CAS) & (self.outcome == FAIL)
+        found: NDArray[numpy.bool_] = failed & (self.returned_ns != NEVER)
+        return found
+
+    @property
+    def service_outcome(self) -> NDArray[numpy.uint8]:
+        """``outcome``, but OK where a compare-and-set did not match: that is an answer, too."""
+        return numpy.where(self.unmatched, OK, self.outcome).astype(self.outcome.dtype)
 
     def select(self, rows: Any) -> History:
         """The rows of a mask or an index array, in that order."""
@@ -116,8 +132,17 @@ class History:
                 moved.append(numpy.where(ids > 0, ids + (len(values) - 1), ids))
                 values += own[1:]
             columns["value_id"] = numpy.concatenate(moved)
-        merged = History(**columns, key_names=parts[0].key_names, values=values)
+        expected = None
+        if any(part.expected_id is not None for part in parts):
+            expected = numpy.concatenate([part._expected_or_nothing() for part in parts])
+        names = parts[0].key_names
+        merged = History(**columns, key_names=names, expected_id=expected, values=values)
         return merged.select(numpy.argsort(merged.invoked_ns, kind="stable"))
+
+    def _expected_or_nothing(self) -> NDArray[numpy.int64]:
+        if self.expected_id is not None:
+            return self.expected_id
+        return numpy.full(len(self), NOTHING, dtype=numpy.int64)
 
 
 _BESIDE: Final = ("key_names", "expected_id", "values")

@@ -61,9 +61,9 @@ class OperationBlock:
 
     ``kind``: READ, WRITE, SCAN or another of core.machine. ``key`` indexes the workload's
     ``key_names``. ``size``: bytes of one entry (key and value), its weight in caches; a trace
-    gives its own weights. ``count``: records of a scan, else 1. ``follow_up``: when this read
-    returns, its session writes the same key at once (YCSB's read-modify-write; two operations
-    of the history).
+    gives its own weights. ``count``: records of a scan, else 1. ``follow_up``: the kind of what
+    its session does to the same key as soon as this read returns, two operations of the history:
+    WRITE is YCSB's read-modify-write, CAS expects what was read (0: nothing follows).
     ``time_ns``: original times of a trace relative to its first request, else None. ``level``:
     codes of the levels that operations ask for (None: the configuration says). ``steps``: of
     each transaction its micro-operations as a tuple of (kind, key index), ``count`` of them
@@ -74,7 +74,7 @@ class OperationBlock:
     key: NDArray[numpy.int64]
     size: NDArray[numpy.int32]
     count: NDArray[numpy.int32]
-    follow_up: NDArray[numpy.bool_]
+    follow_up: NDArray[numpy.uint8]
     time_ns: NDArray[numpy.int64] | None = None
     level: NDArray[numpy.uint8] | None = None
     steps: NDArray[numpy.object_] | None = None

@@ -50,6 +50,8 @@ OK: Final = 0
 FAIL: Final = 1
 UNKNOWN: Final = 2
 OUTCOME_NAMES: Final = ("ok", "fail", "unknown")
+UNMATCHED: Final = 3
+"""Answer to a CAS: the key held another value, so nothing changed; a history's FAIL."""
 
 # Kinds of message on a link, for delays that differ by kind.
 REQUEST: Final = "request"

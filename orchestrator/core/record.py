@@ -33,7 +33,8 @@ class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
     ``refused`` of the ``operations`` were turned away. ``cpu_busy_ns`` and ``storage_busy_ns`` are
-    busy times of the modelled stations, summed over cores and parallel slots. ``process_cpu_ns``
+    busy times of the modelled stations, summed over cores and parallel slots. ``cache_evictions``:
+    entries that left for want of room. ``process_cpu_ns``
     is the real CPU time of the node's process over the measured window (0 in sim).
     ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
     replicas (empty: nobody asked; NO_COPY: it is a spare).
@@ -51,6 +52,7 @@ class NodeRecord:
     storage_busy_ns: NDArray[numpy.int64]
     cache_hits: NDArray[numpy.int64]
     cache_misses: NDArray[numpy.int64]
+    cache_evictions: NDArray[numpy.int64]
     process_cpu_ns: int
     contents_digest: str
 
@@ -62,7 +64,8 @@ class ClientRecord:
     ``lag_ns``: how late each operation was sent after it was due (open: after its intended
     start; closed: after the think time ended), a sample of at most 100,000. ``extra_attempts``:
     how often operations that were intended in it were sent beyond once each. ``cache_hits`` of
-    ``cache_lookups`` in its own cache found what they looked for.
+    ``cache_lookups`` in its own cache found what they looked for. ``follow_ups``: how many
+    operations began in it because a read had returned.
     """
 
     client: int
@@ -73,6 +76,7 @@ class ClientRecord:
     extra_attempts: int = 0
     cache_hits: int = 0
     cache_lookups: int = 0
+    follow_ups: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,46 @@
 
 An operation takes effect once: a session has at most one operation outstanding, so the last
 sequence number of each session is all that deduplication needs (Ongaro's dissertation,
-section 6.3). The table grows with the number of sessions, not of operations.
+section 6.3). The table grows with the number of sessions, not of operations. Of a compare-and-set
+it keeps the outcome as well: who asks again hears what was found the first time.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from orchestrator.core.machine import OK, READ, WRITE, Access, Effect, Entry, Op, Preload, Reply
+from orchestrator.core.compare_and_set import decode_exchange
+from orchestrator.core.machine import (
+    CAS,
+    OK,
+    READ,
+    UNKNOWN,
+    UNMATCHED,
+    WRITE,
+    Access,
+    Effect,
+    Entry,
+    Op,
+    Preload,
+    Reply,
+)
 from orchestrator.core.transactions import (
     COMMITTED,
     EXECUTE,
     PREPARE,
+    STEPS,
     YES,
     Kept,
     Part,
     Transactions,
 )
+
+OTHER_CHANGES: Final = STEPS | {CAS}
+"""Kinds of operation that may change the state, besides the plain write."""
 
 
 class Snapshot(msgspec.Struct, array_like=True, gc=False):
@@ -30,7 +49,8 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False):
 
     Entry i is (``keys[i]``, ``values[i]``, ``versions[i]``); session ``sessions[i]`` wrote last
     with sequence number ``sequences[i]``, which took effect at version ``took_effect_at[i]``.
-    ``transactions``: None where there never was one.
+    ``transactions``: None where there never was one. ``unmatched``: of sessions that wrote last
+    by a compare-and-set that did not match its sequence number.
     """
 
     keys: list[bytes]
@@ -40,6 +60,7 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False):
     sequences: list[int]
     took_effect_at: list[int]
     transactions: Kept | None = None
+    unmatched: dict[int, int] = {}
 
 
 _decode_part = msgspec.msgpack.Decoder(Part).decode
@@ -53,6 +74,7 @@ class KeyValueState:
         "_preload",
         "_sessions",
         "_tokens",
+        "_unmatched",
         "accesses",
         "transactions",
         "values",
@@ -63,6 +85,8 @@ class KeyValueState:
         self._preload = preload
         self.accesses = accesses
         self._sessions: dict[int, tuple[int, int]] = {}
+        # session -> sequence number of its last compare-and-set that did not match.
+        self._unmatched: dict[int, int] = {}
         self._inserted: list[bytes] | None = None
         self._tokens = 0
         self.transactions: Transactions | None = None
@@ -83,13 +107,54 @@ class KeyValueState:
             self._insert(op.key, Entry(op.value or b"", version))
         return version
 
+    def compare_and_set(self, op: Op, version: int) -> tuple[int, int]:
+        """Compare and set once; returns OK or UNMATCHED, and the version that it is about.
+
+        One that its session has left behind is UNKNOWN: nobody waits for its answer.
+        """
+        session, sequence = op.session, op.sequence
+        done = self._sessions.get(session)
+        if done is not None and done[0] >= sequence:
+            if done[0] > sequence:
+                return UNKNOWN, done[1]
+            return UNMATCHED if self._unmatched.get(session) == sequence else OK, done[1]
+        exchange = decode_exchange(op.value)
+        if self.read(op.key) == exchange.expected:
+            self._sessions[session] = (sequence, version)
+            self.put(op.key, exchange.new, version)
+            return OK, version
+        # It is about the state as the changes before it have left it.
+        self._sessions[session] = (sequence, version - 1)
+        self._unmatched[session] = sequence
+        return UNMATCHED, version - 1
+
     def put(self, key: bytes, value: bytes, version: int) -> None:
-        """Set a value on behalf of a transaction, which sees to it that it does so once."""
+        """Set a value on behalf of what sees to it that it does so once."""
         entry = self.values.get(key)
         if entry is None:
             self._insert(key, Entry(value, version))
         else:
             entry.value, entry.version = value, version
+
+    def change(self, handle: Any, op: Op, version: int, effects: list[Effect]) -> None:
+        """Apply one of OTHER_CHANGES, and answer who waits for it.
+
+        What is compared goes through cache and storage where it is answered.
+        """
+        if op.kind != CAS:
+            self.step(handle, op, version, effects)
+            return
+        outcome, about = self.compare_and_set(op, version)
+        token = 0
+        if self.accesses:
+            if handle is not None:
+                self._tokens += 1
+                token = self._tokens
+                effects.append(Access(token, op.key, op.size, READ))
+            if outcome == OK:
+                self.touch(op, effects)
+        if handle is not None:
+            effects.append(Reply(handle, outcome, None, about, token))
 
     def step(self, handle: Any, op: Op, version: int, effects: list[Effect]) -> None:
         """Take a transaction's step (``transactions.STEPS``), and answer who waits for it.
@@ -170,6 +235,11 @@ class KeyValueState:
             [sequence for sequence, _ in done],
             [version for _, version in done],
             None if self.transactions is None else self.transactions.kept(),
+            {
+                session: sequence
+                for session, sequence in self._unmatched.items()
+                if self._sessions[session][0] == sequence
+            },
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -178,6 +248,7 @@ class KeyValueState:
         done = zip(snapshot.sequences, snapshot.took_effect_at, strict=True)
         self.values = dict(zip(snapshot.keys, entries, strict=True))
         self._sessions = dict(zip(snapshot.sessions, done, strict=True))
+        self._unmatched = dict(snapshot.unmatched)
         self._inserted = None
         self.transactions = None
         if snapshot.transactions is not None:

@@ -9,7 +9,7 @@ from typing import Final
 from orchestrator.core import levels
 from orchestrator.core.history import History
 from orchestrator.core.models import COUNTER, SET, TXN
-from orchestrator.core.verdict import VALID, Evidence, check
+from orchestrator.core.verdict import VALID, Evidence, check, models_of
 
 OPERATIONS_MAX: Final = 100_000
 """Above so many operations nothing is checked that was not claimed, but for the quick levels."""
@@ -35,6 +35,8 @@ def strongest_passed(
         if level in held or level in known or level == levels.EVENTUAL:
             continue
         if (level in levels.TRANSACTIONAL) != (evidence.model == TXN):
+            continue
+        if evidence.model not in models_of(level):
             continue
         if len(history) > OPERATIONS_MAX and level not in _QUICK:
             continue

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 from orchestrator.core import levels
 from orchestrator.core.history import NOTHING, PHASE_NAMES, History
 from orchestrator.core.machine import CAS, KIND_NAMES, OUTCOME_NAMES, TRANSACTION
-from orchestrator.core.models import REGISTER, STEPS_MAX
+from orchestrator.core.models import MODELS, REGISTER, STEPS_MAX
 from orchestrator.core.models import canonical as canonical_model
 from orchestrator.core.one_clock import OF_REAL_TIME, views
 from orchestrator.core.registry import Family, plugin, plugins
@@ -130,14 +130,22 @@ def _by_one_clock(checker: Checker, history: History, evidence: Evidence) -> Ver
 
 def check_served(level: str, model: str, *, path: str = "model") -> None:
     """Refuse, by ConfigError, a model that the checker of ``level`` (without alias) has not."""
-    found = plugins(Family.CHECKER).get(level)
-    served = getattr(found and found.implementation, "models", Checker.models)
-    if found is not None and model not in served:
+    served = models_of(level)
+    if model not in served:
         raise ConfigError(
             f"level {level!r} is not defined here for model {model!r}",
             path=path,
             hint="allowed: " + ", ".join(sorted(served)),
         )
+
+
+def models_of(level: str) -> frozenset[str]:
+    """The models that the checker of ``level`` (without alias) serves; all where there is none."""
+    found = plugins(Family.CHECKER).get(level)
+    if found is None:
+        return frozenset(MODELS)
+    served: frozenset[str] = getattr(found.implementation, "models", Checker.models)
+    return served
 
 
 def check_claims(

@@ -26,6 +26,11 @@ class QueueParams:
         1000, low=1, help="operations that may wait, besides those being served; null: no limit"
     )
 
+    @property
+    def known_tenants(self) -> tuple[str, ...]:
+        """Tenants of the workload that it knows by name."""
+        return ()
+
 
 class Refusal(msgspec.Struct, gc=False):
     """An operation was turned away: nothing happened, and nothing will.

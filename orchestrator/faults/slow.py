@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.faults import Blow, Burdened, ClusterState, Fault, NodeState
+from orchestrator.core.faults import CPU, Blow, Burdened, ClusterState, Fault, NodeState
 from orchestrator.core.parameters import number
 from orchestrator.core.registry import Family, register
 from orchestrator.faults._lasting import Lasting
@@ -28,7 +28,7 @@ class Slow(Fault):
     """Slows the CPU of a node down."""
 
     emulated_only = False
-    slows = True
+    slows = frozenset({CPU})
 
     def __init__(self, params: SlowParams) -> None:
         self._params = params

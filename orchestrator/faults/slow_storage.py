@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.faults import NodeState
+from orchestrator.core.faults import STORAGE, NodeState
 from orchestrator.core.parameters import duration, number
 from orchestrator.core.registry import Family, register
 from orchestrator.faults._lasting import Lasting
@@ -20,6 +20,8 @@ class SlowStorageParams(Lasting):
 @register(Family.FAULT, "slow_storage", params=SlowStorageParams)
 class SlowStorage(StorageFault):
     """Slows the storage of a node down."""
+
+    slows = frozenset({STORAGE})
 
     @staticmethod
     def state_of(params: SlowStorageParams) -> NodeState:

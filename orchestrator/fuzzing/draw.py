@@ -28,6 +28,7 @@ from orchestrator.core.registry import Family, plugin, plugins
 from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
+from orchestrator.fuzzing import comparing
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
@@ -266,6 +267,10 @@ class _Drawing:
             )
             for at_ns in times
         ]
+        # By a stream of its own, so that all else is drawn as it is without.
+        own = scalar_stream(self._seed, f"fuzz/{self._protocol}/comparing")
+        if own.random() < comparing.SHARE and self._may_compare(system, sticky):
+            steps = comparing.comparing(own, steps)
         # Keys that are not written again keep what the faults have done to them.
         fresh = [key for key in range(min(keys, 8)) if chance.random() < 0.5]
         final = [(key, changes[0]) for key in fresh]
@@ -283,14 +288,22 @@ class _Drawing:
             served &= TIER_KINDS
         return [READ], [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
 
-    def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
+    def _may_compare(self, system: Mapping[str, Any], sticky: bool) -> bool:
+        if self._pattern is not None:
+            return False
+        params, context = self._built(_own(system)), self._context(system, sticky)
+        return comparing.possible(self._plugin.implementation, params, context)
+
+    def _context(self, system: Mapping[str, Any], sticky: bool) -> ClaimContext:
         durability = system["node"]["storage"]["durability"]
-        context = ClaimContext(
-            system["replicas"], sticky, durability, system["nodes"], durability != "memory", True
-        )
+        replicas, nodes = system["replicas"], system["nodes"]
+        return ClaimContext(replicas, sticky, durability, nodes, durability != "memory", True)
+
+    def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
         if self._pattern is not None:
             return []
         params = self._built(_own(system))
+        context = self._context(system, sticky)
         offered = self._plugin.implementation.read_levels(params, context)
         local = LOCAL if system.get("shards", 1) > 1 else frozenset(LEVELS)
         return [level for level in LEVELS if level in offered and level in local]

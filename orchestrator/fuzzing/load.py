@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.keys import KeyRange, NumberedKeys
 from orchestrator.core.levels import CODES, UNASKED
 from orchestrator.core.load import OperationBlock
-from orchestrator.core.machine import KIND_NAMES, READING, Preload
-from orchestrator.core.models import COUNTER, REGISTER, SET, TXN
+from orchestrator.core.machine import CAS, KIND_NAMES, READ, READING, Preload
+from orchestrator.core.models import CAS_REGISTER, COUNTER, REGISTER, SET, TXN
 from orchestrator.fuzzing.scenario import Scenario
 
 PAYLOAD_BYTES = 8
+_MODELS: Final = {"incr": COUNTER, "add": SET, "cas": CAS_REGISTER}
+"""What the keys of a scenario are that has such an operation."""
 
 
 class ScenarioLoad:
@@ -27,7 +31,7 @@ class ScenarioLoad:
         self._scenario = scenario
         self.total = len(scenario.operations)
         kinds = {step.op for step in scenario.operations}
-        self.model = COUNTER if "incr" in kinds else SET if "add" in kinds else REGISTER
+        self.model = next((model for op, model in _MODELS.items() if op in kinds), REGISTER)
         if scenario.system.get("transactions"):
             self.model = TXN
         self.key_names = NumberedKeys(scenario.keys)
@@ -62,16 +66,17 @@ class ScenarioStream:
     def block(self, count: int) -> OperationBlock:
         """The next ones."""
         steps, self._left = self._left[:count], self._left[count:]
-        kinds = [KIND_NAMES.index(step.op) for step in steps]
+        kind = numpy.array([KIND_NAMES.index(step.op) for step in steps], dtype=numpy.uint8)
+        comparing = kind == CAS
         parts = numpy.empty(len(steps), dtype=numpy.object_)
         for row, step in enumerate(steps):
             parts[row] = step.micro_operations
         return OperationBlock(
-            kind=numpy.array(kinds, dtype=numpy.uint8),
+            kind=numpy.where(comparing, READ, kind).astype(numpy.uint8),
             key=numpy.array([step.key for step in steps], dtype=numpy.int64),
             size=numpy.full(len(steps), 2 * PAYLOAD_BYTES, dtype=numpy.int32),
             count=numpy.array([max(1, len(one)) for one in parts], dtype=numpy.int32),
-            follow_up=numpy.zeros(len(steps), dtype=numpy.bool_),
+            follow_up=numpy.where(comparing, CAS, READ).astype(numpy.uint8),
             time_ns=numpy.array([step.at_ns for step in steps], dtype=numpy.int64),
             level=numpy.array([_code(step.op, step.level) for step in steps], dtype=numpy.uint8),
             steps=parts,

@@ -24,8 +24,9 @@ LEADER: Final = "leader"
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """One operation; ``level``: what it asks for (empty: nothing). ``parts``: of a transaction,
-    as in ``r0 a3``: it reads key 0, then appends to (``w``: writes) key 3.
+    """One operation; ``level``: what it asks for (empty: nothing). A ``cas`` is a read and, at
+    once, a compare-and-set of what it found. ``parts``: of a transaction, as in ``r0 a3``: it
+    reads key 0, then appends to (``w``: writes) key 3.
     """
 
     at_ns: int

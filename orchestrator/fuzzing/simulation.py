@@ -214,7 +214,7 @@ def _stuck(scenario: Scenario, history: History) -> Violation | None:
     A slow network may cost single operations their time-out even then, so few show nothing.
     """
     final = history.select(history.invoked_ns >= scenario.final_ns)
-    ok = final.outcome == OK
+    ok = final.service_outcome == OK
     served = Counter(final.key[ok].tolist())
     asked = Counter(final.key.tolist())
     unserved = [key for key, times in asked.items() if times >= TELLING and not served[key]]

@@ -24,12 +24,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from orchestrator.core.machine import (
+    CAS,
     READING,
     UNKNOWN,
     Became,
     Effect,
     Entry,
     Event,
+    Machine,
     MachineContext,
     Mark,
     Op,
@@ -65,6 +67,7 @@ class Copy(CatchingUp):
 
     Message: ClassVar[Any] = Replicate | Acknowledge | Fetch | Transfer | Continue | Beat | Grant
     Record: ClassVar[Any] = Entries | Vow | Base
+    kinds = Machine.kinds | {CAS}
     roles: ClassVar[tuple[str, str, str]]
     """Of the first, the last and the other members of a view."""
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from orchestrator.core.machine import OK, WRITE, Effect, MachineContext, Mark, Op, Reply
+from orchestrator.core.machine import (
+    CAS,
+    OK,
+    WRITE,
+    Effect,
+    Machine,
+    MachineContext,
+    Mark,
+    Op,
+    Reply,
+)
 from orchestrator.core.state import KeyValueState
 from orchestrator.protocols._epaxos_graph import Graph
 from orchestrator.protocols._epaxos_instances import Instance, context_of
@@ -15,6 +25,8 @@ from orchestrator.protocols._epaxos_recovery import Recovery
 
 class Execution(Recovery):
     """A node as the one who executes."""
+
+    kinds = Machine.kinds | {CAS}
 
     def __init__(self, context: MachineContext, recovery_ns: int, resend_ns: int) -> None:
         super().__init__(context, recovery_ns, resend_ns)
@@ -80,8 +92,13 @@ class Execution(Recovery):
                     state.touch(op, effects)
                 if handles is not None:
                     effects.append(Reply(handles[at], OK, None, took_effect_at, 0, context))
+                continue
+            if op.kind == CAS:
+                handle = None if handles is None else handles[at]
+                state.change(handle, op, self._version(op) + 1, effects)
             elif handles is not None:
                 state.serve(handles[at], op, self._version(op), effects)
+            if handles is not None:
                 answer = effects[-1]
                 assert isinstance(answer, Reply)
                 answer.context = context

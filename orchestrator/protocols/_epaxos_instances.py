@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.core.machine import READ, SCAN, WRITE, Op
+from orchestrator.core.machine import READ, READING, SCAN, Op
 from orchestrator.protocols._epaxos_messages import (
     COMMITTED,
     EXECUTED,
@@ -193,8 +193,8 @@ class Row:
 class Interference:
     """The last instance of each row that reads, writes or scans a key.
 
-    Operations interfere if they are on the same key and one of them writes; a scan interferes
-    with every write. Two lists a key that was ever used: as large as the state itself.
+    Operations interfere if they are on the same key and one of them may change it; a scan
+    interferes with every change. Two lists a key that was ever used: as large as the state itself.
     """
 
     def __init__(self, rows: int) -> None:
@@ -210,10 +210,11 @@ class Interference:
             if op.kind == SCAN:
                 last = self._scans
             else:
-                table = self._writes if op.kind == WRITE else self._reads
+                changes = op.kind != READ
+                table = self._writes if changes else self._reads
                 found = table.get(op.key)
                 last = table[op.key] = [0] * len(self._rows) if found is None else found
-                if op.kind == WRITE and number > self._any_write[row]:
+                if changes and number > self._any_write[row]:
                     self._any_write[row] = number
             if number > last[row]:
                 last[row] = number
@@ -242,7 +243,8 @@ class Interference:
 def interfere(first: list[Op], second: list[Op]) -> bool:
     """Whether any operation of one interferes with any of the other."""
     return any(
-        WRITE in (one.kind, other.kind) and (one.key == other.key or SCAN in (one.kind, other.kind))
+        not READING.issuperset((one.kind, other.kind))
+        and (one.key == other.key or SCAN in (one.kind, other.kind))
         for one in first
         for other in second
     )

@@ -8,9 +8,8 @@ import heapq
 from typing import Any, Final
 
 from orchestrator.core.levels import CODES, EVENTUAL, SEQUENTIAL
-from orchestrator.core.machine import OK, WRITE, Effect, MachineContext, Op, Reply
-from orchestrator.core.state import KeyValueState
-from orchestrator.core.transactions import STEPS
+from orchestrator.core.machine import CAS, OK, WRITE, Effect, Machine, MachineContext, Op, Reply
+from orchestrator.core.state import OTHER_CHANGES, KeyValueState
 from orchestrator.protocols._multi_paxos_election import Elector
 
 WEAK: Final = {CODES[SEQUENTIAL]: True, CODES[EVENTUAL]: False}
@@ -19,6 +18,8 @@ WEAK: Final = {CODES[SEQUENTIAL]: True, CODES[EVENTUAL]: False}
 
 class Learner(Elector):
     """A node as the one who executes; ``applied``: up to that slot."""
+
+    kinds = Machine.kinds | {CAS}
 
     def __init__(self, context: MachineContext, election_timeout_ns: int) -> None:
         super().__init__(context, election_timeout_ns)
@@ -46,8 +47,8 @@ class Learner(Elector):
                     state.touch(op, effects)
                 if handle is not None:
                     effects.append(Reply(handle, OK, None, took_effect_at))
-            elif op.kind in STEPS:
-                state.step(handle, op, version, effects)
+            elif op.kind in OTHER_CHANGES:
+                state.change(handle, op, version, effects)
             elif handle is not None:
                 state.serve(handle, op, version, effects)
         self.applied = commit

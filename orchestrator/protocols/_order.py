@@ -206,7 +206,7 @@ class Order:
             for op, handle in zip(ops, handles, strict=True):
                 version += 1
                 if op.kind != WRITE:
-                    state.step(handle, op, version, effects)
+                    state.change(handle, op, version, effects)
                     continue
                 took_effect_at = write(op, version)
                 if touches:
@@ -217,7 +217,7 @@ class Order:
             for op in ops:
                 version += 1
                 if op.kind != WRITE:
-                    state.step(None, op, version, effects)
+                    state.change(None, op, version, effects)
                     continue
                 write(op, version)
                 if touches:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from orchestrator.core.machine import (
+    CAS,
     OK,
     SCAN,
     UNKNOWN,
     WRITE,
     Effect,
+    Machine,
     MachineContext,
     Mark,
     Op,
@@ -24,8 +26,7 @@ from orchestrator.core.machine import (
     Reply,
     Send,
 )
-from orchestrator.core.state import KeyValueState
-from orchestrator.core.transactions import STEPS
+from orchestrator.core.state import OTHER_CHANGES, KeyValueState
 from orchestrator.protocols._pieces import Arrival
 from orchestrator.protocols._raft_election import LEADER, Ballot, Elections, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
@@ -45,6 +46,8 @@ _NEVER: Final = 2**63
 
 class Replica(Elector):
     """A copy of the log and of the state that its committed entries make."""
+
+    kinds = Machine.kinds | {CAS}
 
     __slots__ = (
         "_arrival",
@@ -176,8 +179,8 @@ class Replica(Elector):
             elif kind <= SCAN:
                 if handle is not None:
                     state.serve(handle, op, version, effects)
-            elif kind in STEPS:
-                state.step(handle, op, version, effects)
+            elif kind in OTHER_CHANGES:
+                state.change(handle, op, version, effects)
         self.applied = self.commit
         if self._patient:
             self._serve_patient(effects)

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.levels import LINEARIZABLE
-from orchestrator.core.machine import WRITE, ClusterView, Op
+from orchestrator.core.machine import READING, ClusterView, Op
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._chain_links import ChainParams, Link
 from orchestrator.protocols._read_needs import STRONG, need_of
@@ -44,6 +44,6 @@ class Chain(Link):
 
     @staticmethod
     def candidates(params: Any, op: Op, view: ClusterView) -> Sequence[int]:
-        if op.kind == WRITE:
+        if op.kind not in READING:
             return (view.writer,)
         return (view.reader,) if need_of(op, STRONG) == STRONG else view.nodes

@@ -34,7 +34,7 @@ from orchestrator.core.machine import (
     READ,
     READ_COPY,
     READ_REPLY,
-    WRITE,
+    READING,
     ClusterView,
     Effect,
     Event,
@@ -162,4 +162,4 @@ class Craq(Link):
 
     @staticmethod
     def candidates(params: Any, op: Op, view: ClusterView) -> Sequence[int]:
-        return (view.writer,) if op.kind == WRITE else view.nodes
+        return view.nodes if op.kind in READING else (view.writer,)

@@ -46,7 +46,7 @@ from orchestrator.core.levels import (
     SEQUENTIAL,
 )
 from orchestrator.core.machine import (
-    WRITE,
+    READING,
     ClaimContext,
     ClusterView,
     Effect,
@@ -216,11 +216,12 @@ class PrimaryBackup(Copy):
 
     @staticmethod
     def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
-        if op.kind != WRITE and need_of(op, params.unasked) != STRONG:
+        reads = op.kind in READING
+        if reads and need_of(op, params.unasked) != STRONG:
             return view.nodes
         if not params.failover:
             return (PRIMARY,)
-        return (view.writer if op.kind == WRITE else view.reader,)
+        return (view.reader if reads else view.writer,)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:

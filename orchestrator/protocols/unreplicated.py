@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
+    CAS,
     OK,
     WRITE,
     ClaimContext,
@@ -28,8 +29,7 @@ from orchestrator.core.machine import (
     Started,
 )
 from orchestrator.core.registry import Family, NoParams, register
-from orchestrator.core.state import KeyValueState
-from orchestrator.core.transactions import STEPS
+from orchestrator.core.state import OTHER_CHANGES, KeyValueState
 
 
 @register(Family.PROTOCOL, "unreplicated", claims={LINEARIZABLE: "always: there is one copy"})
@@ -38,6 +38,7 @@ class Unreplicated(Machine):
 
     Message: ClassVar[Any] = None
     Record: ClassVar[Any] = list[Op]
+    kinds = Machine.kinds | {CAS}
     ordered: ClassVar[bool] = True
 
     def __init__(self, context: MachineContext, params: NoParams) -> None:
@@ -56,7 +57,7 @@ class Unreplicated(Machine):
                         if op.kind == WRITE:
                             self._state.write(op, self._version)
                         else:
-                            self._state.step(None, op, self._version, [])
+                            self._state.change(None, op, self._version, [])
                 return []
             case _:
                 return []
@@ -72,9 +73,9 @@ class Unreplicated(Machine):
                 state.touch(op, effects)
                 written.append(op)
                 effects.append(Reply(handle, OK, None, version))
-            elif op.kind in STEPS:
+            elif op.kind in OTHER_CHANGES:
                 self._version += 1
-                state.step(handle, op, self._version, effects)
+                state.change(handle, op, self._version, effects)
                 written.append(op)
             else:
                 state.serve(handle, op, self._version, effects)

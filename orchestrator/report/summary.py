@@ -38,6 +38,7 @@ from orchestrator.report.wording import (
     in_use,
     joined,
     metric_name,
+    number,
     percent,
     plain,
     quantity,
@@ -310,7 +311,19 @@ def _run_tiles(summary: Summary) -> list[Tile]:
         tiles.append(Tile("Errors", percent(errors), "failed or no answer"))
     ratio = metric(summary, "cache.hit_ratio")
     if ratio is not None:
-        tiles.append(Tile("Cache hit ratio", percent(ratio)))
+        evictions = metric(summary, "cache.evictions")
+        note = "" if evictions is None else f"{number(evictions)} evictions"
+        tiles.append(Tile("Cache hit ratio", percent(ratio), note))
+    unmatched = metric(summary, "compare_and_set.unmatched_share")
+    if unmatched is not None:
+        note = f"of {number(metric(summary, 'compare_and_set.compared'))} compare-and-sets"
+        tiles.append(Tile("Did not match", percent(unmatched), note))
+    tiles += [
+        Tile(
+            f"Goodput of {name}", quantity(metric(summary, f"tenants.{name}.goodput_ops"), "ops/s")
+        )
+        for name in lookup(summary, "tenants") or ()
+    ]
     recovered_s = metric(summary, "resilience.recovered_s.p50")
     if recovered_s is not None:
         tiles.append(Tile("Recovery", quantity(recovered_s, "s"), "median over all faults"))

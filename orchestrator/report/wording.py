@@ -82,6 +82,8 @@ _NAMES: Final = {
     "error_rate": MetricName("Errors", "%", False),
     "cache.hit_ratio": MetricName("Cache hit ratio", "%", True),
     "cache.client_hit_ratio": MetricName("Hit ratio of clients' caches", "%", True),
+    "compare_and_set.unmatched_share": MetricName("Compare-and-sets not matched", "%", False),
+    "cache.evictions": MetricName("Evictions", "", False),
     "availability": MetricName("Availability", "%", True),
     "bottleneck.utilisation": MetricName("Utilisation of the binding resource", "%", True),
     "cost": MetricName("Cost", "per hour", False),

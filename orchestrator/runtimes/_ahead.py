@@ -13,7 +13,7 @@ from orchestrator.runtimes._routing import LevelMix
 
 BLOCK: Final = 8192
 
-Ahead = Iterator[tuple[bool, int, int, int, int, int, Any]]
+Ahead = Iterator[tuple[int, int, int, int, int, int, Any]]
 """Of each operation its follow_up, kind, key, size, count, level and steps."""
 
 

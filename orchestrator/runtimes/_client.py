@@ -71,13 +71,13 @@ class LoadDriver(Operations):
             connections=connections,
             timeout_ns=timeout_ns,
             warmup_ns=warmup_ns,
+            end_ns=end_ns,
             again=again,
         )
         self._client = client
         self._stream = stream
         self._timetable = timetable
         self._levels = levels
-        self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._closed = timetable.sessions > 0 or joining is not None
         self._full_until_ns = NEVER
         self.lag_ns: list[int] = []
@@ -224,5 +224,6 @@ class LoadDriver(Operations):
     def history(self) -> History:
         """All rows in order of invocation."""
         found = self._rows.history(self._client, self._warmup_ns, self._final_ns, self._key_names)
+        expected_id = self._payloads.expected_in(found)
         values = self._payloads.values
-        return found if values is None else dataclasses.replace(found, values=values)
+        return dataclasses.replace(found, expected_id=expected_id, values=values)

@@ -305,6 +305,7 @@ class ClientProcess:
             extra_attempts=self.driver.extra_attempts,
             cache_hits=self.driver.cache_hits,
             cache_lookups=self.driver.cache_lookups,
+            follow_ups=self.driver.follow_ups,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

@@ -22,6 +22,7 @@ COUNTERS: Final = (
     "storage_busy_ns",
     "cache_hits",
     "cache_misses",
+    "cache_evictions",
 )
 """By name in NodeShell and in NodeRecord."""
 
@@ -34,7 +35,7 @@ def counted(shell: NodeShell) -> tuple[int, ...]:
     counts: tuple[int, ...] = _get(shell)
     if isinstance(shell.machine, Pattern):
         cached = shell.machine.cached
-        return (*counts[:_HITS], cached.hits, cached.misses)
+        return (*counts[:_HITS], cached.hits, cached.misses, cached.evictions)
     return counts
 
 

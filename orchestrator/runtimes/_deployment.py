@@ -276,9 +276,7 @@ class Deployment:
         )
         deaths = self._deaths()
         self._note_silence()
-        held = pairs[: parts.system.nodes]
-        nodes = tuple(pair[0] for pair in held if pair is not None)
-        caching = [pairs[node] for node in parts.tier_nodes]
+        counted = {node: pair[0] for node, pair in enumerate(pairs) if pair is not None}
         tracks = self._tracks()
         members = self._nodes + self._clients
         noted = [
@@ -291,8 +289,8 @@ class Deployment:
             runtime="ray",
             clock="real",
             history=self._history(reports, tracks),
-            nodes=nodes,
-            tier=tuple(pair[0] for pair in caching if pair is not None),
+            nodes=tuple(counted[n] for n in range(parts.system.nodes) if n in counted),
+            tier=tuple(counted[n] for n in parts.tier_nodes if n in counted),
             clients=clients,
             events=events,
             warmup_ns=parts.config.warmup,

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
-from orchestrator.core.distributions import Sampler
 from orchestrator.core.faults import WELL, NodeState
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
@@ -47,8 +46,8 @@ from orchestrator.core.machine import (
 from orchestrator.core.portions import requests
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._costs import Costs
-from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
+from orchestrator.runtimes._storage import Storage
 from orchestrator.runtimes._timers import LocalClock, Scheduler, Timers
 from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
 
@@ -100,6 +99,7 @@ class NodeShell:
         scheduler: Scheduler,
         outlet: Outlet,
         local: LocalClock | None = None,
+        storage: type[Storage] = Storage,
     ) -> None:
         self.machine = machine
         self.stopped = False
@@ -119,8 +119,7 @@ class NodeShell:
         self._source_done_ns: dict[int, int] = {}
         self._batch_max, self._linger_ns = batch.max, batch.linger
         self._batch: tuple[list[Any], list[Op]] = ([], [])
-        self._storage = Station(model.storage.parallel)
-        self._storage_read, self._storage_write = costs.storage_read, costs.storage_write
+        self._storage = storage(model.storage.parallel, costs, scheduler)
         self._read_is_free = costs.read_is_free
         self._write_is_free = costs.write_is_free
         self._fsync = model.storage.durability == FSYNC
@@ -129,7 +128,6 @@ class NodeShell:
         # The persist barrier: writes asked for, written, and durable, each by count.
         self._asked = self._written = self._durable = 0
         self._syncing = False
-        self._write_done_ns = BEFORE_ALL_NS
         self._persist_tokens: deque[tuple[int, int]] = deque()
         # What waits for a write, in order of the writes.
         self._held: deque[tuple[int, Effect]] = deque()
@@ -139,6 +137,8 @@ class NodeShell:
         self.operations = self.messages = self.refused = 0
         self.marks: dict[str, int] = {}
         self.cache_hits = self.cache_misses = 0
+        # What had to go while it was warmed was nobody's doing.
+        self._evicted_before = 0 if cache is None else cache.evictions
 
     @property
     def cpu_busy_ns(self) -> int:
@@ -149,6 +149,11 @@ class NodeShell:
     def storage_busy_ns(self) -> int:
         """Service that the storage has finished."""
         return self._storage.busy_ns
+
+    @property
+    def cache_evictions(self) -> int:
+        """Entries that left the cache for want of room."""
+        return 0 if self._cache is None else self._cache.evictions - self._evicted_before
 
     @property
     def durable_records(self) -> int:
@@ -163,15 +168,12 @@ class NodeShell:
     def burden(self, state: NodeState) -> None:
         """From now on the node is in this state. Its clock needs a ``local`` one."""
         self._state = state
+        self._storage.burden(state)
         # Once its storage has taken time, later writes wait for earlier ones for ever.
         if state.storage_adds_ns or state.storage_slowness > 1:
             self._instant_persist = self._read_is_free = self._write_is_free = False
         if self._local is not None:
             self._local.change(state.offset_ns, state.drift)
-
-    def _storage_ns(self, law: Sampler) -> int:
-        """What a read or a write takes."""
-        return round(law.draw_ns() * self._state.storage_slowness) + self._state.storage_adds_ns
 
     # --- events in ------------------------------------------------------------------------
 
@@ -324,11 +326,7 @@ class NodeShell:
         if self._write_is_free:
             self._record_written((0, self._asked))
             return
-        cost_ns = self._storage_ns(self._storage_write)
-        done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
-        # A log is written in order, whatever the storage does in parallel.
-        self._write_done_ns = max(self._write_done_ns, done_ns)
-        self._at(self._write_done_ns, self._record_written, (cost_ns, self._asked))
+        self._storage.write(self._record_written, self._asked)
 
     def _record_written(self, job: tuple[int, int]) -> None:
         cost_ns, self._written = job
@@ -376,11 +374,9 @@ class NodeShell:
             self.cache_misses += 1
         if self._read_is_free or access.kind == WRITE:
             return
-        cost_ns = self._storage_ns(self._storage_read)
-        done_ns = self._storage.completion_ns(self._now_ns(), cost_ns)
         waiting = self._accessing.setdefault(access.token, [0])
         waiting[0] += 1
-        self._at(done_ns, self._accessed, (cost_ns, access.token))
+        self._storage.read(self._accessed, access.token)
 
     def _accessed(self, job: tuple[int, int]) -> None:
         cost_ns, token = job

@@ -74,8 +74,7 @@ class NodeProcess:
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
-        if not spec.restarted:
-            warm_up(parts, node, self.machine)
+        warm_up(parts, node, self.machine, restarted=spec.restarted)
         cache = make_cache(parts, node, restarted=spec.restarted)
         self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
         self._received = receiver(parts, node, self.shell)

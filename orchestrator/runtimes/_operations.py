@@ -24,7 +24,7 @@ from orchestrator.core.load import (
     SENT,
     Word,
 )
-from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
+from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, Op
 from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, SLOW, Agenda
 from orchestrator.runtimes._attempts import UNLIMITED, Attempts
 from orchestrator.runtimes._payloads import Payloads
@@ -52,6 +52,7 @@ class Operations:
         connections: int,
         timeout_ns: int,
         warmup_ns: int,
+        end_ns: int | None,
         again: Attempts | None,
     ) -> None:
         self.router = router
@@ -62,11 +63,14 @@ class Operations:
         self._key_names = key_names
         self._timeout_ns = timeout_ns
         self._warmup_ns = warmup_ns
+        self._end_ns = NO_WAKE if end_ns is None else end_ns
         self._final_ns = NO_WAKE
         self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = 0
         self.extra_attempts = 0
         """Of the operations of the measured window, beyond one each; less those never sent."""
+        self.follow_ups = 0
+        """Operations that began within the measured window because a read had returned."""
         self.latest_return_ns = NEVER
         self._crashed = False
         self._rows = Rows()
@@ -214,9 +218,11 @@ class Operations:
         session.busy = False
         self.outstanding -= 1
         if session.follow_up and outcome == OK:
-            session.follow_up = False
+            kind, session.follow_up = session.follow_up, READ
+            session.found = value
             session.due_ns = now_ns
-            self._begin(session, WRITE, session.key, op.size, 1, UNASKED, now_ns)
+            self.follow_ups += self._warmup_ns <= now_ns < self._end_ns
+            self._begin(session, kind, session.key, op.size, 1, UNASKED, now_ns)
         else:
             self._release(session, now_ns)
 
@@ -357,5 +363,5 @@ class Operations:
         """Nothing more comes of the session's operation; the identity of what it wrote."""
         self.outstanding -= 1
         session.busy = False
-        session.follow_up = False
+        session.follow_up = READ
         return self._payloads.unanswered(session)

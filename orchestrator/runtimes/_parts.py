@@ -14,7 +14,7 @@ from orchestrator.core.cached_values import CachedValues
 from orchestrator.core.caching import build_cache
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
-from orchestrator.core.faults import ClusterState
+from orchestrator.core.faults import CPU, STORAGE, ClusterState
 from orchestrator.core.load import (
     Arrival,
     Balancer,
@@ -39,6 +39,7 @@ from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._storage import DispatchingStorage, Storage
 from orchestrator.runtimes._tier import FrontDoor, is_fronted, make_pattern, tier_model
 from orchestrator.runtimes._tiered_client import Plan, TieredDriver
 from orchestrator.runtimes._timers import LocalClock, Scheduler
@@ -147,11 +148,10 @@ class Parts:
             return False
         return bool(self.store.protocol.implementation.ordered)
 
-    @property
-    def may_slow(self) -> bool:
-        """Whether a fault may slow a node's CPU down."""
+    def may_slow(self, what: str) -> bool:
+        """Whether a fault may slow that part of a node down."""
         made = [slot.implementation(slot.params) for _, slot in self.config.faults]
-        return any(variant.slows for fault in made for variant in fault.variants)
+        return any(what in variant.slows for fault in made for variant in fault.variants)
 
     @property
     def circumstances(self) -> Circumstances:
@@ -298,7 +298,7 @@ def make_shell(
     shell: Callable[..., NodeShell] = NodeShell
     if model.queue is not None:
         shell = QueueingShell
-    elif model.costs == MODELLED and parts.may_slow:
+    elif model.costs == MODELLED and parts.may_slow(CPU):
         shell = DispatchingShell
     return shell(
         machine,
@@ -309,6 +309,7 @@ def make_shell(
         scheduler,
         outlet,
         LocalClock(scheduler) if parts.config.faults else None,
+        DispatchingStorage if parts.may_slow(STORAGE) else Storage,
     )
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from orchestrator.core.history import NOTHING, VALUE_ID_BYTES
-from orchestrator.core.machine import ADD, READ, TRANSACTION, UNKNOWN, WRITE
+import numpy
+from numpy.typing import NDArray
+
+from orchestrator.core.compare_and_set import encode_exchange
+from orchestrator.core.history import NOTHING, VALUE_ID_BYTES, History
+from orchestrator.core.machine import ADD, CAS, READ, TRANSACTION, UNKNOWN, WRITE
 from orchestrator.core.models import COUNTER, SET, TXN
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._transacted import Transacted, register_value, transaction_value
 
-_IDENTIFIED: Final = (WRITE, ADD)
+_IDENTIFIED: Final = (WRITE, ADD, CAS)
 """Kinds that bring a value of their own."""
 
 
@@ -31,10 +35,21 @@ class Payloads:
         self._padding = bytes(max(0, (payload_bytes or 0) - VALUE_ID_BYTES))
         self._key_names = key_names
         self._transacted = Transacted() if model == TXN else None
+        # Of each compare-and-set the identity of what it expects, by that of what it stores.
+        self._expected: dict[int, int] = {}
 
     @property
     def values(self) -> list[Any] | None:
         return None if self._transacted is None else self._transacted.values
+
+    def expected_in(self, history: History) -> NDArray[numpy.int64] | None:
+        """What the compare-and-sets of the client's history expected; None where it has none."""
+        rows = numpy.flatnonzero(history.kind == CAS)
+        if not len(rows):
+            return None
+        found = numpy.full(len(history), NOTHING, dtype=numpy.int64)
+        found[rows] = [self._expected[stored] for stored in history.value_id[rows].tolist()]
+        return found
 
     def stored(
         self, session: Session, sequence: int, kind: int, key: int, size: int
@@ -49,7 +64,13 @@ class Payloads:
         if kind in _IDENTIFIED:
             if self._sized:
                 padding = bytes(size - len(self._key_names[key]) - VALUE_ID_BYTES)
-            return (identity << 32 | sequence).to_bytes(VALUE_ID_BYTES, "big") + padding
+            value_id = identity << 32 | sequence
+            stored = value_id.to_bytes(VALUE_ID_BYTES, "big") + padding
+            if kind != CAS:
+                return stored
+            found = session.found
+            self._expected[value_id] = NOTHING if found is None else _identity_in(found)
+            return encode_exchange(found, stored)
         return None
 
     def answered(self, session: Session, outcome: int, value: bytes | None) -> int:
@@ -62,7 +83,7 @@ class Payloads:
         # A set has no identity; a counter is its number.
         if op.kind != READ or self._model == SET:
             return NOTHING
-        return int(value) if self._model == COUNTER else int.from_bytes(value[:VALUE_ID_BYTES])
+        return int(value) if self._model == COUNTER else _identity_in(value)
 
     def unanswered(self, session: Session) -> int:
         """The ``value_id`` of an operation that nothing came back from."""
@@ -75,3 +96,7 @@ class Payloads:
         if session.op.kind in _IDENTIFIED:
             return session.identity << 32 | session.sequence
         return NOTHING
+
+
+def _identity_in(value: bytes) -> int:
+    return int.from_bytes(value[:VALUE_ID_BYTES])

@@ -44,7 +44,7 @@ class KeyReads:
             key=keys,
             size=numpy.zeros(size, dtype=numpy.int32),
             count=numpy.ones(size, dtype=numpy.int32),
-            follow_up=numpy.zeros(size, dtype=numpy.bool_),
+            follow_up=numpy.zeros(size, dtype=numpy.uint8),
             level=numpy.full(size, UNASKED, dtype=numpy.uint8),
         )
 

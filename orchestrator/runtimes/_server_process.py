@@ -40,8 +40,8 @@ ANSWER_S: Final = 5.0
 PORT_ATTEMPTS: Final = 3
 """Another process may take a free port before the server does."""
 OUTPUT_LINES: Final = 5
-# Columns of a sample: reads, writes, CPU time in ns, hits, misses.
-_COUNTERS: Final = 5
+# Columns of a sample: reads, writes, CPU time in ns, hits, misses, evictions.
+_COUNTERS: Final = 6
 
 
 class ServerProcess:
@@ -199,6 +199,7 @@ class ServerProcess:
                 round(cpu_s * NS_PER_S),
                 int(facts["keyspace_hits"]),
                 int(facts["keyspace_misses"]),
+                int(facts["evicted_keys"]),
             )
         )
 
@@ -232,7 +233,7 @@ class ServerProcess:
         intervals = max(1, -(-end_ns // INTERVAL_NS))
         edges_ns = numpy.arange(intervals + 1) * INTERVAL_NS
         counts = self._counters_at(edges_ns)
-        reads, writes, cpu_ns, hits, misses = numpy.diff(counts, axis=1)
+        reads, writes, cpu_ns, hits, misses, evictions = numpy.diff(counts, axis=1)
         nothing = numpy.zeros(intervals, dtype=numpy.int64)
         window_cpu_ns = self._counters_at(numpy.array([warmup_ns, end_ns]))[2]
         node = NodeRecord(
@@ -248,6 +249,7 @@ class ServerProcess:
             storage_busy_ns=nothing,
             cache_hits=hits,
             cache_misses=misses,
+            cache_evictions=evictions,
             process_cpu_ns=int(window_cpu_ns[1] - window_cpu_ns[0]),
             contents_digest=self.digest() if fingerprint else "",
         )

@@ -11,8 +11,16 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.history import COLUMNS, DTYPES, PHASE_FINAL, PHASE_RUN, PHASE_WARMUP, History
-from orchestrator.core.machine import READ, Op
+from orchestrator.core.history import (
+    COLUMNS,
+    DTYPES,
+    NEVER,
+    PHASE_FINAL,
+    PHASE_RUN,
+    PHASE_WARMUP,
+    History,
+)
+from orchestrator.core.machine import CAS, FAIL, READ, UNMATCHED, Op
 
 SESSION_BITS: Final = 22
 """A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions, and a
@@ -34,6 +42,7 @@ class Session:
         "doubt",
         "due_ns",
         "follow_up",
+        "found",
         "hedges",
         "identity",
         "invoked_ns",
@@ -73,8 +82,11 @@ class Session:
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0
-        self.follow_up = False
         self.step = 0  # where an operation has several
+        # Kind of what follows its read at once (READ: nothing does), and what a compare-and-set
+        # expects: what the read has found.
+        self.follow_up = READ
+        self.found: bytes | None = None
         self.steps: Sequence[tuple[int, int]] = ()
         self.op: Op = Op(self.identity, 0, READ, b"")
 
@@ -142,7 +154,16 @@ class Rows:
         phase = numpy.where(run, PHASE_RUN, PHASE_WARMUP)
         phase[columns["intended_ns"] >= final_ns] = PHASE_FINAL
         columns["phase"] = phase.astype(DTYPES["phase"])
+        _tell_compared(columns)
         return History(**columns, key_names=key_names)
+
+
+def _tell_compared(columns: dict[str, Any]) -> None:
+    """Of compare-and-sets only those that compared return; all that changed nothing FAIL."""
+    outcome = columns["outcome"]
+    refused = (columns["kind"] == CAS) & (outcome == FAIL)
+    columns["returned_ns"][refused] = NEVER
+    outcome[outcome == UNMATCHED] = FAIL
 
 
 def _packed(rows: Sequence[tuple[int, ...]]) -> NDArray[numpy.int64]:

@@ -67,7 +67,7 @@ class SimulatedNode:
         self._counted = (0,) * len(COUNTERS)
         self.shell: NodeShell = self._new_shell()
         self._received = receiver(parts, node, self.shell)
-        warm_up(parts, node, self.shell.machine)
+        warm_up(parts, node, self.shell.machine, restarted=False)
         # What it tells clients of itself; None where they do not ask.
         self.load = OwnLoad.of(parts)
 

@@ -51,10 +51,14 @@ def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> d
     return passed
 
 
-def warm_up(parts: Parts, node: int, machine: Machine) -> None:
-    """Fill what a tier node holds, where that is asked for, with the data that is there before."""
+def warm_up(parts: Parts, node: int, machine: Machine, *, restarted: bool) -> None:
+    """Fill what a tier node holds, where that is asked for, with the data that is there before; but
+    nothing after a crash.
+    """
     tier = parts.tier
-    if tier is None or not isinstance(machine, Pattern) or not tier.cache.params.warm:
+    if restarted or tier is None or not isinstance(machine, Pattern):
+        return
+    if not tier.cache.params.warm:
         return
     cached = machine.cached
     passed = pass_through(cached.policy, parts, node)

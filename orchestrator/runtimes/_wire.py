@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
+from orchestrator.core.compare_and_set import decode_exchange
 from orchestrator.core.load import Word
-from orchestrator.core.machine import KIND_NAMES, OUTCOME_NAMES, Op
+from orchestrator.core.machine import CAS, KIND_NAMES, UNMATCHED, Op
 from orchestrator.core.units import NS_PER_US
 
 COMMAND: Final = b"AB"
@@ -31,7 +32,7 @@ LOAD: Final = b"ABLOAD"
 """With a session of the client; answered at once with the node's word of its load."""
 PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD)
 _NO_VALUE: Final = type(None)
-REDIRECTED: Final = len(OUTCOME_NAMES)
+REDIRECTED: Final = UNMATCHED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
 REFUSED: Final = REDIRECTED + 1
 """Outcome code of a reply whose version is how long to wait before asking again, in ns."""
@@ -91,6 +92,8 @@ def decode_request(command: list[bytes]) -> Op:
         or type(context) is not bytes
     ):
         raise ValueError("malformed AB command")
+    if kind == CAS:
+        decode_exchange(value)
     return Op(session, sequence, kind, command[2], value, size, seen, count, level, context)
 
 

@@ -211,6 +211,7 @@ def run(parts: Parts) -> RunRecord:
                 extra_attempts=client.driver.extra_attempts,
                 cache_hits=client.driver.cache_hits,
                 cache_lookups=client.driver.cache_lookups,
+                follow_ups=client.driver.follow_ups,
             )
             for client in cluster.clients
         ),

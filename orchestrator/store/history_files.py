@@ -204,6 +204,7 @@ def _read_parquet(path: str, file: BinaryIO, model: str) -> RawHistory:
         # A run's own table has identities for values: 0 and null are what was there first.
         raw.initial = PRELOADED
         raw.value = [PRELOADED if value is None else value for value in raw.value]
+        raw.expected = [PRELOADED if value is None else value for value in raw.expected]
     if model in {APPEND_LIST, SET, QUEUE}:
         raw.value = [_parsed_list(value) for value in raw.value]
     if "ops" in names:

@@ -110,6 +110,7 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             else pa.nulls(count, tables.NUMBER),
             "cache_hits": node.cache_hits,
             "cache_misses": node.cache_misses,
+            "cache_evictions": node.cache_evictions,
         },
     )
 
@@ -153,6 +154,7 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
 
     count = len(history)
     whole, ops = pa.nulls(count, tables.WHOLE), pa.nulls(count, pa.string())
+    expected = history.expected_id if history.values is None else None
     if history.values is not None:
         found = [value_of(history, identity) for identity in history.value_id.tolist()]
         transaction = (history.kind == TRANSACTION).tolist()
@@ -170,6 +172,7 @@ def operation_rows(run_id: str, history: History) -> pa.Table:
             "op": named(history.kind, KIND_NAMES),
             "key": _keys(history),
             "value": known(history.value_id) if history.values is None else whole,
+            "expected": whole if expected is None else known(expected),
             "ops": ops,
             "level": pa.nulls(count, tables.NAME),
             "intended_ns": history.intended_ns,

@@ -113,6 +113,9 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("outcomes.ok", WHOLE, "", "operations answered"),
     ("outcomes.fail", WHOLE, "", "operations that definitely did not happen"),
     ("outcomes.unknown", WHOLE, "", "operations that may have happened"),
+    ("compare_and_set.compared", WHOLE, "", "compare-and-sets that were answered; null: none was"),
+    ("compare_and_set.unmatched", WHOLE, "", "of these, what found another value than expected"),
+    ("compare_and_set.unmatched_share", NUMBER, "share", "their share"),
     ("consistency.claimed", _TEXT, "", "level that protocol and parameters claim"),
     ("consistency.verdict", _TEXT, "", "valid, invalid or unknown"),
     ("consistency.strongest", _TEXTS, "", "strongest levels that the history passed"),
@@ -147,6 +150,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("cache.client_hit_ratio", NUMBER, "share", "hits of all look-ups in caches of clients"),
+    ("cache.evictions", WHOLE, "", "entries that left caches for want of room, all nodes"),
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
     ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),
@@ -243,6 +247,7 @@ NODES = Table(
         ("storage_utilisation", NUMBER, "share", "null where parallel requests have no limit"),
         ("cache_hits", WHOLE, "", "cache accesses that found their entry"),
         ("cache_misses", WHOLE, "", "cache accesses that did not"),
+        ("cache_evictions", WHOLE, "", "entries that left the cache for want of room"),
     ),
 )
 EVENTS = Table(
@@ -267,6 +272,7 @@ OPERATIONS = Table(
         ("op", NAME, "", "kind of operation: read, write, scan, ..."),
         ("key", NAME, "", "UTF-8; a backslash is doubled, other bytes are \\x.."),
         ("value", WHOLE, "", "session << 32 | sequence of its write; 0: preloaded; null: nothing"),
+        ("expected", WHOLE, "", "what a compare-and-set expected, as value; null: nothing"),
         ("ops", _TEXT, "", "JSON: [op, key, value] of each part of a transaction; null: none"),
         ("level", NAME, "", "level asked of this operation; null: that of the run"),
         ("intended_ns", WHOLE, "ns", "when the schedule wanted it to start"),

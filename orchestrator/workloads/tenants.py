@@ -13,7 +13,7 @@ Figures by tenant stand beside those of all (``tenants`` in the result), and eac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, overload
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.load import ChunkedStream, OperationBlock, OperationStream, Workload
 from orchestrator.core.machine import Preload
-from orchestrator.core.models import TXN
+from orchestrator.core.models import CAS_REGISTER, REGISTER, TXN
 from orchestrator.core.parameters import ParameterError, check_shares, mapping, number, slot
 from orchestrator.core.randomness import block_stream, derived_seed
 from orchestrator.core.registry import Family, Slot, register
@@ -61,10 +61,21 @@ class TenantsParams:
                     key=f"{NAME}.{name}.workload",
                 )
             models[name] = made.model
-        if len(dict.fromkeys(models.values())) > 1:
+        if _together(models.values()) is None:
             raise ParameterError(
                 f"what the keys are must be the same for all tenants, not {models}", key=NAME
             )
+
+
+def _together(models: Iterable[str]) -> str | None:
+    """What all keys are where each tenant's are one of these; None where they do not go together.
+
+    A register that nobody compares is one that may be compared.
+    """
+    different = dict.fromkeys(models)
+    if len(different) == 1:
+        return next(iter(different))
+    return CAS_REGISTER if different.keys() == {REGISTER, CAS_REGISTER} else None
 
 
 def _made(tenant: Tenant) -> Workload:
@@ -93,7 +104,7 @@ class Tenants:
         self._params = params
         self._workloads = [_made(tenant) for tenant in params.tenants.values()]
         self._prefixes = [f"{name}/".encode() for name in params.tenants]
-        self.model = self._workloads[0].model
+        self.model = _together(each.model for each in self._workloads) or REGISTER
 
     @property
     def key_names(self) -> Sequence[bytes]:

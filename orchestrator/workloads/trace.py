@@ -155,7 +155,7 @@ class TraceStream:
             key=requests.key[mine],
             size=sizes,
             count=numpy.ones(rows, dtype=numpy.int32),
-            follow_up=numpy.zeros(rows, dtype=numpy.bool_),
+            follow_up=numpy.zeros(rows, dtype=numpy.uint8),
             time_ns=None if requests.time_ns is None else requests.time_ns[mine],
         )
         self._position = 0

@@ -135,7 +135,7 @@ class TransactionStream(ChunkedStream):
             key=numpy.array([row[0] for row in keys], dtype=numpy.int64),
             size=count * numpy.int32(entry_bytes),
             count=count,
-            follow_up=numpy.zeros(_CHUNK, dtype=numpy.bool_),
+            follow_up=numpy.zeros(_CHUNK, dtype=numpy.uint8),
             steps=steps,
         )
 

@@ -1,5 +1,5 @@
 """The six core workloads of YCSB as mixes of reads, updates, inserts, scans and
-read-modify-writes.
+read-modify-writes; and of compare-and-sets, which YCSB has not.
 
 Source: Cooper, Silberstein, Tam, Ramakrishnan and Sears, "Benchmarking cloud serving systems
 with YCSB", SoCC 2010, section 4 and table 2.
@@ -20,6 +20,11 @@ by a choice of the family ``key_choice``: ``distribution``, where it is given. W
 above 0 that share of the operations, on top of the mix, writes keys that nobody writes again: what
 becomes of each of them can be told in the end. With ``update: increment`` or ``add`` the updates
 and inserts drive counters and sets.
+
+A read-modify-write stores whatever came in between; ``compare_and_set`` is what a careful
+application does instead: it reads, and stores only if the key still holds what was read, in two
+operations of the history. One that finds another value is over with that answer.
+
 What differs from YCSB, and why: ``zipfian`` is the true law over the preloaded keys with rank
 r at key index r - 1 (see core.keys; YCSB scatters by a hash, under which ranks collide:
 ``ycsb_scrambled``). A record is one value of ``value_size``, which belongs to the key (see
@@ -31,7 +36,7 @@ counter, so a client does not pick another client's inserts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy
@@ -50,8 +55,8 @@ from orchestrator.core.keys import (
     newest_first,
 )
 from orchestrator.core.load import ChunkedStream, OperationBlock
-from orchestrator.core.machine import ADD, INCREMENT, READ, SCAN, WRITE, Preload
-from orchestrator.core.models import COUNTER, REGISTER, SET
+from orchestrator.core.machine import ADD, CAS, INCREMENT, READ, SCAN, WRITE, Preload
+from orchestrator.core.models import CAS_REGISTER, COUNTER, REGISTER, SET
 from orchestrator.core.parameters import ParameterError, check_shares, choice, number, slot
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, Slot, register
@@ -72,11 +77,12 @@ class Mix:
     insert: float = number(0.0, low=0.0, high=1.0)
     scan: float = number(0.0, low=0.0, high=1.0)
     read_modify_write: float = number(0.0, low=0.0, high=1.0)
+    compare_and_set: float = number(0.0, low=0.0, high=1.0, help="of what was read before")
 
     @property
     def shares(self) -> list[float]:
         """In the order of the fields."""
-        return [self.read, self.update, self.insert, self.scan, self.read_modify_write]
+        return [getattr(self, share.name) for share in fields(self)]
 
     def __post_init__(self) -> None:
         check_shares(self.shares)
@@ -102,7 +108,7 @@ UPDATES: Final = {
 # Positions among the shares of a Mix.
 _INSERT = 2
 _SCAN = 3
-_READ_MODIFY_WRITE = 4
+_FOLLOW_UPS: Final = numpy.array([READ, READ, READ, READ, WRITE, CAS], dtype=numpy.uint8)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class YcsbParams:
 
     def __post_init__(self) -> None:
         mix = self.operations
-        if self.update != "write" and (mix.scan or mix.read_modify_write):
+        if self.update != "write" and (mix.scan or mix.read_modify_write or mix.compare_and_set):
             which = (
                 f"mix {self.mix} scans or writes" if self.shares is None else "shares scan or write"
             )
@@ -164,7 +170,8 @@ class Ycsb:
         self.total: int | None = None
         self._sizes = KeySizes(params.value_size)
         self.payload_bytes = self._sizes.most_bytes if self._sizes.constant else None
-        self.model = UPDATES[params.update][1]
+        compares = params.operations.compare_and_set > 0
+        self.model = CAS_REGISTER if compares else UPDATES[params.update][1]
         self._params = params
         self._key_names = NumberedKeys(params.keys)
 
@@ -197,7 +204,7 @@ class YcsbStream(ChunkedStream):
         self._choice = params.choice_of(KeySpace(params.keys, params.theta, seed, client, clients))
         self.timed = self._choice.timed
         change = UPDATES[params.update][0]
-        self._kinds = numpy.array([READ, change, change, SCAN, READ], dtype=numpy.uint8)
+        self._kinds = numpy.array([READ, change, change, SCAN, READ, READ], dtype=numpy.uint8)
         self._params = params
         self._client = client
         self._clients = clients
@@ -227,7 +234,7 @@ class YcsbStream(ChunkedStream):
             key=key,
             size=KEY_LENGTH + self._sizes.of(key),
             count=count,
-            follow_up=what == _READ_MODIFY_WRITE,
+            follow_up=_FOLLOW_UPS[what],
         )
 
     def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
