@@ -201,6 +201,24 @@ def test_clients_that_insist_get_through_a_crash(runtime: ray_cluster.RayRuntime
     assert sum(client.extra_attempts for client in record.clients) > 0
 
 
+def test_operations_travel_together(runtime: ray_cluster.RayRuntime) -> None:
+    made = parts(
+        {"name": "unreplicated"},
+        system={"replicas": 1, "network": {"delay": "2ms"}},
+        arrival={"name": "constant", "rate": "500/s"},
+        client={"connections": 1, "batch": {"max": 5, "linger": "50ms"}},
+    )
+    record = runtime.run(made)
+    assert (record.history.outcome == OK).all()
+    requests, operations = record.clients[0].carried
+    assert operations == len(record.history)
+    assert operations / requests > 4.9
+    took_ms = (record.history.returned_ns - record.history.intended_ns) / NS_PER_MS
+    # Two ways of 2 ms, and the first of five waits for four others.
+    assert took_ms.min() > 4
+    assert numpy.median(numpy.sort(took_ms)[-len(took_ms) // 5 :]) == pytest.approx(12, abs=3)
+
+
 def _kill_soon(pid: int, after_s: float) -> threading.Timer:
     timer = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
     timer.start()

@@ -47,7 +47,11 @@ def test_summary_has_every_key_and_is_json() -> None:
     assert found["latency_ms"]["all"]["p99"] == 1.0 == found["uncorrected_p99_ms"]
     assert found["latency_p99_ci95_ms"] == [1.0, 1.0]
     assert found["bottleneck"] == {"resource": "leader.cpu", "utilisation": pytest.approx(0.3)}
-    assert found["generator"] == {"lag_p99_ms": 0.05, "cpu": 0.5}
+    assert found["generator"] == {
+        "lag_p99_ms": 0.05,
+        "cpu": 0.5,
+        "operations_per_request": None,
+    }
     assert found["consistency"] == {
         "claimed": "linearizable",
         "verdict": VALID,

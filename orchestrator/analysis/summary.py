@@ -174,9 +174,11 @@ def _ejections(records: Sequence[RunRecord], config: Config) -> float | None:
 def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
     clients = [client for record in records for client in record.clients]
     shares = [validity.generator_cpu(record) for record in records]
+    requests, carried = (sum(client.carried[index] for client in clients) for index in (0, 1))
     return {
         "lag_p99_ms": ms(quantile_ns(validity.pooled_lag_ns(clients), 990)),
         "cpu": max((share for share in shares if share is not None), default=None),
+        "operations_per_request": carried / requests if requests else None,
     }
 
 

@@ -20,7 +20,7 @@ from orchestrator.core.parameters import (
     slots,
     text,
 )
-from orchestrator.core.policy import BreakerParams, Hedge, Retry
+from orchestrator.core.policy import BreakerParams, ClientBatch, Hedge, Retry
 from orchestrator.core.registry import Family, Slot
 from orchestrator.errors import suggestion
 
@@ -88,6 +88,7 @@ class Client:
     limit: Slot | None = slot(
         Family.LIMIT, None, help="of operations under way; the others wait; null: none"
     )
+    batch: ClientBatch = field(default_factory=ClientBatch)
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
     @property
@@ -104,6 +105,12 @@ class Client:
     def __post_init__(self) -> None:
         if self.attempt_timeout is not None and self.retry.attempts == 1:
             raise ParameterError("needs retry.attempts above 1", key="attempt_timeout")
+        if self.batch.max > 1 and self.connections > 1:
+            raise ParameterError(
+                f"what travels together has one connection; set client.connections: 1 (it is"
+                f" {self.connections})",
+                key="batch.max",
+            )
         for level, share in self.reads.items():
             if level not in (*ALIASES, *LEVELS):
                 hint = suggestion(level, LEVELS)

@@ -61,7 +61,8 @@ class ClientRecord:
 
     ``lag_ns``: how late each operation was sent after it was due (open: after its intended
     start; closed: after the think time ended), a sample of at most 100,000. ``extra_attempts``:
-    how often operations that were intended in it were sent beyond once each.
+    how often operations that were intended in it were sent beyond once each. ``carried``:
+    (requests, operations in them) of the whole load, where operations travel together.
     """
 
     client: int
@@ -70,6 +71,7 @@ class ClientRecord:
     wall_ns: int
     lag_ns: NDArray[numpy.int64]
     extra_attempts: int = 0
+    carried: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +15,7 @@ from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
 from orchestrator.core.record import ClientRecord, EventRecord
 from orchestrator.runtimes import _wire
+from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._client_connection import (
     Connection,
@@ -226,6 +227,19 @@ class ClientProcess:
         connection.submit(session)
         return True
 
+    def reaches(self, node: int) -> bool:
+        # Those that travel together have one connection.
+        return node in self._vanished or self._connections[node][0] is not None
+
+    def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
+        if node in self._vanished:
+            return True  # goes nowhere
+        connection = self._connections[node][0]
+        if connection is None:
+            return False
+        connection.send(b"".join([connection.encode(session) for session, _ in attempts]))
+        return True
+
     def ask(self, node: int) -> None:
         connection = self._connections[node][0]
         if connection is not None and node not in self._vanished:
@@ -303,6 +317,7 @@ class ClientProcess:
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
             extra_attempts=self.driver.extra_attempts,
+            carried=self.driver.carried,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

@@ -27,6 +27,7 @@ from orchestrator.core.load import (
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, WRITE, Op
 from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, SLOW, Agenda
 from orchestrator.runtimes._attempts import UNLIMITED, Attempts
+from orchestrator.runtimes._batching import BatchingPort
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._routing import Router
@@ -38,7 +39,11 @@ RETRY_NS: Final = 5_000_000
 
 
 class Operations:
-    """One client's operations under way, and the rows of what is done."""
+    """One client's operations under way, and the rows of what is done. ``batching``: where those
+    for one node travel together.
+    """
+
+    batching: BatchingPort | None = None
 
     def __init__(
         self,
@@ -83,6 +88,12 @@ class Operations:
     def done(self) -> int:
         """Operations with an outcome."""
         return len(self._rows)
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """(requests, operations in them) so far; nothing where each travels by itself."""
+        batching = self.batching
+        return (0, 0) if batching is None else (batching.requests, batching.operations)
 
     @abstractmethod
     def _release(self, session: Session, now_ns: int) -> None:
@@ -245,6 +256,10 @@ class Operations:
         else:
             self.router.learn(session.op, node)
             self._send(session, now_ns)
+
+    def unsent(self, session: Session, node: int, now_ns: int) -> None:
+        """The operation waited for others, and its node cannot be reached any more."""
+        self.redirected(session, session.sequence, -1, now_ns, None, node)
 
     def _came_to_nothing(
         self, session: Session, what: int, now_ns: int, source: int, word: Word | None = None

@@ -29,11 +29,11 @@ from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._attempts import Attempts
+from orchestrator.runtimes._batching import BatchingPort, Carrier
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._node import NodeShell, Outlet
-from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._timers import LocalClock, Scheduler
@@ -328,12 +328,15 @@ def make_attempts(parts: Parts, client: int) -> Attempts | None:
     return Attempts(config.client, chance, known_again=parts.known_again)
 
 
-def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
+def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
     nodes = range(system.nodes)
     distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
-    return LoadDriver(
+    batching: BatchingPort | None = None
+    if config.client.batch.max > 1:
+        batching = BatchingPort(port, config.client.batch, len(nodes))
+    driver = LoadDriver(
         client,
         parts.workload.stream(config.seed, client, config.clients),
         parts.workload.key_names,
@@ -352,7 +355,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             breaker=make_breaker(parts),
         ),
         len(nodes),
-        port,
+        batching or port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         model=parts.workload.model,
         connections=config.client.connections,
@@ -361,6 +364,9 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         end_ns=parts.end_ns,
         again=make_attempts(parts, client),
     )
+    if batching is not None:
+        driver.batching, batching.unsent = batching, driver.unsent
+    return driver
 
 
 def contents_digest(machine: Machine) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -137,6 +137,11 @@ class SimulatedNode:
             if self.load is not None:
                 self.load.arrived(request[0], self._clock.current_ns)
             self.shell.request(*request)
+
+    def requests(self, requests: Sequence[tuple[Any, Op]]) -> None:
+        """Operations that have travelled together."""
+        for request in requests:
+            self.request(request)
 
     def asked(self, client: int) -> None:
         """A client asks for its word, which it gives at once."""

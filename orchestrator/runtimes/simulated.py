@@ -206,6 +206,7 @@ def run(parts: Parts) -> RunRecord:
                 wall_ns=end_ns,
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
                 extra_attempts=client.driver.extra_attempts,
+                carried=client.driver.carried,
             )
             for client in cluster.clients
         ),
