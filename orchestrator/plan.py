@@ -27,7 +27,7 @@ from orchestrator.core.faults import (
     parse_target,
 )
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
-from orchestrator.core.machine import KIND_NAMES, TRANSACTION
+from orchestrator.core.machine import KIND_NAMES, READING, TRANSACTION, ClusterView, Op
 from orchestrator.core.models import TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
@@ -56,6 +56,7 @@ def plan(config: Config) -> Parts:
     _check_objective(parts)
     _check_health(parts)
     _check_attempts(parts)
+    _check_ties(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -152,13 +153,40 @@ def _check_attempts(parts: Parts) -> None:
     """What is sent more than once must be applied once."""
     if parts.system.emulated or not parts.config.client.insists:
         return
-    key = "retry.attempts" if parts.config.client.retry.attempts > 1 else "hedge"
+    client = parts.config.client
+    key = "tie" if client.tie.wanted else "hedge"
+    key = "retry.attempts" if client.retry.attempts > 1 else key
     raise ConfigError(
         f"system {parts.config.system.name!r} is real servers, which apply a write again each time"
         " it is sent",
         path=f"client.{key}",
         hint="leave it out; emulated nodes tell repeated operations by their identity",
     )
+
+
+def _check_ties(parts: Parts) -> None:
+    """There must be two nodes that may serve a read, and queues that a copy can leave."""
+    client, system = parts.config.client, parts.system
+    if client.tie.after is None:
+        return
+    stream = parts.workload.stream(parts.config.seed, 0, parts.config.clients)
+    reading = READING & set(stream.block(_PROBE_OPERATIONS).kind.tolist())
+    view = ClusterView(tuple(range(system.nodes)))
+    if parts.store.node.queue is None:
+        reason = "a copy is dropped from a node's queue, and the nodes have none"
+        hint = "system.node.queue: {name: fifo}, under costs: modelled"
+    elif not reading:
+        reason = "only reads may wait at two nodes, and the workload has none"
+        hint = "leave it out, or use client.retry"
+    elif len(system.candidates(Op(0, 1, min(reading), b""), view)) < 2:
+        reason = f"of {system.nodes} nodes {_what(parts.config)} asks one for a read"
+        hint = "another node must be allowed to serve it, as with primary_backup's read_from: any"
+    elif client.tie.after >= client.timeout:
+        reason = "the second copy would leave when the operation has timed out"
+        hint = f"client.timeout is {format_duration(client.timeout)}; use twice the network's delay"
+    else:
+        return
+    raise ConfigError(reason, path="client.tie.after", hint=hint)
 
 
 def _check_health(parts: Parts) -> None:
@@ -298,7 +326,7 @@ def _how_to_get(asked: str, parts: Parts) -> str:
     if asked in levels.closure(system.claims(replace(circumstances, hazards=Hazards()))):
         return "without these faults it claims it"
     if asked in levels.closure(system.claims(replace(circumstances, sticky=True))):
-        alone = " without hedge, attempt_timeout and breaker" if config.client.sticky else ""
+        alone = " without hedge, tie, attempt_timeout and breaker" if config.client.sticky else ""
         return f"client.sticky: true{alone} gives it"
     protocol = getattr(config.system.params, "protocol", None)
     ways = [

@@ -201,6 +201,36 @@ def test_clients_that_insist_get_through_a_crash(runtime: ray_cluster.RayRuntime
     assert sum(client.extra_attempts for client in record.clients) > 0
 
 
+def test_reads_wait_at_two_nodes_and_one_drops_its_copy(runtime: ray_cluster.RayRuntime) -> None:
+    """At 80 % load; the same run in the simulator says what to expect."""
+    node = {"cpu": {"read": {"name": "exponential", "mean": "10ms"}}, "queue": {"name": "fifo"}}
+    found = {}
+    for after in (None, "2ms"):
+        made = parts(
+            {"name": "primary_backup", "mode": "async", "read_from": "any"},
+            system={"node": node, "network": {"delay": "1ms"}, "balancer": {"name": "random"}},
+            workload={"name": "ycsb", "mix": "c", "keys": 200},
+            arrival={"name": "poisson", "rate": "240/s"},
+            client={"tie": {"after": after}, "timeout": "5s"},
+            duration="3s",
+        )
+        record = runtime.run(made)
+        assert not record.lost_parts
+        assert (record.history.outcome == OK).all()
+        took_ns = record.history.returned_ns - record.history.intended_ns
+        found[after] = float(numpy.quantile(took_ns, 0.95)) / NS_PER_MS
+        cancelled = sum(node.cancelled.sum() for node in record.nodes)
+        in_vain = sum(client.answers_in_vain for client in record.clients)
+        extra = sum(client.extra_attempts for client in record.clients)
+        if after is None:
+            assert cancelled == in_vain == extra == 0
+        else:
+            assert cancelled > 0.8 * len(record.history)
+            assert in_vain < 0.2 * len(record.history)
+            assert extra > 500
+    assert found["2ms"] < found[None]
+
+
 def test_operations_travel_together(runtime: ray_cluster.RayRuntime) -> None:
     made = parts(
         {"name": "unreplicated"},

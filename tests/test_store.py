@@ -64,9 +64,8 @@ def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    node = NodeRecord(
-        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, 0, ""
-    )
+    four = counts, counts, counts, counts
+    node = NodeRecord(0, "h", "leader", 2, 1, *four, busy, busy, counts, counts, 0, "")
     base = RunRecord(
         runtime="sim",
         clock="virtual",

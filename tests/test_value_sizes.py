@@ -17,6 +17,7 @@ from orchestrator.core.keys import KEY_LENGTH
 from orchestrator.core.load import ChunkedStream
 from orchestrator.core.machine import WRITE
 from orchestrator.core.value_sizes import KeySizes, key_share
+from orchestrator.core.waiting import Tie
 from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.run import execute
@@ -93,11 +94,14 @@ class Wire:
         self.sent.append((session.key, session.op.size, session.op.value))
         return True
 
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.submit(session, node)
+
     def reaches(self, node: int) -> bool:
         return True
 
     def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
-        return all(self.submit(session, node) for session, _ in attempts)
+        return all(self.submit(session, node) for session, _, _ in attempts)
 
     def ask(self, node: int) -> None:
         """Nobody is asked."""

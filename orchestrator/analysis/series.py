@@ -100,17 +100,22 @@ def balance_series(record: RunRecord) -> Columns:
     return {name: [each[name] for each in found] for name in ("jain", "max_over_mean")}
 
 
+_COUNTED: Final = (
+    "operations", "messages", "refused", "cancelled", "cache_hits", "cache_misses",
+)  # fmt: skip
+
+
 def node_series(nodes: Sequence[NodeRecord]) -> Columns:
     """What nodes counted, one row a node and interval of INTERVAL_NS, as columns.
 
-    ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cpu_utilisation`` (of all
-    cores), ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
-    ``cache_misses``.
+    ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cancelled``,
+    ``cpu_utilisation`` (of all cores), ``storage_utilisation`` (None where parallel requests have
+    no limit), ``cache_hits``, ``cache_misses``.
     """
     columns: Columns = {
         name: []
         for name in (
-            "node", "start_s", "operations", "messages", "refused",
+            "node", "start_s", "operations", "messages", "refused", "cancelled",
             "cpu_utilisation", "storage_utilisation", "cache_hits", "cache_misses",
         )
     }  # fmt: skip
@@ -118,7 +123,7 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
         count = len(node.operations)
         columns["node"] += [node.node] * count
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
-        for name in ("operations", "messages", "refused", "cache_hits", "cache_misses"):
+        for name in _COUNTED:
             columns[name] += getattr(node, name).tolist()
         columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
         columns["storage_utilisation"] += (

@@ -83,6 +83,25 @@ class Hedge:
 
 
 @dataclass(frozen=True)
+class TieParams:
+    """A read waits at two nodes, each of which knows of the other: who begins it tells the other to
+    drop its copy (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013, "Tied requests").
+
+    The second copy leaves ``after`` the first, unless that is answered by then. They say twice the
+    network's delay, so that a first that begins at once can call the second off before it begins.
+    """
+
+    after: int | None = duration(
+        None, help="null: no ties; twice the network's delay is a good one"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are any ties."""
+        return self.after is not None
+
+
+@dataclass(frozen=True)
 class ClientBatch:
     """Operations of a client for one node that leave as one request: ``max`` of them, or as many as
     have come within ``linger`` of the first.

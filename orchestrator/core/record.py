@@ -32,7 +32,8 @@ EJECTED: Final = "ejected"
 class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
-    ``refused`` of the ``operations`` were turned away. ``cpu_busy_ns`` and ``storage_busy_ns`` are
+    ``refused`` of the ``operations`` were turned away, and ``cancelled`` were copies that another
+    node began first. ``cpu_busy_ns`` and ``storage_busy_ns`` are
     busy times of the modelled stations, summed over cores and parallel slots. ``process_cpu_ns``
     is the real CPU time of the node's process over the measured window (0 in sim).
     ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
@@ -47,6 +48,7 @@ class NodeRecord:
     operations: NDArray[numpy.int64]
     messages: NDArray[numpy.int64]
     refused: NDArray[numpy.int64]
+    cancelled: NDArray[numpy.int64]
     cpu_busy_ns: NDArray[numpy.int64]
     storage_busy_ns: NDArray[numpy.int64]
     cache_hits: NDArray[numpy.int64]
@@ -63,6 +65,7 @@ class ClientRecord:
     start; closed: after the think time ended), a sample of at most 100,000. ``extra_attempts``:
     how often operations that were intended in it were sent beyond once each. ``carried``:
     (requests, operations in them) of the whole load, where operations travel together.
+    ``answers_in_vain``: those of the whole load that came when nobody waited for them.
     """
 
     client: int
@@ -72,6 +75,7 @@ class ClientRecord:
     lag_ns: NDArray[numpy.int64]
     extra_attempts: int = 0
     carried: tuple[int, int] = (0, 0)
+    answers_in_vain: int = 0
 
 
 @dataclass(frozen=True)

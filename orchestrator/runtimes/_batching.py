@@ -16,11 +16,13 @@ from typing import Protocol
 
 from orchestrator.core.machine import Op
 from orchestrator.core.policy import ClientBatch
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._timers import Scheduler
 
-Attempt = tuple[Session, Op]
+Attempt = tuple[Session, Op, Tie | None]
+"""A session's operation, and what it knows of its other copy where it is one of two."""
 
 
 class Carrier(Port, Protocol):
@@ -58,10 +60,16 @@ class BatchingPort:
         """That have left, over the whole load."""
 
     def submit(self, session: Session, node: int) -> bool:
+        return self._join(node, (session, session.op, None))
+
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self._join(node, (session, session.op, tie))
+
+    def _join(self, node: int, attempt: Attempt) -> bool:
         if not self._carrier.reaches(node):
             return False
         batch = self._waiting[node]
-        batch.append((session, session.op))
+        batch.append(attempt)
         if len(batch) == self._max:
             self._leave((node, batch))
         elif len(batch) == 1:
@@ -79,5 +87,5 @@ class BatchingPort:
             self.requests += 1
             self.operations += len(current)
             return
-        for session, _ in current:
+        for session, _, _ in current:
             self.unsent(session, node, self._clock.now_ns())

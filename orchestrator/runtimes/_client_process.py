@@ -14,6 +14,7 @@ import numpy
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
 from orchestrator.core.record import ClientRecord, EventRecord
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
@@ -227,17 +228,24 @@ class ClientProcess:
         connection.submit(session)
         return True
 
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.carry(node, ((session, session.op, tie),))
+
     def reaches(self, node: int) -> bool:
-        # Those that travel together have one connection.
         return node in self._vanished or self._connections[node][0] is not None
 
     def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
         if node in self._vanished:
             return True  # goes nowhere
-        connection = self._connections[node][0]
+        # Those that travel together have one connection.
+        connection = self._connections[node][attempts[0][0].connection]
         if connection is None:
             return False
-        connection.send(b"".join([connection.encode(session) for session, _ in attempts]))
+        commands = [
+            connection.encode(session) if tie is None else connection.encode_tied(session, tie)
+            for session, _, tie in attempts
+        ]
+        connection.send(b"".join(commands))
         return True
 
     def ask(self, node: int) -> None:
@@ -318,6 +326,7 @@ class ClientProcess:
             lag_ns=lag_ns[::step],
             extra_attempts=self.driver.extra_attempts,
             carried=self.driver.carried,
+            answers_in_vain=self.driver.answers_in_vain,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

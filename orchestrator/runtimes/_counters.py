@@ -17,6 +17,7 @@ COUNTERS: Final = (
     "operations",
     "messages",
     "refused",
+    "cancelled",
     "cpu_busy_ns",
     "storage_busy_ns",
     "cache_hits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from orchestrator.runtimes._node import NodeShell, Outlet
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
 from orchestrator.runtimes._timers import LocalClock, Scheduler
+from orchestrator.runtimes._tying import TyingShell
 from orchestrator.systems._zones import Zones
 from orchestrator.systems.replicated_store import (
     FSYNC,
@@ -276,6 +278,8 @@ def make_shell(
     shell: Callable[..., NodeShell] = NodeShell
     if model.queue is not None:
         shell = QueueingShell
+        if parts.config.client.tie.wanted:
+            shell = functools.partial(TyingShell, patience_ns=parts.config.client.timeout)
     elif model.costs == MODELLED and parts.may_slow:
         shell = DispatchingShell
     return shell(

@@ -100,17 +100,21 @@ class QueueingShell(DispatchingShell):
         self._mean_cost_ns = 0.0
 
     def request(self, handle: Any, op: Op) -> None:
+        self._enter((handle, op))
+
+    def _enter(self, job: tuple[Any, ...]) -> None:
+        """An operation (its handle, itself, and what its heirs add) comes."""
         self.operations += 1
         now_ns = self._now_ns()
         if self._bucket is not None and (wait_ns := self._bucket.take(now_ns)):
-            self._refuse((handle, op), wait_ns)
+            self._refuse(job, wait_ns)
         elif self._busy < self._cores:
-            self._serve(handle, op)
+            self._serve(*job)
         else:
-            for each in self._queue.put((handle, op), op, now_ns):
+            for each in self._queue.put(job, job[1], now_ns):
                 self._refuse(each, self._wait_ns())
 
-    def _refuse(self, job: tuple[Any, Op], wait_ns: int) -> None:
+    def _refuse(self, job: tuple[Any, ...], wait_ns: int) -> None:
         self.refused += 1
         self._outlet.refuse(Refusal(job[0], wait_ns if self._back_pressure else 0))
 

@@ -244,6 +244,7 @@ class ServerProcess:
             operations=reads + writes if self._is_primary else reads,
             messages=nothing if self._is_primary else writes,
             refused=nothing,
+            cancelled=nothing,
             cpu_busy_ns=cpu_ns,
             storage_busy_ns=nothing,
             cache_hits=hits,

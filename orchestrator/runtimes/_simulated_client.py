@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.machine import REQUEST
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._network import Link, Sender
@@ -52,6 +53,9 @@ class SimulatedClient:
             link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.request, request)
         return True
 
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.carry(node, ((session, session.op, tie),))
+
     def reaches(self, node: int) -> bool:
         target = self._cluster.nodes[node]
         return not target.shell.stopped or target.silent
@@ -60,10 +64,10 @@ class SimulatedClient:
         target, clock = self._cluster.nodes[node], self._clock
         if target.shell.stopped:
             return target.silent
-        requests = [((session, op.sequence, node), op) for session, op in attempts]
-        size_bytes = sum(HEADER_BYTES + len(op.key) + len(op.value or b"") for _, op in attempts)
+        requests = [((session, op.sequence, node), op, tie) for session, op, tie in attempts]
+        size_bytes = sum(HEADER_BYTES + len(op.key) + len(op.value or b"") for _, op, _ in attempts)
         # Those that travel together have one connection.
-        link = self.links[node][0]
+        link = self.links[node][attempts[0][0].connection]
         link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.requests, requests)
         return True
 

@@ -207,6 +207,7 @@ def run(parts: Parts) -> RunRecord:
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
                 extra_attempts=client.driver.extra_attempts,
                 carried=client.driver.carried,
+                answers_in_vain=client.driver.answers_in_vain,
             )
             for client in cluster.clients
         ),

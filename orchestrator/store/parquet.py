@@ -104,6 +104,7 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             "operations": node.operations,
             "messages": node.messages,
             "refused": node.refused,
+            "cancelled": node.cancelled,
             "cpu_utilisation": node.cpu_busy_ns / (INTERVAL_NS * node.cores),
             "storage_utilisation": node.storage_busy_ns / (INTERVAL_NS * slots)
             if slots
