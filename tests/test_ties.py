@@ -69,6 +69,14 @@ def busy_s(record: RunRecord) -> float:
 # --- what they are for ------------------------------------------------------------------
 
 
+def test_at_high_load_ties_help_where_hedges_harm_with_a_slow_node_too() -> None:
+    slow = [{"name": "slow", "target": 3, "at": "0s", "lasts": "60s", "factor": 20}]
+    tied = simulated.run(parts({"tie": {"after": "100us"}}, faults=slow))
+    hedged = simulated.run(parts({"hedge": {"percentile": 95}}, faults=slow))
+    assert took_ms(tied, 0.99) < took_ms(hedged, 0.99) / 4
+    assert took_ms(tied, 0.99) < 60
+
+
 def test_ties_shorten_the_tail_under_load_for_nearly_no_extra_work() -> None:
     """Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013: queueing is what makes latency vary,
     and two queues with cancellation take it away, where hedging adds work to busy servers.
