@@ -65,8 +65,34 @@ def point_line(number: int, of: int, point: Point) -> str:
     return f"[{number}/{of}] {values}: {point.state}, {rate}, p99 {p99}"
 
 
-def show_sweep(out: Console, result: SweepResult) -> None:
-    """A row a variant, then those that cannot run and why; how faults and variants got on."""
+def draw_costs(result: SweepResult, experiment: str) -> str | None:
+    """The picture of what variants do for their price, where it is; None where nothing has one."""
+    from orchestrator.stored import write_cost_figure
+
+    found = result.efficiency
+    if found is None:
+        return None
+    names = [", ".join(_variant(result, each["values"])) for each in found]
+    drawn = list(zip(names, found, strict=True))
+    return str(write_cost_figure(result.results, experiment, drawn))
+
+
+def _variant(result: SweepResult, values: Mapping[str, Any]) -> list[str]:
+    """``nodes 2``, ``cores 8``."""
+    from orchestrator.report.wording import short_names
+
+    last = [path.rpartition(".")[2] for path in result.axes]
+    names = short_names(list(result.axes))
+    if len(set(last)) == len(last):
+        names = dict(zip(result.axes, last, strict=True))
+    told = {path: labels(result.axes[path])[cell(value)] for path, value in values.items()}
+    return [f"{names[path]} {text}" for path, text in told.items()]
+
+
+def show_sweep(out: Console, result: SweepResult, figure: str | None = None) -> None:
+    """A row a variant, then those that cannot run and why; how faults and variants got on, and
+    what variants do for their price, of which ``figure`` is the picture.
+    """
     from orchestrator.report.wording import short_names
 
     names = short_names(list(result.axes))
@@ -89,7 +115,38 @@ def show_sweep(out: Console, result: SweepResult) -> None:
             out.print(f"{point.state}: {' '.join(named)}: {point.reason}", markup=False)
     if faulty and len(result.axes) == 2 and "faults" in result.axes:
         _show_matrix(out, result, told)
+    if figure is not None:
+        _show_costs(out, result)
+        out.print(figure, markup=False, soft_wrap=True)
     out.print(f"stored in {result.results}", markup=False)
+
+
+def _show_costs(out: Console, result: SweepResult) -> None:
+    """The cheapest variant first; the efficient ones marked."""
+    from orchestrator.report.wording import number, short_names
+
+    found = result.efficiency or []
+    paths = [path for path in result.axes if found and path in found[0]["values"]]
+    names = short_names(paths)
+    told = {path: labels(result.axes[path]) for path in paths}
+    rows = [
+        [
+            *(told[path][cell(each["values"][path])] for path in paths),
+            number(each["cost"]),
+            ("≥ " if each["at_least"] else "") + number(each["capacity_ops"]),
+            number(each["p99_ms"]),
+            number(each["per_cost"]),
+            "efficient" if each["efficient"] else "",
+        ]
+        for each in found
+    ]
+    out.print(
+        "the most that each variant carries within its objective, for its price", markup=False
+    )
+    header = [*names.values(), "cost/h", "ops/s", "p99 ms", "ops/s per cost", ""]
+    out.print(table(header, rows))
+    if any(each["at_least"] for each in found):
+        out.print("≥: all that it was asked for; it may do more", markup=False)
 
 
 def _bounded(found: Mapping[str, Any]) -> bool:

@@ -116,7 +116,7 @@ def evenness(operations: Sequence[float]) -> dict[str, float | None]:
 
 
 def cost_per_hour(record: RunRecord, config: Config) -> float:
-    """Cores and memory of all nodes at the config's prices.
+    """All nodes, their cores and their memory at the config's prices.
 
     Memory is ``system.memory``, else what the caches may hold; a cache sized in entries holds
     that many of the run's mean size.
@@ -125,7 +125,9 @@ def cost_per_hour(record: RunRecord, config: Config) -> float:
     memory_bytes = getattr(config.system.params, "memory", None)
     if memory_bytes is None:
         memory_bytes = len(record.nodes) * _cache_bytes(record, config)
-    return cores * config.prices.core + memory_bytes / GIB_BYTES * config.prices.GiB
+    prices, model = config.prices, getattr(config.system.params, "node", None)
+    cost = cores * prices.of_core(getattr(model, "speed", 1.0)) + len(record.nodes) * prices.node
+    return cost + memory_bytes / GIB_BYTES * prices.GiB
 
 
 def _cache_bytes(record: RunRecord, config: Config) -> float:

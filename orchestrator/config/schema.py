@@ -36,10 +36,18 @@ _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Prices:
-    """Per hour."""
+    """Per hour. A core of ``system.node.speed`` s costs ``core`` times s to the ``speed_exponent``:
+    above 1, fast cores cost more than what they do in the time of a slow one.
+    """
 
+    node: float = number(0.0, low=0.0, help="of a node, whatever is in it")
     core: float = number(0.0, low=0.0)
+    speed_exponent: float = number(1.0, low=0.0, high=10.0)
     GiB: float = number(0.0, low=0.0)
+
+    def of_core(self, speed: float) -> float:
+        """What a core of that speed costs."""
+        return self.core * float(speed**self.speed_exponent)
 
 
 @dataclass(frozen=True)

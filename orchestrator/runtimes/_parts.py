@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -274,7 +274,7 @@ def make_shell(
     store = parts.store
     model = store.node
     if node >= parts.system.nodes:
-        model = replace(model, costs=MEASURED, queue=None)
+        model = model.unmodelled
     shell: Callable[..., NodeShell] = NodeShell
     if model.queue is not None:
         shell = QueueingShell

@@ -160,7 +160,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("generator.lag_p99_ms", NUMBER, "ms", "how late the generator sent"),
     ("generator.cpu", NUMBER, "share", "CPU share of the busiest generator"),
     ("generator.operations_per_request", NUMBER, "", "mean; null: each travels by itself"),
-    ("cost", NUMBER, "price/h", "nodes x (cores x price + memory x price)"),
+    ("cost", NUMBER, "price/h", "nodes x (price + cores x price + memory x price)"),
     ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
     ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
     ("results", _TEXT, "", "results folder that the run was written to"),
