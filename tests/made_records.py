@@ -52,6 +52,8 @@ def node(number: int, role: str, seconds: int, **columns: Any) -> NodeRecord:
         name: numpy.full(count, columns.pop(name, 0), dtype=numpy.int64)
         for name in (*names, "cache_hits", "cache_misses")
     }
+    cores = columns.get("cores", 1)
+    series["provided_ns"] = numpy.full(count, cores * INTERVAL_NS, dtype=numpy.int64)
     given = {"cores": 1, "storage_parallel": None, "process_cpu_ns": 0, "contents_digest": "d"}
     return NodeRecord(node=number, host="h", role=role, **series, **(given | columns))
 

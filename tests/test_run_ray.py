@@ -17,7 +17,8 @@ import pytest
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import FAIL, OK, UNKNOWN
-from orchestrator.core.record import EJECTED, LOST, RunRecord
+from orchestrator.core.record import EJECTED, INTERVAL_NS, LOST, RunRecord
+from orchestrator.core.scaling import changes_of
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import VALID, Evidence, check_claims
 from orchestrator.errors import EnvironmentFailure
@@ -229,6 +230,41 @@ def test_reads_wait_at_two_nodes_and_one_drops_its_copy(runtime: ray_cluster.Ray
             assert in_vain < 0.2 * len(record.history)
             assert extra > 500
     assert found["2ms"] < found[None]
+
+
+def test_cores_come_and_go_with_the_load(runtime: ray_cluster.RayRuntime) -> None:
+    autoscaler = {
+        "name": "target_utilisation",
+        "period": "200ms",
+        "delay": "100ms",
+        "cooldown": "500ms",
+    }
+    node = {"cpu": {"read": "10ms", "write": "10ms"}, "autoscaler": autoscaler}
+    made = parts(
+        {"name": "unreplicated"},
+        system={"replicas": 1, "node": node},
+        arrival={
+            "name": "flash_crowd",
+            "base": "40/s",
+            "peak": "400/s",
+            "at": "1s",
+            "lasts": "1500ms",
+        },
+        client={"timeout": "5s"},
+        warmup="500ms",
+        duration="4s",
+    )
+    record = runtime.run(made)
+    assert not record.lost_parts
+    assert (record.history.outcome == OK).all()
+    changes = changes_of(record.events, 0)
+    # Four cores serve the crowd, seven to the target.
+    assert 4 < max(cores for _, cores in changes) <= 16
+    assert changes[-1][1] <= 2
+    node_seen = record.nodes[0]
+    assert node_seen.cores == 1
+    assert node_seen.provided_ns.max() > 4 * INTERVAL_NS
+    assert (node_seen.cpu_busy_ns <= 1.5 * node_seen.provided_ns + INTERVAL_NS).all()
 
 
 def test_operations_travel_together(runtime: ray_cluster.RayRuntime) -> None:

@@ -125,7 +125,7 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
         for name in _COUNTED:
             columns[name] += getattr(node, name).tolist()
-        columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
+        columns["cpu_utilisation"] += (node.cpu_busy_ns / node.provided_ns).tolist()
         columns["storage_utilisation"] += (
             [None] * count
             if node.storage_parallel is None

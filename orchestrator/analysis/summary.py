@@ -52,7 +52,7 @@ KEYS: Final = (
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "consistency", "availability", "faults", "resilience", "overload",
-    "links", "cache", "balance", "bottleneck",
+    "scaling", "links", "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -156,6 +156,7 @@ def _figures(
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
+        "scaling": resources.scaling(records, config),
         "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
     }
 

@@ -24,6 +24,8 @@ LOST: Final = "lost"
 STORAGE: Final = "storage"
 """Kind of the event that a node ended itself since a fault failed its storage."""
 
+SCALED: Final = "cores"
+"""Kind of the event that a node has as many cores as its detail says, from now on."""
 EJECTED: Final = "ejected"
 """Kind of the event that a client leaves a node out for a while, since it seems unwell."""
 
@@ -32,8 +34,9 @@ EJECTED: Final = "ejected"
 class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
-    ``refused`` of the ``operations`` were turned away, and ``cancelled`` were copies that another
-    node began first. ``cpu_busy_ns`` and ``storage_busy_ns`` are
+    ``cores``: at the start; ``provided_ns``: time of all cores in service. ``refused`` of the
+    ``operations`` were turned away, and ``cancelled`` were copies that another node began first.
+    ``cpu_busy_ns`` and ``storage_busy_ns`` are
     busy times of the modelled stations, summed over cores and parallel slots. ``process_cpu_ns``
     is the real CPU time of the node's process over the measured window (0 in sim).
     ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
@@ -45,6 +48,7 @@ class NodeRecord:
     role: str
     cores: int
     storage_parallel: int | None
+    provided_ns: NDArray[numpy.int64]
     operations: NDArray[numpy.int64]
     messages: NDArray[numpy.int64]
     refused: NDArray[numpy.int64]

@@ -38,6 +38,7 @@ class Family(enum.Enum):
     FAULT = "fault"
     QUEUE = "queue"
     LIMIT = "limit"
+    AUTOSCALER = "autoscaler"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -57,6 +58,7 @@ _HOMES = {
     Family.FAULT: "orchestrator.faults",
     Family.QUEUE: "orchestrator.queues",
     Family.LIMIT: "orchestrator.limits",
+    Family.AUTOSCALER: "orchestrator.autoscalers",
 }
 
 

@@ -194,11 +194,9 @@ class NodeProcess:
 
     def close(self) -> None:
         """Close ports, links and the log."""
-        for server in self._servers:
-            server.close()
-        for peer in self._peers.values():
-            peer.close()
-        self.watch.close()
+        closing: list[Any] = [*self._servers, *self._peers.values(), self.watch]
+        for each in closing:
+            each.close()
         self.peer_watch.close()
         if self._log is not None:
             self._log.close()
@@ -324,7 +322,10 @@ class NodeProcess:
         waiting.add_done_callback(synced)
 
     def became(self, role: str) -> None:
-        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))
+        self.note("role", role)
+
+    def note(self, kind: str, detail: str) -> None:
+        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, kind, detail))
 
     # --- faults ---------------------------------------------------------------------------
 
@@ -342,7 +343,7 @@ class NodeProcess:
 
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
-        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, STORAGE, why))
+        self.note(STORAGE, why)
         os._exit(STORAGE_FAILED)
 
     # --- peers ----------------------------------------------------------------------------

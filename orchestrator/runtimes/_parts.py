@@ -280,7 +280,7 @@ def make_shell(
         shell = QueueingShell
         if parts.config.client.tie.wanted:
             shell = functools.partial(TyingShell, patience_ns=parts.config.client.timeout)
-    elif model.costs == MODELLED and parts.may_slow:
+    elif model.costs == MODELLED and (parts.may_slow or model.autoscaler is not None):
         shell = DispatchingShell
     return shell(
         machine,

@@ -241,6 +241,7 @@ class ServerProcess:
             role=self.role,
             cores=1,
             storage_parallel=None,
+            provided_ns=numpy.full(intervals, INTERVAL_NS, dtype=numpy.int64),
             operations=reads + writes if self._is_primary else reads,
             messages=nothing if self._is_primary else writes,
             refused=nothing,

@@ -132,7 +132,10 @@ class SimulatedNode:
         self._scheduler.at(due_ns, lambda _: done(), None)
 
     def became(self, role: str) -> None:
-        self.cluster.event(self.node, "role", role)
+        self.note("role", role)
+
+    def note(self, kind: str, detail: str) -> None:
+        self.cluster.event(self.node, kind, detail)
 
     # --- arrivals -------------------------------------------------------------------------
 

@@ -160,7 +160,8 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
     parts = node.cluster.parts
     digest = NO_COPY if node.shell.stopped else contents_digest(machine)
-    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest)
+    events = node.cluster.events
+    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest, events)
 
 
 def _cluster_of(parts: Parts) -> SimulatedCluster:

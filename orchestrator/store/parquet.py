@@ -105,7 +105,8 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             "messages": node.messages,
             "refused": node.refused,
             "cancelled": node.cancelled,
-            "cpu_utilisation": node.cpu_busy_ns / (INTERVAL_NS * node.cores),
+            "cpu_utilisation": node.cpu_busy_ns / node.provided_ns,
+            "cores": node.provided_ns / INTERVAL_NS,
             "storage_utilisation": node.storage_busy_ns / (INTERVAL_NS * slots)
             if slots
             else pa.nulls(count, tables.NUMBER),

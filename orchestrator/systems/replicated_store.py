@@ -88,6 +88,9 @@ class Node:
         None,
         help="of operations for the CPU; null: an endless first come, first served",
     )
+    autoscaler: Slot | None = slot(
+        Family.AUTOSCALER, None, help="of the cores, which begin as many as cores says; null: none"
+    )
     rate_limit: RateLimit = field(default_factory=RateLimit)
     back_pressure: bool = flag(
         False, help="who is turned away hears when there should be room again"
@@ -97,7 +100,13 @@ class Node:
     def unmodelled(self) -> Node:
         """The same, whose work takes what it takes."""
         return replace(
-            self, costs=MEASURED, speed=1.0, queue=None, rate_limit=RateLimit(), back_pressure=False
+            self,
+            costs=MEASURED,
+            speed=1.0,
+            queue=None,
+            autoscaler=None,
+            rate_limit=RateLimit(),
+            back_pressure=False,
         )
 
     def __post_init__(self) -> None:
@@ -108,13 +117,19 @@ class Node:
             ("rate_limit.rate", self.rate_limit.rate is not None),
             ("back_pressure", self.back_pressure),
             ("speed", self.speed != 1),
+            ("autoscaler", self.autoscaler is not None),
         ):
             if not chosen:
                 continue
             if self.costs == MEASURED:
                 raise ParameterError("needs costs: modelled", key=key)
-            if self.queue is None and key != "speed":
+            if self.queue is None and key not in ("speed", "autoscaler"):
                 raise ParameterError("needs a queue, such as {name: fifo}", key=key)
+        if self.autoscaler is not None:
+            least, most = self.autoscaler.params.least, self.autoscaler.params.most
+            if not least <= self.cores <= most:
+                reason = f"begins outside what its autoscaler allows, {least} to {most}"
+                raise ParameterError(reason, key="cores")
 
 
 @dataclass(frozen=True)

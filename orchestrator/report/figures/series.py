@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from orchestrator.core.faults import leads
+from orchestrator.core.record import SCALED
 from orchestrator.report.figures import _canvas as canvas
 from orchestrator.report.figures import _marks as marks
 from orchestrator.report.figures._canvas import Picture
@@ -93,13 +94,18 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
     canvas.number_axis(lower, "x")
     lower.set_xlabel(marks.time_label(view.summary))
     if faults:
-        # They are told already; who came to lead is not.
-        roles = [event for event in view.events if event.kind == "role" and leads(event.detail)]
-        _draw_lines((upper, lower), roles, first, end)
+        # They are told already; who came to lead is not, nor how many cores there were.
+        other = [event for event in view.events if _is_told(event)]
+        _draw_lines((upper, lower), other, first, end)
         _label(upper, [(fault.at_s, fault.name) for fault in faults], first, end)
     else:
         _draw_events(upper, lower, view.events, first, end)
     _label_ends(upper, lower, view)
+
+
+def _is_told(event: EventView) -> bool:
+    """Whether it is an event that no fault tells of."""
+    return event.kind == SCALED or (event.kind == "role" and leads(event.detail))
 
 
 @dataclass(frozen=True)
