@@ -99,15 +99,17 @@ def show_sweep(out: Console, result: SweepResult, figure: str | None = None) -> 
     told = {path: labels(values) for path, values in result.axes.items()}
     faulty = any(point.summary and point.summary["resilience"] for point in result.points)
     bounded = any(point.summary and _bounded(point.summary) for point in result.points)
+    priced = result.efficiency is not None
     rows = []
     for point in result.points:
         if point.summary is not None:
             axes = [told[path][cell(point.values[path])] for path in result.axes]
-            figures = _figures(point.summary, bounded=bounded, faulty=faulty)
+            figures = _figures(point.summary, bounded=bounded, faulty=faulty, priced=priced)
             rows.append([*axes, *figures, point.state])
     resilience = ["recovery s", "longest s", "lost"] if faulty else []
-    goodput = ["good/s"] if bounded else []
-    header = [*names.values(), "ops/s", *goodput, "p50 ms", "p99 ms", "bottleneck", *resilience]
+    goodput, cost = ["good/s"] if bounded else [], ["cost/h"] if priced else []
+    header = [*names.values(), "ops/s", *goodput, "p50 ms", "p99 ms", *cost, "bottleneck"]
+    header += resilience
     out.print(table([*header, "SLO", "valid", ""], rows))
     for point in result.points:
         if point.reason is not None:
@@ -126,6 +128,9 @@ def _show_costs(out: Console, result: SweepResult) -> None:
     from orchestrator.report.wording import number, short_names
 
     found = result.efficiency or []
+    if not any(each["capacity_ops"] for each in found):
+        out.print("no variant met its objective under any load", markup=False)
+        return
     paths = [path for path in result.axes if found and path in found[0]["values"]]
     names = short_names(paths)
     told = {path: labels(result.axes[path]) for path in paths}
@@ -154,7 +159,7 @@ def _bounded(found: Mapping[str, Any]) -> bool:
     return bool(found["slo"]["met"] is not None and found["goodput_ops"] != found["throughput_ops"])
 
 
-def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool) -> list[str]:
+def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool, priced: bool) -> list[str]:
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.wording import number
 
@@ -164,6 +169,7 @@ def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool) -> list[s
         *([number(found["goodput_ops"])] if bounded else ()),
         number(found["latency_ms"]["all"]["p50"]),
         number(found["latency_ms"]["all"]["p99"]),
+        *([number(found["cost"])] if priced else ()),
         bottleneck(found),
         *(_resilience(found["resilience"]) if faulty else ()),
         met,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import OK
-from orchestrator.core.record import INTERVAL_NS, SCALED, RunRecord
+from orchestrator.core.record import ASKED, INTERVAL_NS, SCALED, RunRecord
 from orchestrator.core.registry import Family, Slot, plugin, plugins
 from orchestrator.core.scaling import Autoscaler, Seen, changes_of, provided_ns
 from orchestrator.core.units import NS_PER_S
@@ -21,8 +21,9 @@ from orchestrator.plan import plan
 from orchestrator.run import Runner
 from orchestrator.runtimes import simulated
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes._scaling import ASKED, Scaling
+from orchestrator.runtimes._scaling import Scaling
 from orchestrator.runtimes._virtual_clock import VirtualClock
+from orchestrator.stored import write_run_report
 
 AUTOSCALERS = list(plugins(Family.AUTOSCALER))
 
@@ -257,6 +258,18 @@ def test_the_result_says_what_was_in_service_and_what_it_cost(tmp_path: Path) ->
     assert scaling["most_cores"] == max(cores for _, cores in changes)
     assert found.summary["bottleneck"]["utilisation"] < 1
     assert Runner(results=str(tmp_path)).run(parts(None)).summary["scaling"] is None
+
+
+def test_the_report_shows_the_cores_over_time(tmp_path: Path) -> None:
+    runner = Runner(results=str(tmp_path))
+    for autoscaler in (by_target(), None):
+        found = runner.run(parts(autoscaler, duration="3s"))
+        page, figures = write_run_report(runner.store, found.run_id)
+        drawn = next(path for path in figures if path.name == "time-series.svg").read_text()
+        assert ("Cores in service" in drawn) == (autoscaler is not None)
+        assert (ASKED in page.read_text()) == (autoscaler is not None)
+    rows = runner.store.table("nodes", found.run_id).to_pylist()
+    assert {row["cores"] for row in rows} == {2.0}
 
 
 def test_with_as_few_as_many_cores_it_is_the_plain_node() -> None:

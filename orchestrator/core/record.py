@@ -26,6 +26,8 @@ STORAGE: Final = "storage"
 
 SCALED: Final = "cores"
 """Kind of the event that a node has as many cores as its detail says, from now on."""
+ASKED: Final = "cores asked for"
+"""Kind of the event that as many cores as its detail says are on their way to a node."""
 EJECTED: Final = "ejected"
 """Kind of the event that a client leaves a node out for a while, since it seems unwell."""
 

@@ -5,16 +5,13 @@ virtual and in real time.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Final, Protocol
+from typing import Protocol
 
-from orchestrator.core.record import SCALED
+from orchestrator.core.record import ASKED, SCALED
 from orchestrator.core.registry import Slot
 from orchestrator.core.scaling import Autoscaler, AutoscalerParams, Seen
 from orchestrator.runtimes._node import Outlet
 from orchestrator.runtimes._timers import Scheduler
-
-ASKED: Final = "cores asked for"
-"""Kind of the event that cores are on their way; its detail says how many."""
 
 
 class NotingOutlet(Outlet, Protocol):
