@@ -65,23 +65,51 @@ def point_line(number: int, of: int, point: Point) -> str:
     return f"[{number}/{of}] {values}: {point.state}, {rate}, p99 {p99}"
 
 
-def show_sweep(out: Console, result: SweepResult) -> None:
-    """A row a variant, then those that cannot run and why; how faults and variants got on."""
+def draw_costs(result: SweepResult, experiment: str) -> str | None:
+    """The picture of what variants do for their price, where it is; None where nothing has one."""
+    from orchestrator.stored import write_cost_figure
+
+    found = result.efficiency
+    if found is None:
+        return None
+    names = [", ".join(_variant(result, each["values"])) for each in found]
+    drawn = list(zip(names, found, strict=True))
+    return str(write_cost_figure(result.results, experiment, drawn))
+
+
+def _variant(result: SweepResult, values: Mapping[str, Any]) -> list[str]:
+    """``nodes 2``, ``cores 8``."""
+    from orchestrator.report.wording import short_names
+
+    last = [path.rpartition(".")[2] for path in result.axes]
+    names = short_names(list(result.axes))
+    if len(set(last)) == len(last):
+        names = dict(zip(result.axes, last, strict=True))
+    told = {path: labels(result.axes[path])[cell(value)] for path, value in values.items()}
+    return [f"{names[path]} {text}" for path, text in told.items()]
+
+
+def show_sweep(out: Console, result: SweepResult, figure: str | None = None) -> None:
+    """A row a variant, then those that cannot run and why; how faults and variants got on, and
+    what variants do for their price, of which ``figure`` is the picture.
+    """
     from orchestrator.report.wording import short_names
 
     names = short_names(list(result.axes))
     told = {path: labels(values) for path, values in result.axes.items()}
     faulty = any(point.summary and point.summary["resilience"] for point in result.points)
     bounded = any(point.summary and _bounded(point.summary) for point in result.points)
+    priced = result.efficiency is not None
     rows = []
     for point in result.points:
         if point.summary is not None:
             axes = [told[path][cell(point.values[path])] for path in result.axes]
-            figures = _figures(point.summary, bounded=bounded, faulty=faulty)
+            figures = _figures(point.summary, bounded=bounded, faulty=faulty, priced=priced)
             rows.append([*axes, *figures, point.state])
     resilience = ["recovery s", "longest s", "lost"] if faulty else []
-    goodput = ["good/s"] if bounded else []
-    header = [*names.values(), "ops/s", *goodput, "p50 ms", "p99 ms", "bottleneck", *resilience]
+    goodput, cost = ["good/s"] if bounded else [], ["cost/h"] if priced else []
+    header = [*names.values(), "ops/s", *goodput, "p50 ms", "p99 ms", *cost, "bottleneck"]
+    header += resilience
     out.print(table([*header, "SLO", "valid", ""], rows))
     for point in result.points:
         if point.reason is not None:
@@ -89,7 +117,41 @@ def show_sweep(out: Console, result: SweepResult) -> None:
             out.print(f"{point.state}: {' '.join(named)}: {point.reason}", markup=False)
     if faulty and len(result.axes) == 2 and "faults" in result.axes:
         _show_matrix(out, result, told)
+    if figure is not None:
+        _show_costs(out, result)
+        out.print(figure, markup=False, soft_wrap=True)
     out.print(f"stored in {result.results}", markup=False)
+
+
+def _show_costs(out: Console, result: SweepResult) -> None:
+    """The cheapest variant first; the efficient ones marked."""
+    from orchestrator.report.wording import number, short_names
+
+    found = result.efficiency or []
+    if not any(each["capacity_ops"] for each in found):
+        out.print("no variant met its objective under any load", markup=False)
+        return
+    paths = [path for path in result.axes if found and path in found[0]["values"]]
+    names = short_names(paths)
+    told = {path: labels(result.axes[path]) for path in paths}
+    rows = [
+        [
+            *(told[path][cell(each["values"][path])] for path in paths),
+            number(each["cost"]),
+            ("≥ " if each["at_least"] else "") + number(each["capacity_ops"]),
+            number(each["p99_ms"]),
+            number(each["per_cost"]),
+            "efficient" if each["efficient"] else "",
+        ]
+        for each in found
+    ]
+    out.print(
+        "the most that each variant carries within its objective, for its price", markup=False
+    )
+    header = [*names.values(), "cost/h", "ops/s", "p99 ms", "ops/s per cost", ""]
+    out.print(table(header, rows))
+    if any(each["at_least"] for each in found):
+        out.print("≥: all that it was asked for; it may do more", markup=False)
 
 
 def _bounded(found: Mapping[str, Any]) -> bool:
@@ -97,7 +159,7 @@ def _bounded(found: Mapping[str, Any]) -> bool:
     return bool(found["slo"]["met"] is not None and found["goodput_ops"] != found["throughput_ops"])
 
 
-def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool) -> list[str]:
+def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool, priced: bool) -> list[str]:
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.wording import number
 
@@ -107,6 +169,7 @@ def _figures(found: Mapping[str, Any], *, bounded: bool, faulty: bool) -> list[s
         *([number(found["goodput_ops"])] if bounded else ()),
         number(found["latency_ms"]["all"]["p50"]),
         number(found["latency_ms"]["all"]["p99"]),
+        *([number(found["cost"])] if priced else ()),
         bottleneck(found),
         *(_resilience(found["resilience"]) if faulty else ()),
         met,

@@ -121,7 +121,9 @@ def sweep(
             ),
             lost=lambda reason: _terminal.say(f"run again: {reason}"),
         )
-    return Answer(done.as_json(), lambda out: _sweep_terminal.show_sweep(out, done))
+    figure = _sweep_terminal.draw_costs(done, source.build().experiment)
+    found = done.as_json() | {"figure": figure}
+    return Answer(found, lambda out: _sweep_terminal.show_sweep(out, done, figure))
 
 
 @app.command()

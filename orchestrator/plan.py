@@ -28,14 +28,14 @@ from orchestrator.core.faults import (
     parse_target,
 )
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
-from orchestrator.core.machine import CAS, KIND_NAMES, TRANSACTION
+from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
 from orchestrator.core.models import CAS_REGISTER, TXN
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served, models_of
 from orchestrator.errors import ConfigError, suggestion
-from orchestrator.runtimes._parts import Parts, cluster_state, make_attempts
+from orchestrator.runtimes._parts import Parts, cluster_state
 from orchestrator.systems.replicated_store import MEASURED
 from orchestrator.workloads.tenants import tenants_of
 
@@ -59,6 +59,7 @@ def plan(config: Config) -> Parts:
     _check_health(parts)
     _check_attempts(parts)
     _check_caches(parts)
+    _check_ties(parts)
     _check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
@@ -184,7 +185,9 @@ def _check_attempts(parts: Parts) -> None:
     """What is sent more than once must be applied once."""
     if parts.system.emulated or not parts.config.client.insists:
         return
-    key = "retry.attempts" if parts.config.client.retry.attempts > 1 else "hedge"
+    client = parts.config.client
+    key = "tie" if client.tie.wanted else "hedge"
+    key = "retry.attempts" if client.retry.attempts > 1 else key
     raise ConfigError(
         f"system {parts.config.system.name!r} is real servers, which apply a write again each time"
         " it is sent",
@@ -198,20 +201,50 @@ def _check_caches(parts: Parts) -> None:
     key: clients that insist would learn the wrong things, or ask it again and again.
     """
     client = parts.config.client
-    if make_attempts(parts, 0) is None or (parts.tier is None and client.cache is None):
+    if parts.tier is None and client.cache is None:
         return
     keys = {
         "retry.attempts": client.retry.attempts > 1,
         "hedge": client.hedge.wanted,
+        "tie.after": client.tie.wanted,
         "breaker": client.breaker.failures is not None,
         "limit": client.limit is not None,
+        # The steps of an operation at a tier are none that could wait for others.
+        "batch.max": client.batch.max > 1 and parts.tier is not None,
     }
+    if not any(keys.values()):
+        return
     what = "client.cache" if parts.tier is None else "system.tier"
     raise ConfigError(
         f"with {what} clients send an operation once, and wait for its answer",
         path=f"client.{next(key for key, given in keys.items() if given)}",
         hint=f"leave it out, or {what}",
     )
+
+
+def _check_ties(parts: Parts) -> None:
+    """There must be two nodes that may serve a read, and queues that a copy can leave."""
+    client, system = parts.config.client, parts.system
+    if client.tie.after is None:
+        return
+    stream = parts.workload.stream(parts.config.seed, 0, parts.config.clients)
+    reading = READING & set(stream.block(_PROBE_OPERATIONS).kind.tolist())
+    view = ClusterView(tuple(range(system.nodes)))
+    if parts.store.node.queue is None:
+        reason = "a copy is dropped from a node's queue, and the nodes have none"
+        hint = "system.node.queue: {name: fifo}, under costs: modelled"
+    elif not reading:
+        reason = "only reads may wait at two nodes, and the workload has none"
+        hint = "leave it out, or use client.retry"
+    elif len(system.candidates(Op(0, 1, min(reading), b""), view)) < 2:
+        reason = f"of {system.nodes} nodes {_what(parts.config)} asks one for a read"
+        hint = "another node must be allowed to serve it, as with primary_backup's read_from: any"
+    elif client.tie.after >= client.timeout:
+        reason = "the second copy would leave when the operation has timed out"
+        hint = f"client.timeout is {format_duration(client.timeout)}; use twice the network's delay"
+    else:
+        return
+    raise ConfigError(reason, path="client.tie.after", hint=hint)
 
 
 def _check_health(parts: Parts) -> None:
@@ -353,7 +386,7 @@ def _how_to_get(asked: str, parts: Parts) -> str:
     if asked in levels.closure(system.claims(replace(circumstances, hazards=Hazards()))):
         return "without these faults it claims it"
     if asked in levels.closure(system.claims(replace(circumstances, sticky=True))):
-        alone = " without hedge, attempt_timeout and breaker" if config.client.sticky else ""
+        alone = " without hedge, tie, attempt_timeout and breaker" if config.client.sticky else ""
         return f"client.sticky: true{alone} gives it"
     protocol = getattr(config.system.params, "protocol", None)
     ways = [

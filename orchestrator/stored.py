@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import InputError, suggestion
 from orchestrator.report.model import EventView, RunView
 from orchestrator.store.parquet import Store, result
+from orchestrator.store.place import room_needed
+
+if TYPE_CHECKING:
+    from orchestrator.report.figures.cost import Variant
 
 REPORTS: Final = "reports"
 
@@ -82,6 +87,22 @@ def experiment_of(store: Store, run_id: str) -> str:
 def reports_folder(results: str) -> Path:
     """Where reports go: beside the results, here where those are remote."""
     return (Path("results") if "://" in results else Path(results)) / REPORTS
+
+
+def write_cost_figure(results: str, experiment: str, variants: Sequence[Variant]) -> Path:
+    """The picture of what the variants of a sweep do for their price; of the same ones again at the
+    same place.
+    """
+    from orchestrator.report.figures.cost import cost
+    from orchestrator.report.page import write_atomically
+
+    named = repr([name for name, _ in variants]).encode(errors="backslashreplace")
+    digest = hashlib.sha256(named).hexdigest()[:8]
+    target = reports_folder(results) / "sweep" / f"{experiment}-{digest}-cost.png"
+    with room_needed(str(target.parent)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, cost(experiment, variants).png)
+    return target
 
 
 def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from orchestrator.analysis.efficiency import efficiency
 from orchestrator.config.load import ConfigSource, parse_override, parse_value
 from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
@@ -63,8 +64,17 @@ class SweepResult:
     results: str
     axes: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def efficiency(self) -> list[dict[str, Any]] | None:
+        """What each variant does for its price; None where nothing has one."""
+        return efficiency(
+            [(point.values, point.summary) for point in self.points if point.summary is not None]
+        )
+
     def as_json(self) -> dict[str, Any]:
-        """``runs``: result objects with ``values`` and ``reused``; the others with reasons."""
+        """``runs``: result objects with ``values`` and ``reused``; the others with reasons.
+        ``efficiency``: of :mod:`orchestrator.analysis.efficiency`.
+        """
         return {
             "runs": [
                 {**point.summary, "values": point.values, "reused": point.state == REUSED}
@@ -79,6 +89,7 @@ class SweepResult:
                 ]
                 for state in (INFEASIBLE, FAILED)
             },
+            "efficiency": self.efficiency,
             "results": self.results,
         }
 

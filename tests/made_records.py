@@ -47,11 +47,13 @@ def steady(count: int, length_ns: int, latency_ns: Any = NS_PER_MS, **columns: A
 def node(number: int, role: str, seconds: int, **columns: Any) -> NodeRecord:
     """A node with one core, constant counters per interval."""
     count = seconds * NS_PER_S // INTERVAL_NS
-    names = ("operations", "messages", "refused", "cpu_busy_ns", "storage_busy_ns")
+    names = ("operations", "messages", "refused", "cancelled", "cpu_busy_ns", "storage_busy_ns")
     series: dict[str, Any] = {
         name: numpy.full(count, columns.pop(name, 0), dtype=numpy.int64)
         for name in (*names, "cache_hits", "cache_misses", "cache_evictions")
     }
+    cores = columns.get("cores", 1)
+    series["provided_ns"] = numpy.full(count, cores * INTERVAL_NS, dtype=numpy.int64)
     given = {"cores": 1, "storage_parallel": None, "process_cpu_ns": 0, "contents_digest": "d"}
     return NodeRecord(node=number, host="h", role=role, **series, **(given | columns))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.core.machine import OK, WRITE, Op, Redirect, Reply
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _server, _wire
 from orchestrator.runtimes._handshake import Credentials, client_proof
 from orchestrator.runtimes._overdue import Overdue
@@ -69,6 +70,7 @@ class Node:
         self.overdue = Overdue()
         self.patience = PATIENCE
         self.opened = 0
+        self.copies: list[tuple[Op, Tie]] = []
         self.proxied: list[Redirect] = []
         self._dirty: list[PlainLine] = []
 
@@ -90,6 +92,9 @@ class Node:
 
     def load_asked(self, connection: Any, session: int) -> None:
         connection.write(_wire.encode_load_response((len(self.pending_ops), session)))
+
+    def tied(self, handle: Any, op: Op, tie: Tie) -> None:
+        self.copies.append((op, tie))
 
     def info(self) -> bytes:
         return b"role:leader\r\n"

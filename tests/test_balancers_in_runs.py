@@ -131,7 +131,7 @@ def test_sessions_that_may_leave_their_node_are_promised_nothing(leaving: str) -
     with pytest.raises(ConfigError) as refused:
         wanted = ("client.sticky=true", f"system.consistency={MONOTONIC_READS}")
         parts({"name": "random"}, leaving, *wanted, **gossip)
-    hint = "client.sticky: true without hedge, attempt_timeout and breaker gives it"
+    hint = "client.sticky: true without hedge, tie, attempt_timeout and breaker gives it"
     assert refused.value.hint == hint
 
 

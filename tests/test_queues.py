@@ -75,6 +75,28 @@ def test_every_job_is_served_or_turned_away_once(
 
 
 @pytest.mark.parametrize("name", QUEUES)
+@given(st.lists(st.booleans(), max_size=12), st.data())
+def test_who_leaves_the_queue_is_neither_served_nor_turned_away(
+    name: str, reading: list[bool], data: st.DataObject
+) -> None:
+    queue = make(name, limit=None)
+    jobs = [(number,) for number in range(len(reading))]
+    for job, reads in zip(jobs, reading, strict=True):
+        queue.put(job, READING if reads else WRITING, 0)
+    leaving = data.draw(st.lists(st.sampled_from(jobs), unique=True)) if jobs else []
+    for job in leaving:
+        queue.remove(job)
+        # Jobs are told apart by identity.
+        queue.remove((len(reading),))
+    assert len(queue) == len(jobs) - len(leaving)
+    alone = make(name, limit=None)
+    for job, reads in zip(jobs, reading, strict=True):
+        if job not in leaving:
+            alone.put(job, READING if reads else WRITING, 0)
+    assert drained(queue, 1) == drained(alone, 1)
+
+
+@pytest.mark.parametrize("name", QUEUES)
 def test_without_a_limit_nobody_finds_it_full(name: str) -> None:
     queue = make(name, limit=None)
     assert not any(queue.put(job, READING, 0) for job in range(5000))

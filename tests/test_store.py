@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.core.history import COLUMNS, DTYPES, History, value_id
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE
-from orchestrator.core.record import EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord, RunRecord
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store.parquet import Store, result
 from orchestrator.store.provenance import PACKAGES, collect, git_commit
@@ -64,14 +64,16 @@ def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    node = NodeRecord(
-        0, "h", "leader", 2, 1, counts, counts, counts, busy, busy, counts, counts, counts, 0, ""
-    )
+    four = counts, counts, counts, counts
+    provided = numpy.full(3, 2 * INTERVAL_NS)
+    caching = counts, counts, counts
+    node = NodeRecord(0, "h", "leader", 2, 1, provided, *four, busy, busy, *caching, 0, "")
+    other = replace(node, node=1, role="follower", cores=1, storage_parallel=None)
     base = RunRecord(
         runtime="sim",
         clock="virtual",
         history=small_history(),
-        nodes=(node, replace(node, node=1, role="follower", cores=1, storage_parallel=None)),
+        nodes=(node, replace(other, provided_ns=provided // 2)),
         clients=(),
         events=(EventRecord(1_500_000_000, 0, "role", "leader"),),
         warmup_ns=1_000_000_000,

@@ -29,7 +29,8 @@ SECTION_KEYS = (
     "seed", "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
     "latency_p99_ci95_ms", "uncorrected_p99_ms", "outcomes", "compare_and_set", "consistency",
-    "availability", "faults", "resilience", "overload", "links", "cache", "balance", "bottleneck",
+    "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
+    "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
 )  # fmt: skip
 
@@ -47,7 +48,11 @@ def test_summary_has_every_key_and_is_json() -> None:
     assert found["latency_ms"]["all"]["p99"] == 1.0 == found["uncorrected_p99_ms"]
     assert found["latency_p99_ci95_ms"] == [1.0, 1.0]
     assert found["bottleneck"] == {"resource": "leader.cpu", "utilisation": pytest.approx(0.3)}
-    assert found["generator"] == {"lag_p99_ms": 0.05, "cpu": 0.5}
+    assert found["generator"] == {
+        "lag_p99_ms": 0.05,
+        "cpu": 0.5,
+        "operations_per_request": None,
+    }
     assert found["consistency"] == {
         "claimed": "linearizable",
         "verdict": VALID,

@@ -28,6 +28,7 @@ LONG_MODULES: dict[str, int] = {}
 FAMILY_PACKAGES = {
     Family.ADMISSION: "admissions",
     Family.ARRIVAL: "arrivals",
+    Family.AUTOSCALER: "autoscalers",
     Family.BALANCER: "balancers",
     Family.CACHE: "caches",
     Family.CHECKER: "checkers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -16,11 +17,14 @@ from orchestrator.core.keys import KEY_LENGTH
 from orchestrator.core.load import ChunkedStream
 from orchestrator.core.machine import WRITE
 from orchestrator.core.value_sizes import KeySizes, key_share
+from orchestrator.core.waiting import Tie
 from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.run import execute
+from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._parts import make_driver
 from orchestrator.runtimes._session import Session
+from orchestrator.runtimes._virtual_clock import VirtualClock
 from orchestrator.workloads.ycsb import Ycsb
 
 LAWS: dict[str, dict[str, Any]] = {
@@ -78,6 +82,34 @@ def test_sizes_have_their_laws() -> None:
     assert pareto.max() <= 102_400
 
 
+class Wire:
+    """Takes what is sent and answers nothing."""
+
+    clock = VirtualClock(0)
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int, bytes | None]] = []
+
+    def submit(self, session: Session, node: int) -> bool:
+        self.sent.append((session.key, session.op.size, session.op.value))
+        return True
+
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.submit(session, node)
+
+    def reaches(self, node: int) -> bool:
+        return True
+
+    def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
+        return all(self.submit(session, node) for session, _, _ in attempts)
+
+    def ask(self, node: int) -> None:
+        """Nobody is asked."""
+
+    def wake_at(self, when_ns: int) -> None:
+        """Nobody waits."""
+
+
 @pytest.mark.parametrize("name", LAWS)
 def test_what_is_preloaded_written_and_weighed_has_the_keys_size(name: str) -> None:
     config = load_mapping(
@@ -103,22 +135,6 @@ def test_what_is_preloaded_written_and_weighed_has_the_keys_size(name: str) -> N
     found = [len(preload.get(names[key]) or b"") for key in range(50) for _ in range(2)]
     assert found == numpy.repeat(sizes.of(numpy.arange(50)), 2).tolist()
     assert preload.get(names[50]) is None
-
-    class Wire:
-        """Takes what is sent and answers nothing."""
-
-        def __init__(self) -> None:
-            self.sent: list[tuple[int, int, bytes | None]] = []
-
-        def submit(self, session: Session, node: int) -> bool:
-            self.sent.append((session.key, session.op.size, session.op.value))
-            return True
-
-        def ask(self, node: int) -> None:
-            """Nobody is asked."""
-
-        def wake_at(self, when_ns: int) -> None:
-            """Nobody waits."""
 
     wire = Wire()
     make_driver(parts, 0, wire).poll(99_000_000)

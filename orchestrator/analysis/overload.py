@@ -38,6 +38,7 @@ COLLAPSED_SHARE: Final = 0.5
 CELLS_MIN: Final = 6
 """Of the time before, and of the time after."""
 SPIKE: Final = "more load"
+_COUNTS: Final = ("refused", "cancelled", "answers_in_vain")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Cause:
 
 
 def overload(record: RunRecord, course: Course, patience_ns: int) -> dict[str, Any]:
-    """``refused``: by the nodes, over the whole load; ``attempts_per_operation`` of the measured
-    window (None where it is empty); ``metastable``: what the collapse was, None without one.
+    """Over the whole load ``refused``: by the nodes, ``cancelled``: copies that they dropped since
+    another node began first, ``answers_in_vain``: to nobody who still waited;
+    ``attempts_per_operation`` of the measured window (None where it is empty); ``metastable``: what
+    the collapse was, None without one.
     ``patience_ns`` as in :func:`metastable`.
     """
     history = record.history
@@ -60,6 +63,8 @@ def overload(record: RunRecord, course: Course, patience_ns: int) -> dict[str, A
     extra = sum(client.extra_attempts for client in record.clients)
     return {
         "refused": int(sum(node.refused.sum() for node in record.nodes)),
+        "cancelled": int(sum(node.cancelled.sum() for node in record.nodes)),
+        "answers_in_vain": sum(client.answers_in_vain for client in record.clients),
         "attempts_per_operation": 1 + extra / intended if intended else None,
         "metastable": metastable(
             course, record.faults, record.warmup_ns, record.end_ns, patience_ns=patience_ns
@@ -68,10 +73,10 @@ def overload(record: RunRecord, course: Course, patience_ns: int) -> dict[str, A
 
 
 def pooled_overload(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of several runs: all that was refused, the mean of attempts, the first collapse."""
+    """Of several runs: all that is counted, the mean of attempts, the first collapse."""
     collapsed = [part["metastable"] for part in parts if part["metastable"] is not None]
     return {
-        "refused": sum(part["refused"] for part in parts),
+        **{name: sum(part[name] for part in parts) for name in _COUNTS},
         "attempts_per_operation": mean([part["attempts_per_operation"] for part in parts]),
         "metastable": collapsed[0] if collapsed else None,
     }

@@ -15,8 +15,9 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.config.schema import Config
-from orchestrator.core.record import INTERVAL_NS, NodeRecord, RunRecord
+from orchestrator.core.record import INTERVAL_NS, SCALED, NodeRecord, RunRecord
 from orchestrator.core.registry import Slot
+from orchestrator.core.scaling import changes_of
 from orchestrator.systems.replicated_store import MEASURED
 
 GIB_BYTES = 1 << 30
@@ -37,6 +38,12 @@ def within_window(record: RunRecord, counts: NDArray[numpy.int64]) -> float:
     return float((counts * (numpy.maximum(inside_ns, 0) / INTERVAL_NS)).sum())
 
 
+def mean_cores(record: RunRecord, node: NodeRecord) -> float:
+    """Of a node, in service over the measured window."""
+    length_ns = within_window(record, numpy.full_like(node.provided_ns, INTERVAL_NS))
+    return within_window(record, node.provided_ns) / length_ns if length_ns > 0 else node.cores
+
+
 def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
     """Busy share of each station over the measured window, by resource name.
 
@@ -55,7 +62,7 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
             shares[f"{name}.cpu"] = node.process_cpu_ns / window_ns
         else:
             busy_ns = within_window(record, node.cpu_busy_ns)
-            shares[f"{name}.cpu"] = busy_ns / (window_ns * node.cores)
+            shares[f"{name}.cpu"] = busy_ns / (window_ns * mean_cores(record, node))
         if node.storage_parallel is not None:
             busy_ns = within_window(record, node.storage_busy_ns)
             shares[f"{name}.storage"] = busy_ns / (window_ns * node.storage_parallel)
@@ -125,21 +132,60 @@ def evenness(operations: Sequence[float]) -> dict[str, float | None]:
     }
 
 
+def scaling(records: Sequence[RunRecord], config: Config) -> dict[str, Any] | None:
+    """What autoscalers did in the measured windows: ``actions`` (changes of a node's cores, of all
+    runs), ``mean_cores`` and ``most_cores`` of all nodes together; None without one.
+    """
+    if getattr(getattr(config.system.params, "node", None), "autoscaler", None) is None:
+        return None
+    actions = sum(
+        event.kind == SCALED and record.warmup_ns <= event.at_ns < record.end_ns
+        for record in records
+        for event in record.events
+    )
+    means = [math.fsum(mean_cores(record, node) for node in record.nodes) for record in records]
+    return {
+        "actions": actions,
+        "mean_cores": math.fsum(means) / len(means),
+        "most_cores": max(_most_cores(record) for record in records),
+    }
+
+
+def _most_cores(record: RunRecord) -> int:
+    """At once, within the measured window."""
+    cores = {node.node: node.cores for node in record.nodes}
+    changes = sorted(
+        (at_ns, node, now) for node in cores for at_ns, now in changes_of(record.events, node)
+    )
+    most = 0
+    for at_ns, node, now in [*changes, (record.end_ns, -1, 0)]:
+        if at_ns > record.warmup_ns:
+            most = max(most, sum(cores.values()))
+        if at_ns >= record.end_ns:
+            break
+        cores[node] = now
+    return most
+
+
 def cost_per_hour(record: RunRecord, config: Config) -> float:
-    """Cores and memory of all nodes at the config's prices.
+    """All nodes, their cores in service and their memory at the config's prices.
 
     Memory is ``system.memory``, else what the nodes' caches may hold, and what those of a tier may;
     a cache sized in entries holds that many of the run's mean size.
     """
-    params = config.system.params
-    cores = sum(node.cores for node in record.counted)
+    params, prices = config.system.params, config.prices
+    model = getattr(params, "node", None)
+    cores = math.fsum(mean_cores(record, node) for node in record.nodes)
+    cost = cores * prices.of_core(getattr(model, "speed", 1.0)) + len(record.counted) * prices.node
+    # Cores of a tier are of speed 1.
+    cost += sum(node.cores for node in record.tier) * prices.of_core(1.0)
     memory_bytes = getattr(params, "memory", None)
     if memory_bytes is None:
         memory_bytes = len(record.nodes) * _cache_bytes(record, getattr(params, "cache", None))
     tier = getattr(params, "tier", None)
     if tier is not None:
         memory_bytes += len(record.tier) * _cache_bytes(record, tier.cache)
-    return cores * config.prices.core + memory_bytes / GIB_BYTES * config.prices.GiB
+    return cost + memory_bytes / GIB_BYTES * prices.GiB
 
 
 def _cache_bytes(record: RunRecord, slot: Slot | None) -> float:

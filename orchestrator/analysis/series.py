@@ -101,17 +101,22 @@ def balance_series(record: RunRecord) -> Columns:
     return {name: [each[name] for each in found] for name in ("jain", "max_over_mean")}
 
 
+_COUNTED: Final = (
+    "operations", "messages", "refused", "cancelled", "cache_hits", "cache_misses",
+)  # fmt: skip
+
+
 def node_series(nodes: Sequence[NodeRecord]) -> Columns:
     """What nodes counted, one row a node and interval of INTERVAL_NS, as columns.
 
-    ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cpu_utilisation`` (of all
-    cores), ``storage_utilisation`` (None where parallel requests have no limit), ``cache_hits``,
-    ``cache_misses``, ``cache_evictions``.
+    ``node``, ``start_s``, ``operations``, ``messages``, ``refused``, ``cancelled``,
+    ``cpu_utilisation`` (of all cores), ``storage_utilisation`` (None where parallel requests have
+    no limit), ``cache_hits``, ``cache_misses``, ``cache_evictions``.
     """
     columns: Columns = {
         name: []
         for name in (
-            "node", "start_s", "operations", "messages", "refused",
+            "node", "start_s", "operations", "messages", "refused", "cancelled",
             "cpu_utilisation", "storage_utilisation", "cache_hits", "cache_misses",
             "cache_evictions",
         )
@@ -120,10 +125,9 @@ def node_series(nodes: Sequence[NodeRecord]) -> Columns:
         count = len(node.operations)
         columns["node"] += [node.node] * count
         columns["start_s"] += (numpy.arange(count) * INTERVAL_NS / NS_PER_S).tolist()
-        counted = ("operations", "messages", "refused")
-        for name in (*counted, "cache_hits", "cache_misses", "cache_evictions"):
+        for name in _COUNTED:
             columns[name] += getattr(node, name).tolist()
-        columns["cpu_utilisation"] += (node.cpu_busy_ns / (INTERVAL_NS * node.cores)).tolist()
+        columns["cpu_utilisation"] += (node.cpu_busy_ns / node.provided_ns).tolist()
         columns["storage_utilisation"] += (
             [None] * count
             if node.storage_parallel is None

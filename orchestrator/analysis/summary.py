@@ -53,7 +53,7 @@ KEYS: Final = (
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
-    "overload", "links", "cache", "balance", "bottleneck",
+    "overload", "scaling", "links", "cache", "balance", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -154,6 +154,7 @@ def _figures(
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
+        "scaling": resources.scaling(records, config),
         "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
     }
 
@@ -172,9 +173,11 @@ def _ejections(records: Sequence[RunRecord], config: Config) -> float | None:
 def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
     clients = [client for record in records for client in record.clients]
     shares = [validity.generator_cpu(record) for record in records]
+    requests, carried = (sum(client.carried[index] for client in clients) for index in (0, 1))
     return {
         "lag_p99_ms": ms(quantile_ns(validity.pooled_lag_ns(clients), 990)),
         "cpu": max((share for share in shares if share is not None), default=None),
+        "operations_per_request": carried / requests if requests else None,
     }
 
 

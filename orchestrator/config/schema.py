@@ -20,7 +20,7 @@ from orchestrator.core.parameters import (
     slots,
     text,
 )
-from orchestrator.core.policy import BreakerParams, Hedge, Retry
+from orchestrator.core.policy import BreakerParams, ClientBatch, Hedge, Retry, TieParams
 from orchestrator.core.registry import Family, Slot
 from orchestrator.errors import suggestion
 
@@ -36,10 +36,18 @@ _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Prices:
-    """Per hour."""
+    """Per hour. A core of ``system.node.speed`` s costs ``core`` times s to the ``speed_exponent``:
+    above 1, fast cores cost more than what they do in the time of a slow one.
+    """
 
+    node: float = number(0.0, low=0.0, help="of a node, whatever is in it")
     core: float = number(0.0, low=0.0)
+    speed_exponent: float = number(1.0, low=0.0, high=10.0)
     GiB: float = number(0.0, low=0.0)
+
+    def of_core(self, speed: float) -> float:
+        """What a core of that speed costs."""
+        return self.core * float(speed**self.speed_exponent)
 
 
 @dataclass(frozen=True)
@@ -100,26 +108,36 @@ class Client:
     )
     retry: Retry = field(default_factory=Retry)
     hedge: Hedge = field(default_factory=Hedge)
+    tie: TieParams = field(default_factory=TieParams)
     breaker: BreakerParams = field(default_factory=BreakerParams)
     limit: Slot | None = slot(
         Family.LIMIT, None, help="of operations under way; the others wait; null: none"
     )
+    batch: ClientBatch = field(default_factory=ClientBatch)
     reads: dict[str, float] = mapping("shares of reads by the level that they ask for")
 
     @property
     def insists(self) -> bool:
         """Whether an operation may be sent more than once."""
-        return self.retry.attempts > 1 or self.hedge.wanted
+        return self.retry.attempts > 1 or self.hedge.wanted or self.tie.wanted
 
     @property
     def stays(self) -> bool:
         """Whether a session asks one node as long as that may serve it, even where it is slow."""
-        leaves = self.hedge.wanted or self.attempt_timeout is not None
+        leaves = self.hedge.wanted or self.tie.wanted or self.attempt_timeout is not None
         return self.sticky and not leaves and self.breaker.failures is None
 
     def __post_init__(self) -> None:
         if self.attempt_timeout is not None and self.retry.attempts == 1:
             raise ParameterError("needs retry.attempts above 1", key="attempt_timeout")
+        if self.tie.wanted and self.hedge.wanted:
+            raise ParameterError("a read that waits at two nodes needs no hedge", key="tie.after")
+        if self.batch.max > 1 and self.connections > 1:
+            raise ParameterError(
+                f"what travels together has one connection; set client.connections: 1 (it is"
+                f" {self.connections})",
+                key="batch.max",
+            )
         for level, share in self.reads.items():
             if level not in (*ALIASES, *LEVELS):
                 hint = suggestion(level, LEVELS)

@@ -278,22 +278,26 @@ def build(chosen: Slot) -> Distribution:
 
 
 class Sampler:
-    """Draws one by one from blocks; a law that never varies costs no draw at all.
+    """Draws one by one from blocks; a law that never varies costs no draw at all. All are times
+    ``factor``.
 
     Blocks grow to ``BLOCK`` draws: a run has a sampler for every link and most are little used.
     """
 
-    __slots__ = ("_block", "_chance", "_constant", "_law", "_next")
+    __slots__ = ("_block", "_chance", "_constant", "_factor", "_law", "_next")
 
     BLOCK = 4096
     FIRST_BLOCK = 64
 
-    def __init__(self, law: Distribution, chance: numpy.random.Generator) -> None:
+    def __init__(
+        self, law: Distribution, chance: numpy.random.Generator, factor: float = 1.0
+    ) -> None:
         self._law = law
+        self._factor = factor
         self._chance = chance
         # Draws are 0 or more, so a law with mean 0 yields nothing else.
         fixed = isinstance(law, Constant) or law.mean_ns == 0
-        self._constant = round(law.mean_ns) if fixed else -1
+        self._constant = round(law.mean_ns * factor) if fixed else -1
         self._block: list[int] = []
         self._next = 0
 
@@ -304,7 +308,8 @@ class Sampler:
         if self._next == len(self._block):
             count = min(max(2 * self._next, self.FIRST_BLOCK), self.BLOCK)
             # Cut before the cast: an integer cannot hold what a heavy tail may draw.
-            draws = numpy.clip(numpy.rint(self._law.block(self._chance, count)), 0, LONGEST_NS)
+            whole = numpy.rint(self._law.block(self._chance, count) * self._factor)
+            draws = numpy.clip(whole, 0, LONGEST_NS)
             self._block = draws.astype(numpy.int64).tolist()
             self._next = 0
         value = self._block[self._next]

@@ -60,7 +60,8 @@ REPLICATE: Final = "replicate"
 ACKNOWLEDGE: Final = "acknowledge"
 READ_COPY: Final = "read"
 READ_REPLY: Final = "read_reply"
-LINK_KINDS: Final = (REQUEST, RESPONSE, REPLICATE, ACKNOWLEDGE, READ_COPY, READ_REPLY)
+CANCEL: Final = "cancel"
+LINK_KINDS: Final = (REQUEST, RESPONSE, REPLICATE, ACKNOWLEDGE, READ_COPY, READ_REPLY, CANCEL)
 
 
 class Op(msgspec.Struct, array_like=True, gc=False):

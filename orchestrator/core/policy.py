@@ -82,6 +82,39 @@ class Hedge:
         return self.after is not None or self.percentile is not None
 
 
+@dataclass(frozen=True)
+class TieParams:
+    """A read waits at two nodes, each of which knows of the other: who begins it tells the other to
+    drop its copy (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013, "Tied requests").
+
+    The second copy leaves ``after`` the first, unless that is answered by then. They say twice the
+    network's delay, so that a first that begins at once can call the second off before it begins.
+    """
+
+    after: int | None = duration(
+        None, help="null: no ties; twice the network's delay is a good one"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are any ties."""
+        return self.after is not None
+
+
+@dataclass(frozen=True)
+class ClientBatch:
+    """Operations of a client for one node that leave as one request: ``max`` of them, or as many as
+    have come within ``linger`` of the first.
+    """
+
+    max: int = number(1, low=1, high=100_000, help="operations in a request; 1: each by itself")
+    linger: int = duration("0s", help="how long the first may wait for others")
+
+    def __post_init__(self) -> None:
+        if self.linger and self.max == 1:
+            raise ParameterError("needs max above 1: nobody is waited for", key="linger")
+
+
 class RecentLatency:
     """A percentile of the last latencies, looked up anew now and then."""
 

@@ -24,6 +24,10 @@ LOST: Final = "lost"
 STORAGE: Final = "storage"
 """Kind of the event that a node ended itself since a fault failed its storage."""
 
+SCALED: Final = "cores"
+"""Kind of the event that a node has as many cores as its detail says, from now on."""
+ASKED: Final = "cores asked for"
+"""Kind of the event that as many cores as its detail says are on their way to a node."""
 EJECTED: Final = "ejected"
 """Kind of the event that a client leaves a node out for a while, since it seems unwell."""
 
@@ -32,9 +36,11 @@ EJECTED: Final = "ejected"
 class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
-    ``refused`` of the ``operations`` were turned away. ``cpu_busy_ns`` and ``storage_busy_ns`` are
-    busy times of the modelled stations, summed over cores and parallel slots. ``cache_evictions``:
-    entries that left for want of room. ``process_cpu_ns``
+    ``cores``: at the start; ``provided_ns``: time of all cores in service. ``refused`` of the
+    ``operations`` were turned away, and ``cancelled`` were copies that another node began first.
+    ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed over
+    cores and parallel slots. ``cache_evictions``: entries that left for want of room.
+    ``process_cpu_ns``
     is the real CPU time of the node's process over the measured window (0 in sim).
     ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
     replicas (empty: nobody asked; NO_COPY: it is a spare).
@@ -45,9 +51,11 @@ class NodeRecord:
     role: str
     cores: int
     storage_parallel: int | None
+    provided_ns: NDArray[numpy.int64]
     operations: NDArray[numpy.int64]
     messages: NDArray[numpy.int64]
     refused: NDArray[numpy.int64]
+    cancelled: NDArray[numpy.int64]
     cpu_busy_ns: NDArray[numpy.int64]
     storage_busy_ns: NDArray[numpy.int64]
     cache_hits: NDArray[numpy.int64]
@@ -65,7 +73,9 @@ class ClientRecord:
     start; closed: after the think time ended), a sample of at most 100,000. ``extra_attempts``:
     how often operations that were intended in it were sent beyond once each. ``cache_hits`` of
     ``cache_lookups`` in its own cache found what they looked for. ``follow_ups``: how many
-    operations began in it because a read had returned.
+    operations began in it because a read had returned. ``carried``: (requests, operations in them)
+    of the whole load, where operations travel together. ``answers_in_vain``: those of the whole
+    load that came when nobody waited for them.
     """
 
     client: int
@@ -77,6 +87,8 @@ class ClientRecord:
     cache_hits: int = 0
     cache_lookups: int = 0
     follow_ups: int = 0
+    carried: tuple[int, int] = (0, 0)
+    answers_in_vain: int = 0
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Family(enum.Enum):
     QUEUE = "queue"
     LIMIT = "limit"
     PATTERN = "cache_pattern"
+    AUTOSCALER = "autoscaler"
 
 
 # Where the built-in plug-ins of a family live: every module of these packages is imported.
@@ -59,6 +60,7 @@ _HOMES = {
     Family.QUEUE: "orchestrator.queues",
     Family.LIMIT: "orchestrator.limits",
     Family.PATTERN: "orchestrator.patterns",
+    Family.AUTOSCALER: "orchestrator.autoscalers",
 }
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from orchestrator.core.machine import Op
+from orchestrator.core.machine import CANCEL, Op
 from orchestrator.core.parameters import number
 
 
@@ -42,6 +42,27 @@ class Refusal(msgspec.Struct, gc=False):
     wait_ns: int = 0
 
 
+class Tie(NamedTuple):
+    """What one of two copies of an operation knows of the other: the node that gets it, and the
+    ``number`` of the pair among those of its operation.
+    """
+
+    node: int
+    number: int
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """From the node that begins one of two copies to the one that has the other: it may be dropped
+    if it has not begun. Names the pair.
+    """
+
+    link: ClassVar[str] = CANCEL
+
+    session: int
+    sequence: int
+    number: int
+
+
 class Queue(Protocol):
     """The operations that wait at one node. A job is opaque; jobs are told apart by identity."""
 
@@ -58,3 +79,7 @@ class Queue(Protocol):
     @abstractmethod
     def take(self, now_ns: int) -> tuple[Any | None, Sequence[Any]]:
         """(the job to serve now, or None; the jobs that are turned away on the way)."""
+
+    @abstractmethod
+    def remove(self, job: Any) -> None:
+        """A job that waits leaves, neither served nor turned away."""

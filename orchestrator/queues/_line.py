@@ -29,6 +29,13 @@ class Line:
         self._line.append((now_ns, job))
         return ()
 
+    def remove(self, job: Any) -> None:
+        """A job that waits leaves; O(jobs that wait)."""
+        for index, (_, waiting) in enumerate(self._line):
+            if waiting is job:
+                del self._line[index]
+                return
+
 
 class NewestLine(Line):
     """Where there is no room, the one that has waited longest is turned away."""

@@ -91,6 +91,15 @@ class Priority:
         self._count += 1
         return turned_away
 
+    def remove(self, job: Any) -> None:
+        """A job that waits leaves; O(jobs that wait)."""
+        for waiting in self._classes:
+            for index, each in enumerate(waiting):
+                if each is job:
+                    del waiting[index]
+                    self._count -= 1
+                    return
+
     def take(self, now_ns: int) -> tuple[Any | None, Sequence[Any]]:
         """The oldest of the most important."""
         for waiting in self._classes:

@@ -239,6 +239,10 @@ def overload(summary: Summary | None) -> str:
     attempts = metric(summary, "overload.attempts_per_operation")
     if attempts is not None and attempts > 1:
         parts.append(f"{number(attempts)} attempts for each operation")
+    for name, what in (("cancelled", "copies dropped"), ("answers_in_vain", "answers in vain")):
+        count = metric(summary, f"overload.{name}")
+        if count:
+            parts.append(f"{int(count):,} {what}")
     return "; ".join(parts) or NONE
 
 

@@ -16,7 +16,7 @@ AGAIN: Final = 0
 SLOW: Final = 1
 """Its attempt has had its time."""
 HEDGE: Final = 2
-"""Another node may be asked, too."""
+"""Another node may be asked, too, or is to have the other copy."""
 
 
 class Agenda:

@@ -31,6 +31,7 @@ class Attempts:
         self._budget = None if budget.share is None else RetryBudget(budget)
         self._timeout_ns, self._attempt_ns = client.timeout, client.attempt_timeout
         self._hedge = client.hedge
+        self._tie_ns = client.tie.after
         percentile = client.hedge.percentile
         self._recent = None if percentile is None else RecentLatency(percentile)
         self._limit: Limit | None = None
@@ -47,6 +48,7 @@ class Attempts:
         """An operation begins."""
         session.attempt = session.hedges = session.pause_ns = 0
         session.doubt = False
+        session.tied, session.pair = -1, 0
         if self._budget is not None:
             self._budget.operation(now_ns)
 
@@ -59,12 +61,21 @@ class Attempts:
         reading = session.op.kind in READING
         if self._attempt_ns is not None and (reading or self._known_again):
             self.remind(now_ns + self._attempt_ns, session, SLOW)
+        if self._tie_ns is not None:
+            if session.tied >= 0 and not hedging:
+                self.remind(now_ns + self._tie_ns, session, HEDGE)
+            return
         hedge = self._hedge
         if not reading or not hedge.wanted or session.hedges >= hedge.attempts:
             return
         after_ns = hedge.after if self._recent is None else self._recent.value_ns
         if after_ns is not None:
             self.remind(now_ns + after_ns, session, HEDGE)
+
+    @property
+    def ties(self) -> bool:
+        """Whether a read waits at two nodes."""
+        return self._tie_ns is not None
 
     @property
     def most(self) -> int:

@@ -11,6 +11,7 @@ import hiredis
 
 from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
 from orchestrator.core.units import NS_PER_US
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
@@ -73,6 +74,10 @@ class Connection(asyncio.Protocol):
     def submit(self, session: Session) -> None:
         """Send the session's operation."""
         self.send(self.encode(session))
+
+    def encode_tied(self, session: Session, tie: Tie) -> bytes:
+        """The command for one of two copies of the session's operation."""
+        return _wire.encode_tied(session.op, tie)
 
     def send(self, data: bytes) -> None:
         """Send, after the emulated delay of the link."""

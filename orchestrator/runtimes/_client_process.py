@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +14,9 @@ import numpy
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
 from orchestrator.core.record import ClientRecord, EventRecord
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
+from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._client_connection import (
     Connection,
@@ -226,6 +228,26 @@ class ClientProcess:
         connection.submit(session)
         return True
 
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.carry(node, ((session, session.op, tie),))
+
+    def reaches(self, node: int) -> bool:
+        return node in self._vanished or self._connections[node][0] is not None
+
+    def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
+        if node in self._vanished:
+            return True  # goes nowhere
+        # Those that travel together have one connection.
+        connection = self._connections[node][attempts[0][0].connection]
+        if connection is None:
+            return False
+        commands = [
+            connection.encode(session) if tie is None else connection.encode_tied(session, tie)
+            for session, _, tie in attempts
+        ]
+        connection.send(b"".join(commands))
+        return True
+
     def ask(self, node: int) -> None:
         connection = self._connections[node][0]
         if connection is not None and node not in self._vanished:
@@ -306,6 +328,8 @@ class ClientProcess:
             cache_hits=self.driver.cache_hits,
             cache_lookups=self.driver.cache_lookups,
             follow_ups=self.driver.follow_ups,
+            carried=self.driver.carried,
+            answers_in_vain=self.driver.answers_in_vain,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

@@ -31,18 +31,18 @@ class Costs:
     def of(model: Node, seed: int, name: str) -> Costs:
         """Each law draws from a stream of its own below ``name``."""
 
-        def sampler(law: Slot, what: str) -> Sampler:
-            return Sampler(build(law), block_stream(seed, f"{name}/{what}"))
+        def sampler(law: Slot, what: str, speed: float = 1.0) -> Sampler:
+            return Sampler(build(law), block_stream(seed, f"{name}/{what}"), 1 / speed)
 
         modelled = model.costs == MODELLED
-        reading = sampler(model.cpu.read, "cpu/read")
-        writing = sampler(model.cpu.write, "cpu/write")
+        reading = sampler(model.cpu.read, "cpu/read", model.speed)
+        writing = sampler(model.cpu.write, "cpu/write", model.speed)
         storage_read = sampler(model.storage.read, "storage/read")
         storage_write = sampler(model.storage.write, "storage/write")
         return Costs(
             modelled=modelled,
             operation=[reading if kind in READING else writing for kind in range(len(KIND_NAMES))],
-            message=sampler(model.cpu.message, "cpu/message"),
+            message=sampler(model.cpu.message, "cpu/message", model.speed),
             storage_read=storage_read,
             storage_write=storage_write,
             read_is_free=not modelled or storage_read.always_zero,

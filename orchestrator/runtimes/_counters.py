@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
@@ -9,6 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.scaling import changes_of, provided_ns
 from orchestrator.core.tier import Pattern
 from orchestrator.runtimes._journal import Journal
 from orchestrator.runtimes._node import NodeShell
@@ -18,6 +20,7 @@ COUNTERS: Final = (
     "operations",
     "messages",
     "refused",
+    "cancelled",
     "cpu_busy_ns",
     "storage_busy_ns",
     "cache_hits",
@@ -47,11 +50,12 @@ def node_record(
     samples: NDArray[numpy.int64],
     process_cpu_ns: int,
     contents_digest: str,
+    events: Iterable[EventRecord],
 ) -> NodeRecord:
     """The record of an emulated node.
 
     ``samples``: counters at time 0 and at the end of each interval, shape
-    (intervals + 1, counters).
+    (intervals + 1, counters). ``events``: of the node, and perhaps of others.
     """
     model = parts.model_of(node)
     counts = numpy.diff(samples, axis=0)
@@ -61,6 +65,7 @@ def node_record(
         role=role,
         cores=model.cores,
         storage_parallel=model.storage.parallel,
+        provided_ns=provided_ns(model.cores, changes_of(events, node), len(counts)),
         process_cpu_ns=process_cpu_ns,
         contents_digest=contents_digest,
         **{name: counts[:, index] for index, name in enumerate(COUNTERS)},
@@ -83,5 +88,5 @@ def journal_record(
     samples = journal.table(intervals, len(COUNTERS) + 1)
     window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
     cpu_ns = int(window[1] - window[0])
-    record = node_record(parts, node, host, role, samples[:, :-1], cpu_ns, digest)
-    return record, journal.events
+    counts, events = samples[:, :-1], journal.events
+    return node_record(parts, node, host, role, counts, cpu_ns, digest, events), events

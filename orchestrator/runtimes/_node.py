@@ -134,7 +134,7 @@ class NodeShell:
         # What waits for an access: token -> [accesses under way, (barrier, effect) ...].
         self._accessing: dict[int, list[Any]] = {}
         self._timers = Timers(local or scheduler, self._timer_fired)
-        self.operations = self.messages = self.refused = 0
+        self.operations = self.messages = self.refused = self.cancelled = 0
         self.marks: dict[str, int] = {}
         self.cache_hits = self.cache_misses = 0
         # What had to go while it was warmed was nobody's doing.

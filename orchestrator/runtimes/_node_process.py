@@ -41,6 +41,7 @@ from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._tier import messages_of, receiver
+from orchestrator.runtimes._ties import Ties
 from orchestrator.runtimes._warming import warm_up
 from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
@@ -69,8 +70,7 @@ class NodeProcess:
 
     def __init__(self, spec: NodeSpec, loop: asyncio.AbstractEventLoop) -> None:
         self._spec, self._loop = spec, loop
-        parts, node = spec.parts, spec.node
-        store = parts.store
+        parts, node, store = spec.parts, spec.node, spec.parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
         self.machine = make_machine(parts, node)
@@ -85,6 +85,8 @@ class NodeProcess:
         self._answers_at_once = at_once and not parts.config.faults
         self._client_links = ClientLinks(self._responses, parts, node)
         self._load = OwnLoad.of(parts)
+        ties = self._ties = Ties(self, self.shell, self._load, self.clock, parts.system.nodes)
+        self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
         self._answers_plainly = self._answers_at_once and self._load is None
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
@@ -142,8 +144,7 @@ class NodeProcess:
         for peer, address in enumerate(addresses):
             if peer != self._spec.node:
                 link = self._link_to(peer)
-                if peer in self._disturbed:
-                    link.disturb(self._disturbed[peer])
+                link.disturb(self._disturbed.get(peer, CLEAR))
                 self._peers[peer] = _peers.Outgoing(
                     self, self._loop, self.clock, link, peer, address
                 )
@@ -173,6 +174,7 @@ class NodeProcess:
         records = recovered(self._log, self._journal, self.node, self.clock.now_ns())
         self.shell.start(records, self._spec.parts.store.administration)
         self._started = True
+        self._ties.start()
         early, self._early = self._early, []
         for frame in early:
             self.received(*frame)
@@ -196,11 +198,9 @@ class NodeProcess:
 
     def close(self) -> None:
         """Close ports, links and the log."""
-        for server in self._servers:
-            server.close()
-        for peer in self._peers.values():
-            peer.close()
-        self.watch.close()
+        closing: list[Any] = [*self._servers, *self._peers.values(), self.watch]
+        for each in closing:
+            each.close()
         self.peer_watch.close()
         if self._log is not None:
             self._log.close()
@@ -326,7 +326,10 @@ class NodeProcess:
         waiting.add_done_callback(synced)
 
     def became(self, role: str) -> None:
-        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, "role", role))
+        self.note("role", role)
+
+    def note(self, kind: str, detail: str) -> None:
+        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, kind, detail))
 
     # --- faults ---------------------------------------------------------------------------
 
@@ -344,7 +347,7 @@ class NodeProcess:
 
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
-        self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, STORAGE, why))
+        self.note(STORAGE, why)
         os._exit(STORAGE_FAILED)
 
     # --- peers ----------------------------------------------------------------------------
@@ -356,6 +359,8 @@ class NodeProcess:
     def decode(self, kind: int, payload: memoryview) -> Any:
         if kind == _peers.MACHINE:
             return self._decode(payload)
+        if kind == _peers.CANCEL:
+            return self._ties.decode(payload)
         return (decode_probe if kind in _peers.PROBES else self._proxy.decoder(kind))(payload)
 
     def received(self, peer: int, kind: int, message: Any) -> None:
@@ -363,7 +368,7 @@ class NodeProcess:
             self._probes.received(peer, kind, message)
         elif not self._started:
             self._early.append((peer, kind, message))
-        elif kind == _peers.MACHINE:
+        elif kind in _peers.FOR_SHELL:
             self._received(peer, message)
         else:
             self._proxy.received(peer, message)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final
 
 from orchestrator.core.history import NEVER
 from orchestrator.core.levels import UNASKED
@@ -21,24 +20,26 @@ from orchestrator.core.load import (
     REDIRECTED,
     REFUSED,
     RETURNED,
-    SENT,
     Word,
 )
 from orchestrator.core.machine import FAIL, OK, READ, UNKNOWN, Op
-from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, SLOW, Agenda
-from orchestrator.runtimes._attempts import UNLIMITED, Attempts
+from orchestrator.runtimes._agenda import AGAIN, HEDGE, NO_WAKE, SLOW
+from orchestrator.runtimes._attempts import Attempts
+from orchestrator.runtimes._batching import BatchingPort
 from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._routing import Router
+from orchestrator.runtimes._sending import RETRY_NS, Sending
 from orchestrator.runtimes._session import Rows, Session
 from orchestrator.runtimes._session_pool import SessionPool
 
-RETRY_NS: Final = 5_000_000
-"""Pause before an operation asks again while no node is known to serve it."""
 
+class Operations(Sending):
+    """One client's operations under way, and the rows of what is done. ``batching``: where those
+    for one node travel together.
+    """
 
-class Operations:
-    """One client's operations under way, and the rows of what is done."""
+    batching: BatchingPort | None = None
 
     def __init__(
         self,
@@ -55,32 +56,21 @@ class Operations:
         end_ns: int | None,
         again: Attempts | None,
     ) -> None:
-        self.router = router
-        self._port = port
+        super().__init__(router, port, warmup_ns=warmup_ns, again=again)
         self._pool = pool
         self.sessions = pool.all
         self._payloads = payloads
         self._key_names = key_names
         self._timeout_ns = timeout_ns
-        self._warmup_ns = warmup_ns
         self._end_ns = NO_WAKE if end_ns is None else end_ns
-        self._final_ns = NO_WAKE
-        self._wake_ns = 0  # the runtime polls first at the start of the load
         self.outstanding = 0
-        self.extra_attempts = 0
-        """Of the operations of the measured window, beyond one each; less those never sent."""
         self.follow_ups = 0
         """Operations that began within the measured window because a read had returned."""
+        self.answers_in_vain = 0
+        """That came when nobody waited for them any more, over the whole load."""
         self.latest_return_ns = NEVER
         self._crashed = False
         self._rows = Rows()
-        self._agenda = Agenda()
-        self._again = again
-        self._most = UNLIMITED
-        """How much may be under way now."""
-        if again is not None:
-            again.remind = self._remind
-            self._most = again.most
         self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
 
     @property
@@ -88,14 +78,15 @@ class Operations:
         """Operations with an outcome."""
         return len(self._rows)
 
+    @property
+    def carried(self) -> tuple[int, int]:
+        """(requests, operations in them) so far; nothing where each travels by itself."""
+        batching = self.batching
+        return (0, 0) if batching is None else (batching.requests, batching.operations)
+
     @abstractmethod
     def _release(self, session: Session, now_ns: int) -> None:
         """The session may begin its next operation."""
-
-    def _wake_by(self, when_ns: int) -> None:
-        if when_ns < self._wake_ns:
-            self._wake_ns = when_ns
-            self._port.wake_at(when_ns)
 
     def _begin(
         self, session: Session, kind: int, key: int, size: int, count: int, level: int, now_ns: int
@@ -118,38 +109,6 @@ class Operations:
         if self._again is not None:
             self._again.begin(session, now_ns)
         self._send(session, now_ns)
-
-    def _send(self, session: Session, now_ns: int, *, hedging: bool = False) -> None:
-        """One attempt; a hedge is one beside what is out."""
-        if hedging:
-            node = self.router.pick(session, now_ns, another=True)
-        else:
-            node = self.router.pick(session, now_ns)
-        if node >= 0 and self._port.submit(session, node):
-            if self._again is not None:
-                self._again.sent(session, now_ns, hedging=hedging)
-                if session.attempt > 1:
-                    self.extra_attempts += self._is_measured(session)
-            session.target = node
-            session.sent_ns = now_ns
-            session.out = True
-            self.router.observe(node, SENT, 0, now_ns)
-        elif hedging:
-            pass  # the first attempt goes on
-        elif node < 0:
-            session.attempt += 1
-            self._missed(session, 0, now_ns)
-        else:
-            self.router.unreached(session, node, now_ns)
-            self._remind(now_ns + RETRY_NS, session, AGAIN)
-
-    def _is_measured(self, session: Session) -> bool:
-        """Whether its operation is one of the measured window."""
-        return self._warmup_ns <= session.due_ns < self._final_ns
-
-    def _remind(self, due_ns: int, session: Session, what: int) -> None:
-        self._agenda.remind(due_ns, session, what)
-        self._wake_by(due_ns)
 
     def _ring(self, session: Session, what: int, now_ns: int) -> None:
         """An alarm about the session's operation."""
@@ -193,6 +152,7 @@ class Operations:
         is ignored.
         """
         if session.sequence != sequence or not session.busy:
+            self.answers_in_vain += outcome == OK
             return
         if self._again is not None:
             self._turn_to(session, source)
@@ -252,50 +212,9 @@ class Operations:
             self.router.learn(session.op, node)
             self._send(session, now_ns)
 
-    def _came_to_nothing(
-        self, session: Session, what: int, now_ns: int, source: int, word: Word | None = None
-    ) -> bool:
-        """An attempt has ended without an answer; whether another is out, or is to be."""
-        insists = self._again is not None
-        if insists:
-            self._turn_to(session, source)
-        late = insists and not session.out
-        self._ended(session, what, now_ns, word)
-        return self._promote(session) or late
-
-    def _turn_to(self, session: Session, source: int) -> None:
-        """What follows is about the attempt at this node (-1: the last)."""
-        if source in (-1, session.target):
-            return
-        if session.out:
-            session.others[session.target] = session.sent_ns
-        session.target = source
-        # Else it has had its time before.
-        session.out = source in session.others
-        if session.out:
-            session.sent_ns = session.others.pop(source)
-
-    def _promote(self, session: Session) -> bool:
-        """Whether another attempt is still out, which is turned to."""
-        if not session.others:
-            return False
-        session.target, session.sent_ns = session.others.popitem()
-        session.out = True
-        return True
-
-    def _leave(self, session: Session, what: int, now_ns: int) -> None:
-        """Nobody waits any more for the other attempts."""
-        for node, sent_ns in session.others.items():
-            self.router.observe(node, what, now_ns - sent_ns, now_ns)
-        session.others.clear()
-
-    def _ended(self, session: Session, what: int, now_ns: int, word: Word | None = None) -> None:
-        """What is out at a node, if anything still is, has ended."""
-        if session.out:
-            session.out = False
-            self.router.observe(session.target, what, now_ns - session.sent_ns, now_ns)
-        if word is not None:
-            self.router.balancer.hear(session.target, *word, now_ns)
+    def unsent(self, session: Session, node: int, now_ns: int) -> None:
+        """The operation waited for others, and its node cannot be reached any more."""
+        self.redirected(session, session.sequence, -1, now_ns, None, node)
 
     def refused(
         self,

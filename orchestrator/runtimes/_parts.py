@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -31,18 +31,20 @@ from orchestrator.core.record import NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._attempts import Attempts
+from orchestrator.runtimes._batching import BatchingPort, Carrier
 from orchestrator.runtimes._caching_client import CachingDriver, CachingTieredDriver, Own
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
-from orchestrator.runtimes._node import NodeShell, Outlet
-from orchestrator.runtimes._port import Port
+from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._scaling import NotingOutlet
 from orchestrator.runtimes._storage import DispatchingStorage, Storage
 from orchestrator.runtimes._tier import FrontDoor, is_fronted, make_pattern, tier_model
 from orchestrator.runtimes._tiered_client import Plan, TieredDriver
 from orchestrator.runtimes._timers import LocalClock, Scheduler
+from orchestrator.runtimes._tying import TyingShell
 from orchestrator.runtimes._warming import pass_through
 from orchestrator.systems._tier import Tier
 from orchestrator.systems._zones import Zones
@@ -120,7 +122,7 @@ class Parts:
         if self.tier is not None and node in self.tier_nodes:
             return tier_model(self.tier, model)
         if node >= self.system.nodes:
-            return replace(model, costs=MEASURED, queue=None)
+            return model.unmodelled
         return model
 
     @property
@@ -289,7 +291,7 @@ def make_shell(
     machine: Machine,
     cache: CachePolicy | None,
     scheduler: Scheduler,
-    outlet: Outlet,
+    outlet: NotingOutlet,
 ) -> NodeShell:
     """The shell around a machine."""
     store, model = parts.store, parts.model_of(node)
@@ -298,7 +300,9 @@ def make_shell(
     shell: Callable[..., NodeShell] = NodeShell
     if model.queue is not None:
         shell = QueueingShell
-    elif model.costs == MODELLED and parts.may_slow(CPU):
+        if parts.config.client.tie.wanted:
+            shell = functools.partial(TyingShell, patience_ns=parts.config.client.timeout)
+    elif model.costs == MODELLED and (parts.may_slow(CPU) or model.autoscaler is not None):
         shell = DispatchingShell
     return shell(
         machine,
@@ -370,12 +374,15 @@ def _driver_of(parts: Parts, client: int) -> Callable[..., LoadDriver]:
     return functools.partial(CachingTieredDriver, own, plan)
 
 
-def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
+def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
     """One client's load generator."""
     config, system = parts.config, parts.system
     nodes = range(system.nodes)
     distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
-    return _driver_of(parts, client)(
+    batching: BatchingPort | None = None
+    if config.client.batch.max > 1:
+        batching = BatchingPort(port, config.client.batch, parts.served)
+    driver = _driver_of(parts, client)(
         client,
         parts.workload.stream(config.seed, client, config.clients),
         parts.workload.key_names,
@@ -394,7 +401,7 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
             breaker=make_breaker(parts),
         ),
         parts.served + 1,
-        port,
+        batching or port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         model=parts.workload.model,
         connections=config.client.connections,
@@ -403,6 +410,9 @@ def make_driver(parts: Parts, client: int, port: Port) -> LoadDriver:
         end_ns=parts.end_ns,
         again=make_attempts(parts, client),
     )
+    if batching is not None:
+        driver.batching, batching.unsent = batching, driver.unsent
+    return driver
 
 
 def contents_digest(machine: Machine) -> str:

@@ -2,7 +2,8 @@
 
 Each node opens one connection to every other node and sends on it; it receives on those that
 the others opened. A frame is ``length | kind | payload``. Besides the machine's messages,
-nodes carry operations of plain Redis clients for each other (``PROXY``) and the answers.
+nodes carry operations of plain Redis clients for each other (``PROXY``) and the answers, and tell
+each other which copies of operations may be dropped (``CANCEL``).
 
 Whoever accepts a connection sends a ``CHALLENGE``; the node that opened it says ``HELLO`` with
 its number and its proof, and sends nothing else before it was told ``WELCOME`` with the proof
@@ -27,8 +28,9 @@ from orchestrator.runtimes._handshake import GREETING_S, NONCE_BYTES, PROOF_BYTE
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._watch import Watch, Watched
 
-MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME, PROBE, PROBED = range(8)
+MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME, PROBE, PROBED, CANCEL = range(9)
 PROBES: Final = (PROBE, PROBED)
+FOR_SHELL: Final = (MACHINE, CANCEL)
 FRAME_MAX_BYTES: Final = 64 << 20
 GREETING_MAX_BYTES: Final = 256
 """Length of a frame before both sides have proven themselves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Protocol
 
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._session import Session
 
 
@@ -14,6 +15,10 @@ class Port(Protocol):
     @abstractmethod
     def submit(self, session: Session, node: int) -> bool:
         """Send the session's operation; False where the node cannot be reached (nothing sent)."""
+
+    @abstractmethod
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        """As ``submit``, of one of two copies."""
 
     @abstractmethod
     def ask(self, node: int) -> None:

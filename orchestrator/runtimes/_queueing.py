@@ -1,15 +1,16 @@
 """Nodes that decide what their CPU does next when a core is free.
 
-The plain shell knows when a job will be done as it arrives, which is the least work. Two things
+The plain shell knows when a job will be done as it arrives, which is the least work. Three things
 need more: a CPU that may be slowed down while jobs wait for it, since they are as quick as ever
-once it is well again, and a queue of clients' operations that may turn some away. In the latter
-what other nodes send is served before what clients ask, since a node that sheds load must not
-shed the replication of what it has accepted.
+once it is well again, cores that come and go, and a queue of clients' operations that may turn some
+away. In the latter what other nodes send is served before what clients ask, since a node that sheds
+load must not shed the replication of what it has accepted.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from orchestrator.core.faults import WELL
@@ -17,7 +18,9 @@ from orchestrator.core.machine import Op, Received
 from orchestrator.core.token_bucket import TokenBucket
 from orchestrator.core.waiting import Queue, Refusal
 from orchestrator.runtimes._node import NodeShell
-from orchestrator.systems.replicated_store import Node
+from orchestrator.runtimes._scaling import NotingOutlet, Scaling
+from orchestrator.runtimes._timers import Scheduler
+from orchestrator.systems.replicated_store import Command, Node
 
 _MEMORY: Final = 16
 """Over how many operations the mean cost of one is taken."""
@@ -26,12 +29,42 @@ _MEMORY: Final = 16
 class DispatchingShell(NodeShell):
     """Carries one machine; jobs are served in the order in which they came. Costs are modelled."""
 
-    def __init__(self, machine: Any, model: Node, *rest: Any) -> None:
-        super().__init__(machine, model, *rest)
+    _outlet: NotingOutlet
+
+    def __init__(
+        self,
+        machine: Any,
+        model: Node,
+        costs: Any,
+        batch: Any,
+        cache: Any,
+        scheduler: Scheduler,
+        outlet: NotingOutlet,
+        local: Any = None,
+    ) -> None:
+        super().__init__(machine, model, costs, batch, cache, scheduler, outlet, local)
         self._cores = model.cores
+        self._scaling: Scaling | None = None
+        if model.autoscaler is not None:
+            self._scaling = Scaling(self, model.autoscaler, model.cores, scheduler, outlet)
         self._busy = 0
         # What waits: messages as events, operations as (handle, operation).
         self._line: deque[Received | tuple[Any, Op]] = deque()
+
+    def start(self, records: list[Any], administration: Sequence[Command] = ()) -> None:
+        super().start(records, administration)
+        if self._scaling is not None:
+            self._scaling.begin()
+
+    @property
+    def waiting(self) -> int:
+        """Operations and messages that wait for a core."""
+        return len(self._line)
+
+    def resize(self, cores: int) -> None:
+        """From now on it has so many cores; what is being served on others is served to its end."""
+        self._cores = cores
+        self._next()
 
     def request(self, handle: Any, op: Op) -> None:
         self.operations += 1
@@ -99,18 +132,26 @@ class QueueingShell(DispatchingShell):
         self._back_pressure = model.back_pressure
         self._mean_cost_ns = 0.0
 
+    @property
+    def waiting(self) -> int:
+        return len(self._line) + len(self._queue)
+
     def request(self, handle: Any, op: Op) -> None:
+        self._enter((handle, op))
+
+    def _enter(self, job: tuple[Any, ...]) -> None:
+        """An operation (its handle, itself, and what its heirs add) comes."""
         self.operations += 1
         now_ns = self._now_ns()
         if self._bucket is not None and (wait_ns := self._bucket.take(now_ns)):
-            self._refuse((handle, op), wait_ns)
+            self._refuse(job, wait_ns)
         elif self._busy < self._cores:
-            self._serve(handle, op)
+            self._serve(*job)
         else:
-            for each in self._queue.put((handle, op), op, now_ns):
+            for each in self._queue.put(job, job[1], now_ns):
                 self._refuse(each, self._wait_ns())
 
-    def _refuse(self, job: tuple[Any, Op], wait_ns: int) -> None:
+    def _refuse(self, job: tuple[Any, ...], wait_ns: int) -> None:
         self.refused += 1
         self._outlet.refuse(Refusal(job[0], wait_ns if self._back_pressure else 0))
 

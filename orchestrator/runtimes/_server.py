@@ -18,8 +18,8 @@ from abc import abstractmethod
 from typing import Any, Final, Protocol, cast
 
 from orchestrator.core.load import Word
-from orchestrator.core.machine import READ, WRITE, Redirect, Reply
-from orchestrator.core.waiting import Refusal
+from orchestrator.core.machine import READ, WRITE, Op, Redirect, Reply
+from orchestrator.core.waiting import Refusal, Tie
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
 from orchestrator.runtimes._gate import NO_PROOF, TOO_MANY, Gate
@@ -71,6 +71,10 @@ class Service(LineService, Protocol):
     @abstractmethod
     def load_asked(self, connection: Connection, session: int) -> None:
         """A client asks for the node's load; ValueError where nobody counts it."""
+
+    @abstractmethod
+    def tied(self, handle: Any, op: Op, tie: Tie) -> None:
+        """One of two copies of a read comes; ValueError where there are none."""
 
 
 class Connection(PlainLine, asyncio.Protocol):
@@ -251,12 +255,16 @@ class Connection(PlainLine, asyncio.Protocol):
             self.say(encode(answer, self.protocol))
 
     def _greet(self, folded: bytes, command: list[bytes]) -> None:
-        """Commands of own clients that are no operations; of others, the way to prove to be one."""
+        """Rare commands of own clients; of others, the way to prove to be one."""
         if folded == _wire.PROBE and self._own:
             self._service.probed(self, command[-1])
             return
         if folded == _wire.LOAD and self._own:
             self._service.load_asked(self, _wire.decode_load_request(command))
+            return
+        if folded == _wire.TIED and self._own:
+            op, tie = _wire.decode_tied(command)
+            self._service.tied((self, op.session, op.sequence), op, tie)
             return
         answer = NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):

@@ -50,6 +50,7 @@ class Session:
         "op",
         "others",
         "out",
+        "pair",
         "pause_ns",
         "seen",
         "sent_ns",
@@ -58,6 +59,7 @@ class Session:
         "steps",
         "sticky",
         "target",
+        "tied",
     )
 
     def __init__(self, client: int, number: int, connections: int) -> None:
@@ -79,6 +81,9 @@ class Session:
         self.others: dict[int, int] = {}
         self.doubt = False
         self.pause_ns = 0
+        # The node of the other copy of a read that waits at two, and which such pair it is.
+        self.tied = -1
+        self.pair = 0
         self.due_ns = 0
         self.invoked_ns = 0
         self.key = 0

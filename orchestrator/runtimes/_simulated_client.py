@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.machine import REQUEST
+from orchestrator.core.waiting import Tie
+from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import make_driver
@@ -24,7 +27,7 @@ class SimulatedClient:
         parts = cluster.parts
         self.client = client
         self._cluster = cluster
-        self._clock = cluster.clock
+        self.clock = self._clock = cluster.clock
         self._machines = cluster.machines
         sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
         at_once = sender.plain and not parts.store.zones.apart and not parts.config.faults
@@ -49,6 +52,24 @@ class SimulatedClient:
             size_bytes = HEADER_BYTES + len(op.key) + len(op.value or b"")
             link = self.links[node][session.connection]
             link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.request, request)
+        return True
+
+    def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
+        return self.carry(node, ((session, session.op, tie),))
+
+    def reaches(self, node: int) -> bool:
+        target = self._machines[node]
+        return not target.shell.stopped or target.silent
+
+    def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
+        target, clock = self._machines[node], self._clock
+        if target.shell.stopped:
+            return target.silent
+        requests = [((session, op.sequence, node), op, tie) for session, op, tie in attempts]
+        size_bytes = sum(HEADER_BYTES + len(op.key) + len(op.value or b"") for _, op, _ in attempts)
+        # Those that travel together have one connection.
+        link = self.links[node][attempts[0][0].connection]
+        link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.requests, requests)
         return True
 
     def ask(self, node: int) -> None:

@@ -48,6 +48,9 @@ class PausableNode(SimulatedNode):
     def request(self, request: Any) -> None:
         self.pausable.ring((super().request, request))
 
+    def tied(self, request: Any) -> None:
+        self.pausable.ring((super().tied, request))
+
     def asked(self, client: int) -> None:
         self.pausable.ring((super().asked, client))
 

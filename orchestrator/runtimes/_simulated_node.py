@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from orchestrator.core.distributions import Sampler, build
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.waiting import Refusal
+from orchestrator.core.waiting import Cancel, Refusal, Tie
 from orchestrator.runtimes._counters import COUNTERS, counted
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
@@ -19,6 +19,7 @@ from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
+from orchestrator.runtimes._tying import TyingShell
 from orchestrator.runtimes._warming import warm_up
 
 if TYPE_CHECKING:
@@ -107,6 +108,13 @@ class SimulatedNode:
     def refuse(self, refusal: Refusal) -> None:
         self._respond(refusal.handle, HEADER_BYTES, self.cluster.refused, refusal)
 
+    def cancel(self, target: int, cancel: Cancel) -> None:
+        self.send(target, cancel)
+
+    def dropped(self, handle: Any) -> None:
+        if self.load is not None:
+            self.load.answered(handle, self._clock.current_ns, served=False)
+
     def _respond(
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
@@ -128,7 +136,10 @@ class SimulatedNode:
         self._scheduler.at(due_ns, lambda _: done(), None)
 
     def became(self, role: str) -> None:
-        self.cluster.event(self.node, "role", role)
+        self.note("role", role)
+
+    def note(self, kind: str, detail: str) -> None:
+        self.cluster.event(self.node, kind, detail)
 
     # --- arrivals -------------------------------------------------------------------------
 
@@ -141,6 +152,23 @@ class SimulatedNode:
             if self.load is not None:
                 self.load.arrived(request[0], self._clock.current_ns)
             self.shell.request(*request)
+
+    def requests(self, requests: Sequence[tuple[Any, Op, Tie | None]]) -> None:
+        """Operations that have travelled together."""
+        for handle, op, tie in requests:
+            if tie is None:
+                self.request((handle, op))
+            else:
+                self.tied((handle, op, tie))
+
+    def tied(self, request: tuple[Any, Op, Tie]) -> None:
+        """One of two copies."""
+        shell = self.shell
+        if not shell.stopped:
+            assert isinstance(shell, TyingShell)
+            if self.load is not None:
+                self.load.arrived(request[0], self._clock.current_ns)
+            shell.tied(*request)
 
     def asked(self, client: int) -> None:
         """A client asks for its word, which it gives at once."""

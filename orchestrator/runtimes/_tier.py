@@ -26,11 +26,12 @@ from orchestrator.core.tier import (
 )
 from orchestrator.core.waiting import Refusal
 from orchestrator.systems._tier import Tier
-from orchestrator.systems.replicated_store import Node
+from orchestrator.systems.replicated_store import Node, RateLimit
 
 if TYPE_CHECKING:
-    from orchestrator.runtimes._node import NodeShell, Outlet
+    from orchestrator.runtimes._node import NodeShell
     from orchestrator.runtimes._parts import Parts
+    from orchestrator.runtimes._scaling import NotingOutlet
 
 
 class Asked(NamedTuple):
@@ -43,12 +44,13 @@ class Asked(NamedTuple):
 class FrontDoor:
     """The outlet of a store's node that tier nodes ask, and the way in for what they ask."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: NotingOutlet) -> None:
         self._outlet = outlet
         self.send = outlet.send
         self.append = outlet.append
         self.sync = outlet.sync
         self.became = outlet.became
+        self.note = outlet.note
 
     def reply(self, reply: Reply) -> None:
         """To who has asked."""
@@ -106,7 +108,17 @@ def receiver(parts: Parts, node: int, shell: NodeShell) -> Callable[[int, Any], 
 def tier_model(tier: Tier, model: Node) -> Node:
     """What the work of a tier node costs; its storage has nothing to do."""
     storage = dataclasses.replace(model.storage, parallel=None)
-    return dataclasses.replace(model, cores=tier.cores, cpu=tier.cpu, storage=storage, queue=None)
+    return dataclasses.replace(
+        model,
+        cores=tier.cores,
+        speed=1.0,
+        cpu=tier.cpu,
+        storage=storage,
+        queue=None,
+        autoscaler=None,
+        rate_limit=RateLimit(),
+        back_pressure=False,
+    )
 
 
 def make_pattern(parts: Parts, tier: Tier, node: int) -> Pattern:

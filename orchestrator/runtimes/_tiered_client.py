@@ -19,7 +19,7 @@ from orchestrator.core.machine import OK, READ, WRITE, Op
 from orchestrator.core.tier import MISSED, WAIT, Pattern, node_of
 from orchestrator.runtimes._agenda import AGAIN
 from orchestrator.runtimes._client import LoadDriver
-from orchestrator.runtimes._operations import RETRY_NS
+from orchestrator.runtimes._sending import RETRY_NS
 from orchestrator.runtimes._session import Session
 
 TIER: Final = 0

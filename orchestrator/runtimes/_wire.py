@@ -4,9 +4,9 @@ An own client sends ``AB header key [value [context]]`` and gets ``[header, valu
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
 operation of the same connection. Where its balancer wants the nodes' word of their load, an answer
 is ``[header, value, context, in flight, latency in us]``, and ``ABLOAD session`` is answered with
-the last two alone. Before all that, client and node prove to each other by ``ABHELLO`` and
-``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and SET and
-get their answers in order.
+the last two alone. ``ABTIED tie header key context`` asks for one of two copies of a read. Before
+all that, client and node prove to each other by ``ABHELLO`` and ``ABPROOF`` that they are of the
+same run (``_handshake``). Plain Redis clients send GET and SET and get their answers in order.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import msgspec
 
 from orchestrator.core.compare_and_set import decode_exchange
 from orchestrator.core.load import Word
-from orchestrator.core.machine import CAS, KIND_NAMES, UNMATCHED, Op
+from orchestrator.core.machine import CAS, KIND_NAMES, READING, UNMATCHED, Op
 from orchestrator.core.units import NS_PER_US
+from orchestrator.core.waiting import Tie
 
 COMMAND: Final = b"AB"
 HELLO: Final = b"ABHELLO"
@@ -30,7 +31,9 @@ PROBE: Final = b"ABPROBE"
 """Answered at once: how long the links between client and node take."""
 LOAD: Final = b"ABLOAD"
 """With a session of the client; answered at once with the node's word of its load."""
-PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD)
+TIED: Final = b"ABTIED"
+"""One of two copies of a read, with the node that gets the other and the number of the pair."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD, TIED)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = UNMATCHED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
@@ -41,6 +44,7 @@ _KINDS: Final = len(KIND_NAMES)
 _REQUEST: Final = struct.Struct("<qqqIIBB")
 _RESPONSE: Final = struct.Struct("<qqqB")
 _SESSION: Final = struct.Struct("<q")
+_TIE: Final = struct.Struct("<iI")
 _REQUEST_SIZE: Final = _REQUEST.size
 _RESPONSE_SIZE: Final = _RESPONSE.size
 
@@ -95,6 +99,25 @@ def decode_request(command: list[bytes]) -> Op:
     if kind == CAS:
         decode_exchange(value)
     return Op(session, sequence, kind, command[2], value, size, seen, count, level, context)
+
+
+def encode_tied(op: Op, tie: Tie) -> bytes:
+    """The command of an own client for one of two copies of a read."""
+    header = _pack_request(op.session, op.sequence, op.seen, op.size, op.count, op.kind, op.level)
+    words = (TIED, _TIE.pack(*tie), header, op.key, op.context)
+    return b"*%d\r\n" % len(words) + b"".join(encode_bulk(word) for word in words)
+
+
+def decode_tied(command: list[bytes]) -> tuple[Op, Tie]:
+    """The read of a parsed command and its tie; ValueError where it is malformed."""
+    if len(command) != 5 or len(command[1]) != _TIE.size:
+        raise ValueError("malformed ABTIED command")
+    _, tie, header, key, context = command
+    op = decode_request([COMMAND, header, key])
+    if op.kind not in READING:
+        raise ValueError("malformed ABTIED command")
+    op.context = context
+    return op, Tie(*_TIE.unpack(tie))
 
 
 def encode_response(

@@ -162,7 +162,8 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     samples = numpy.array(node.samples[: intervals + 1], dtype=numpy.int64)
     parts = node.cluster.parts
     digest = NO_COPY if node.shell.stopped else contents_digest(machine)
-    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest)
+    events = node.cluster.events
+    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest, events)
 
 
 def _cluster_of(parts: Parts) -> SimulatedCluster:
@@ -212,6 +213,8 @@ def run(parts: Parts) -> RunRecord:
                 cache_hits=client.driver.cache_hits,
                 cache_lookups=client.driver.cache_lookups,
                 follow_ups=client.driver.follow_ups,
+                carried=client.driver.carried,
+                answers_in_vain=client.driver.answers_in_vain,
             )
             for client in cluster.clients
         ),

@@ -104,7 +104,9 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             "operations": node.operations,
             "messages": node.messages,
             "refused": node.refused,
-            "cpu_utilisation": node.cpu_busy_ns / (INTERVAL_NS * node.cores),
+            "cancelled": node.cancelled,
+            "cpu_utilisation": node.cpu_busy_ns / node.provided_ns,
+            "cores": node.provided_ns / INTERVAL_NS,
             "storage_utilisation": node.storage_busy_ns / (INTERVAL_NS * slots)
             if slots
             else pa.nulls(count, tables.NUMBER),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core import levels
@@ -68,6 +68,9 @@ class RateLimit:
 class Node:
     costs: str = choice(MODELLED, options=(MODELLED, MEASURED))
     cores: int = number(1, low=1)
+    speed: float = number(
+        1.0, low=0.01, high=1000.0, help="of a core: what the CPU does takes 1/speed as long"
+    )
     cpu: Cpu = field(default_factory=Cpu)
     storage: Storage = field(default_factory=Storage)
     queue: Slot | None = slot(
@@ -75,10 +78,26 @@ class Node:
         None,
         help="of operations for the CPU; null: an endless first come, first served",
     )
+    autoscaler: Slot | None = slot(
+        Family.AUTOSCALER, None, help="of the cores, which begin as many as cores says; null: none"
+    )
     rate_limit: RateLimit = field(default_factory=RateLimit)
     back_pressure: bool = flag(
         False, help="who is turned away hears when there should be room again"
     )
+
+    @property
+    def unmodelled(self) -> Node:
+        """The same, whose work takes what it takes."""
+        return replace(
+            self,
+            costs=MEASURED,
+            speed=1.0,
+            queue=None,
+            autoscaler=None,
+            rate_limit=RateLimit(),
+            back_pressure=False,
+        )
 
     def __post_init__(self) -> None:
         if self.rate_limit.rate is not None and not self.rate_limit.rate > 0:
@@ -87,13 +106,20 @@ class Node:
             ("queue", self.queue is not None),
             ("rate_limit.rate", self.rate_limit.rate is not None),
             ("back_pressure", self.back_pressure),
+            ("speed", self.speed != 1),
+            ("autoscaler", self.autoscaler is not None),
         ):
             if not chosen:
                 continue
             if self.costs == MEASURED:
                 raise ParameterError("needs costs: modelled", key=key)
-            if self.queue is None:
+            if self.queue is None and key not in ("speed", "autoscaler"):
                 raise ParameterError("needs a queue, such as {name: fifo}", key=key)
+        if self.autoscaler is not None:
+            least, most = self.autoscaler.params.least, self.autoscaler.params.most
+            if not least <= self.cores <= most:
+                reason = f"begins outside what its autoscaler allows, {least} to {most}"
+                raise ParameterError(reason, key="cores")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from orchestrator.core.faults import leads
+from orchestrator.core.record import ASKED, SCALED
 from orchestrator.report.figures import _canvas as canvas
 from orchestrator.report.figures import _marks as marks
 from orchestrator.report.figures._canvas import Picture
@@ -21,13 +22,16 @@ from orchestrator.report.wording import counted, number, percent, plain
 
 Floats = NDArray[numpy.float64]
 
+_CORES = " Dotted lines are when cores were asked for."
 _EVENT_LABELS_MAX = 8
 _LETTER_SHARE = 0.011
 """How much of the width a letter of a label takes, nearly."""
 
 
 def series(view: RunView | None, *, of: str = "this run") -> Picture:
-    """Throughput and latency over time, with warm-up shaded and events as lines."""
+    """Throughput and latency over time, with warm-up shaded and events as lines; where nodes' cores
+    come and go, how many there are.
+    """
     name = "time-series"
     start = column(view.intervals, "start_s") if view is not None else numpy.zeros(0)
     if view is None or not len(start) or not numpy.isfinite(start).all():
@@ -46,10 +50,10 @@ def series(view: RunView | None, *, of: str = "this run") -> Picture:
         note,
         "Completed operations per second and latency percentiles of each interval. Vertical "
         "lines are events; red marks on the axis are intervals in which operations failed or "
-        "got no answer.",
+        "got no answer." + (_CORES if _scales(view) else ""),
         lambda figure: _draw(figure, view, start),
         mark=marks.simulation_mark([view.summary]),
-        height_inches=4.1,
+        height_inches=5.4 if _scales(view) else 4.1,
     )
 
 
@@ -67,13 +71,16 @@ def _title(view: RunView, start: Floats, of: str) -> str:
 
 
 def _draw(figure: Figure, view: RunView, start: Floats) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True)
+    panels = figure.subplots(2 + _scales(view), 1, sharex=True)
+    upper, lower = panels[:2]
     _draw_throughput(upper, view, start)
     _draw_latency(lower, view, start)
+    if _scales(view):
+        _draw_cores(panels[2], view)
     step = float(numpy.median(numpy.diff(start))) if len(start) > 1 else 1.0
     first, end = float(start[0]), float(start[-1]) + step
     edge = view.measured_from_s
-    for axes in (upper, lower):
+    for axes in panels:
         axes.set_xlim(first, end)
         if edge is not None:
             axes.axvspan(first, edge, color="#f3f1ee", zorder=0, linewidth=0)
@@ -90,15 +97,17 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
         )
     faults = _faults(view, end)
     _draw_faults((upper, lower), faults)
-    canvas.number_axis(lower, "x")
-    lower.set_xlabel(marks.time_label(view.summary))
+    canvas.number_axis(panels[-1], "x")
+    panels[-1].set_xlabel(marks.time_label(view.summary))
     if faults:
         # They are told already; who came to lead is not.
         roles = [event for event in view.events if event.kind == "role" and leads(event.detail)]
         _draw_lines((upper, lower), roles, first, end)
         _label(upper, [(fault.at_s, fault.name) for fault in faults], first, end)
     else:
-        _draw_events(upper, lower, view.events, first, end)
+        # Cores have a panel of their own.
+        other = [event for event in view.events if event.kind not in (SCALED, ASKED)]
+        _draw_events(upper, lower, other, first, end)
     _label_ends(upper, lower, view)
 
 
@@ -184,6 +193,25 @@ def _draw_latency(axes: Axes, view: RunView, start: Floats) -> None:
         axes.set_ylim(0, max(values, default=0.0) * 1.18 or 1.0)
     canvas.number_axis(axes, "y", log=log)
     axes.set_ylabel("Latency (ms)" + (", log" if log else ""))
+
+
+def _scales(view: RunView) -> bool:
+    """Whether its nodes' cores have changed."""
+    return any(event.kind == SCALED for event in view.events) and "cores" in view.nodes
+
+
+def _draw_cores(axes: Axes, view: RunView) -> None:
+    """Cores in service, of all nodes together."""
+    starts, cores = column(view.nodes, "start_s"), column(view.nodes, "cores")
+    times, place = numpy.unique(starts, return_inverse=True)
+    total = numpy.bincount(place, weights=numpy.nan_to_num(cores), minlength=len(times))
+    axes.step(times, total, where="post", color=canvas.ACCENT, linewidth=1.6, zorder=4)
+    asked = [event.at_s for event in view.events if event.kind == ASKED]
+    for at_s in asked:
+        axes.axvline(at_s, color=canvas.ACCENT, linewidth=0.9, linestyle=(0, (2, 3)), zorder=3)
+    axes.set_ylim(0, max(float(total.max()), 1.0) * 1.18)
+    canvas.number_axis(axes, "y")
+    axes.set_ylabel("Cores in service")
 
 
 def _label_ends(upper: Axes, lower: Axes, view: RunView) -> None:

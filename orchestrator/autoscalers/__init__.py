@@ -1,0 +1,1 @@
+"""How many cores a node should have: one file each."""
