@@ -36,6 +36,7 @@ FAMILY_PACKAGES = {
     Family.LIMIT: "limits",
     Family.PROTOCOL: "protocols",
     Family.QUEUE: "queues",
+    Family.SHARDING: "shardings",
     Family.SYSTEM: "systems",
     Family.WORKLOAD: "workloads",
 }

@@ -40,7 +40,7 @@ class Carelessly(TwoPhaseCommit):
 
     def __init__(self, context: MachineContext, params: Shards) -> None:
         super().__init__(context, params)
-        for machine in self.machines:
+        for machine in self.machines.values():
             machine._state.transactions = self.careless()
 
 

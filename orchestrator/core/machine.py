@@ -338,6 +338,10 @@ class Machine(Protocol):
     def contents(self) -> Mapping[bytes, Entry]:
         """The written state by key, to compare replicas at the end."""
 
+    def copies(self) -> Mapping[int, Mapping[bytes, Entry]]:
+        """The contents that are to be as the others' in the end, by the group that they are of."""
+        return {0: self.contents()} if self.holds_copy else {}
+
     @property
     def reign(self) -> int | None:
         """Number of the term, epoch or ballot in which it is the only one to lead; None where it

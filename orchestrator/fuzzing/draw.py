@@ -89,7 +89,8 @@ class _Drawing:
         chance, pace_ns = self._chance, self._pace_ns
         heal_ns = PACES * pace_ns
         final_ns = heal_ns + SETTLE_PACES * pace_ns
-        shards = self._shard_count = self._shards()
+        shards, self._apart = self._shards()
+        self._shard_count = shards
         replicas, nodes, params = self._cluster(shards)
         self._watched = self._plugin.implementation.authority_of(self._built(params)) is not None
         durable = chance.random() < 0.8
@@ -133,7 +134,7 @@ class _Drawing:
             heal_ns=heal_ns,
             final_ns=final_ns,
             operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
-            faults=tuple(self._faults(nodes, durable, heal_ns)),
+            faults=tuple(self._faults(nodes, replicas, durable, heal_ns)),
         )
 
     def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
@@ -150,12 +151,16 @@ class _Drawing:
 
     # --- the cluster ----------------------------------------------------------------------
 
-    def _shards(self) -> int:
-        """Seldom more than one, by a stream of its own."""
+    def _shards(self) -> tuple[int, int]:
+        """Seldom more than one, by a stream of its own; and nodes beside the replicas, over which
+        they are spread.
+        """
         chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/shards")
         if self._layer is not None:
-            return chance.choice((2, 3))
-        return chance.choice((2, 3)) if chance.random() < SHARDED else 1
+            return chance.choice((2, 3)), 0
+        if chance.random() >= SHARDED:
+            return 1, 0
+        return chance.choice((2, 3)), chance.choice((0, 0, 1, 2))
 
     def _cluster(self, shards: int) -> tuple[int, int, dict[str, Any]]:
         """A number of replicas, of nodes, and parameters that fit."""
@@ -166,7 +171,7 @@ class _Drawing:
             replicas = chance.choice(self._profile.replicas)
             nodes = replicas + chance.choice(self._profile.spares)
             if shards > 1:
-                nodes = replicas
+                nodes = replicas + self._apart
             try:
                 built = self._built(params)
             except ConfigError as error:
@@ -174,7 +179,9 @@ class _Drawing:
                 reason = str(error)
                 continue
             for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
-                reason = self._plugin.implementation.validate(built, copies, all_nodes)
+                # Of a shard's group nobody is spare.
+                inside = copies if shards > 1 else all_nodes
+                reason = self._plugin.implementation.validate(built, copies, inside)
                 if reason is None and not self._carries(built, copies):
                     reason = "transactions need a linearizable protocol"
                 if reason is None:
@@ -261,8 +268,9 @@ class _Drawing:
 
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
         durability = system["node"]["storage"]["durability"]
+        nodes = system["nodes"] if self._shard_count == 1 else system["replicas"]
         context = ClaimContext(
-            system["replicas"], sticky, durability, system["nodes"], durability != "memory", True
+            system["replicas"], sticky, durability, nodes, durability != "memory", True
         )
         params = self._built(_own(system))
         offered = self._plugin.implementation.read_levels(params, context)
@@ -271,7 +279,7 @@ class _Drawing:
 
     # --- the faults -----------------------------------------------------------------------
 
-    def _faults(self, nodes: int, durable: bool, heal_ns: int) -> list[Fault]:
+    def _faults(self, nodes: int, replicas: int, durable: bool, heal_ns: int) -> list[Fault]:
         chance, profile = self._chance, self._profile
         # A command reaches every shard, and each acts on it for itself.
         commands = sorted(self._plugin.implementation.commands) if self._shard_count == 1 else []
@@ -292,7 +300,7 @@ class _Drawing:
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
-                if lost >= (nodes - 1) // 2:
+                if lost >= ((nodes if self._shard_count == 1 else replicas) - 1) // 2:
                     kind = "cut"  # noqa: PLW2901 - drawn again
                 else:
                     lost += 1

@@ -50,7 +50,8 @@ from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._network import BEFORE_ALL_NS
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes._timers import LocalClock, Scheduler, Timers
-from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
+from orchestrator.systems._sharding import Command
+from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Node
 
 _BARRIER: Final = itemgetter(0)
 
@@ -182,7 +183,7 @@ class NodeShell:
         """
         for command in administration:
             if command.at >= self._now_ns():
-                self._at(command.at, self.hear, Admin(command.command, command.node))
+                self._at(command.at, self.hear, Admin(command.command, command.subject))
         self._event(Started(records))
 
     def hear(self, command: Admin) -> None:

@@ -44,8 +44,20 @@ class LevelMix:
         return asked
 
 
+class _Views(dict[int, ClusterView]):
+    """What a client knows of each group of nodes."""
+
+    def __init__(self, first: Callable[[int], ClusterView]) -> None:
+        super().__init__()
+        self._first = first
+
+    def __missing__(self, group: int) -> ClusterView:
+        view = self[group] = self._first(group)
+        return view
+
+
 class Router:
-    """One client's choice of nodes.
+    """One client's choice of nodes. ``first_view``: what it knows of a group in the beginning.
 
     ``distances_ns``: one way to each node where only the nearest ones are asked, else empty.
     ``sticky``: a session keeps its node as long as it is a candidate. ``shuns_silent``: whether a
@@ -56,7 +68,7 @@ class Router:
         self,
         balancer: Balancer,
         candidates: Callable[[Op, ClusterView], Sequence[int]],
-        nodes: Sequence[int],
+        first_view: Callable[[int], ClusterView],
         distances_ns: Sequence[int],
         sticky: bool,
         group_of: Callable[[Op], int] | None = None,
@@ -76,8 +88,7 @@ class Router:
         self._pick = self._pick_and_ask if balancer.probing else balancer.pick
         self.shuns_silent = shuns_silent
         self._candidates = candidates
-        self._first_view = ClusterView(tuple(nodes))
-        self._views: dict[int, ClusterView] = {0: self._first_view}
+        self._views = _Views(first_view)
         self._group_of = group_of
         self._distances_ns = distances_ns
         self._sticky = sticky
@@ -95,7 +106,7 @@ class Router:
         """
         op = session.op
         group = 0 if self._group_of is None else self._group_of(op)
-        candidates = self._candidates(op, self._views.get(group, self._first_view))
+        candidates = self._candidates(op, self._views[group])
         if another or self.breaker is not None:
             candidates = self._allowed(session, candidates, now_ns, another=another)
             if not candidates:
@@ -182,7 +193,7 @@ class Router:
         if self._distances_ns:
             self._unreachable[node] = now_ns + UNREACHABLE_NS
         group = 0 if self._group_of is None else self._group_of(session.op)
-        view = self._views.get(group, self._first_view)
+        view = self._views[group]
         nodes, writer, reader = view.nodes, view.writer, view.reader
         if node in (writer, reader):
             following = nodes[(nodes.index(node) + 1) % len(nodes)]
@@ -195,7 +206,7 @@ class Router:
     def learn(self, op: Op, node: int) -> None:
         """A node was named as the one that serves such operations."""
         group = 0 if self._group_of is None else self._group_of(op)
-        view = self._views.get(group, self._first_view)
+        view = self._views[group]
         if op.kind in READING:
             self._views[group] = ClusterView(view.nodes, view.writer, node)
         else:
