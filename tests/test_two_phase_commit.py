@@ -20,12 +20,9 @@ from orchestrator.core.machine import (
     Op,
 )
 from orchestrator.core.sharding import Shards, sharded
+from orchestrator.core.steps import DECIDE, FINISH, FORGET, PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
-    DECIDE,
-    FINISH,
-    FORGET,
-    PREPARE,
     MicroOperation,
     Transactions,
     decode_reads,

@@ -9,9 +9,9 @@ from twins import Twin
 
 from orchestrator.core.machine import OK, READ, Effect, MachineContext, Mark, Op
 from orchestrator.core.sharding import Shards
+from orchestrator.core.steps import PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
-    PREPARE,
     YES,
     Identity,
     LockTable,

@@ -67,6 +67,13 @@ class Group:
         """All places."""
         return tuple(range(len(self.nodes)))
 
+    def view(self, outside: ClusterView) -> ClusterView:
+        """What a client knows, as the group's machines call it; who is not of the group is taken
+        for its first node.
+        """
+        rank = self.rank
+        return ClusterView(self.ranks, rank.get(outside.writer, 0), rank.get(outside.reader, 0))
+
 
 @dataclass(frozen=True)
 class Change:
@@ -102,6 +109,7 @@ class Layouts:
         self._portions = portions
         self._cells: dict[bytes, int] = {}
         self._paths: dict[int, tuple[int, ...]] = {}
+        self._owners: dict[int, tuple[int, ...]] = {}
         if len(groups) ** len(epochs) * portions > CELLS_MAX:
             raise ValueError(f"{len(changes)} changes of {len(groups)} groups are too many")
 
@@ -150,6 +158,13 @@ class Layouts:
                 raise ValueError(f"there is no cell {cell}")
             path = self._paths[cell] = tuple(groups)
         return path
+
+    def owners(self, cell: int) -> tuple[int, ...]:
+        """The groups that ever have a cell, the last ones first."""
+        owners = self._owners.get(cell)
+        if owners is None:
+            owners = self._owners[cell] = tuple(dict.fromkeys(reversed(self.path(cell))))
+        return owners
 
     def group_at(self, epoch: int, key: bytes) -> Group:
         """Who holds a key in an epoch."""

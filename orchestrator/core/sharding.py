@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core import levels
-from orchestrator.core.layout import Group, Layouts
+from orchestrator.core.layout import Layouts
 from orchestrator.core.machine import (
     SCAN,
     Access,
@@ -196,15 +196,19 @@ class Sharded(Machine):
             if shard not in self.machines:
                 effects.append(Redirect(handle, op, self.layouts.groups[shard].nodes[0]))
                 continue
-            seen = _decode_seen(op.context) if op.context else Seen({}, {})
-            inner = msgspec.structs.replace(
-                op, seen=seen.versions.get(shard, 0), context=seen.contexts.get(shard, b"")
-            )
-            batch = by_shard.setdefault(shard, Requested([], []))
-            batch.handles.append((handle, op, seen))
-            batch.ops.append(inner)
+            self.batch(by_shard, shard, handle, op)
         for shard, batch in by_shard.items():
             self.run(shard, batch, now_ns, effects)
+
+    def batch(self, by_shard: dict[int, Requested], shard: int, handle: Any, op: Op) -> None:
+        """Put an operation into the batch of a group."""
+        seen = _decode_seen(op.context) if op.context else Seen({}, {})
+        inner = msgspec.structs.replace(
+            op, seen=seen.versions.get(shard, 0), context=seen.contexts.get(shard, b"")
+        )
+        batch = by_shard.setdefault(shard, Requested([], []))
+        batch.handles.append((handle, op, seen))
+        batch.ops.append(inner)
 
     def _persisted(self, token: int, now_ns: int, effects: list[Effect]) -> None:
         newest: dict[int, int] = {}
@@ -261,7 +265,15 @@ class Sharded(Machine):
         return envelope
 
     def replied(self, shard: int, reply: Reply, now_ns: int, effects: list[Effect]) -> None:
-        """A shard answers: note what the session has seen of it."""
+        """A group answers."""
+        self.answered(shard, reply, effects)
+
+    def answered(
+        self, shard: int, reply: Reply, effects: list[Effect], version: int | None = None
+    ) -> None:
+        """Answer a client: note what the session has seen of the group. ``version``: as clients see
+        it, where that is another one.
+        """
         handle, _, seen = reply.handle
         versions, contexts = dict(seen.versions), dict(seen.contexts)
         versions[shard] = max(reply.version, versions.get(shard, 0))
@@ -269,12 +281,17 @@ class Sharded(Machine):
             contexts[shard] = reply.context
         context = _encode(Seen(versions, contexts))
         after = self._outer(shard, reply.after)
-        effects.append(Reply(handle, reply.outcome, reply.value, reply.version, after, context))
+        outer = reply.version if version is None else version
+        effects.append(Reply(handle, reply.outcome, reply.value, outer, after, context))
 
     def redirected(
         self, shard: int, redirect: Redirect, now_ns: int, effects: list[Effect]
     ) -> None:
         """Another node serves this."""
+        self.sent_on(shard, redirect, effects)
+
+    def sent_on(self, shard: int, redirect: Redirect, effects: list[Effect]) -> None:
+        """Name the node to a client."""
         handle, op, _ = redirect.handle
         effects.append(Redirect(handle, op, self.outside(redirect.node, shard)))
 
@@ -313,7 +330,9 @@ class Sharded(Machine):
     def candidates(cls, params: Shards, op: Op, view: ClusterView) -> Sequence[int]:
         layouts = params.layouts
         group = layouts.groups[layouts.cell_of(op.key)]
-        return inside_group(cls.inner, params.own, op, view, group)
+        return [
+            group.nodes[each] for each in cls.inner.candidates(params.own, op, group.view(view))
+        ]
 
     @classmethod
     def claims(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
@@ -345,17 +364,6 @@ class Sharded(Machine):
 def _of_group(context: ClaimContext) -> ClaimContext:
     """A group has no spare nodes."""
     return dataclasses.replace(context, nodes=context.replicas)
-
-
-def inside_group(
-    machine: type[Machine], own: Any, op: Op, view: ClusterView, group: Group
-) -> list[int]:
-    """The candidates of a group's machines; whoever the view names is of the group, or its first
-    node is taken for it.
-    """
-    rank, nodes = group.rank, group.nodes
-    inside = ClusterView(group.ranks, rank.get(view.writer, 0), rank.get(view.reader, 0))
-    return [nodes[each] for each in machine.candidates(own, op, inside)]
 
 
 def _link_of(envelope: Any) -> str:
@@ -396,7 +404,7 @@ def _make(inner: type[Any], base: type[Any]) -> type[Sharded]:
         "Message": message,
         "Record": record,
         "kinds": inner.kinds,
-        "commands": inner.commands,
+        "commands": inner.commands | base.standing,
         "led": inner.led,
         "__doc__": base.__doc__,
     }

@@ -24,8 +24,8 @@ from orchestrator.core.machine import (
     Reply,
     Send,
 )
-from orchestrator.core.state import KeyValueState
-from orchestrator.core.transactions import STEPS
+from orchestrator.core.state import state_for
+from orchestrator.core.steps import STEPS
 from orchestrator.protocols._pieces import Arrival
 from orchestrator.protocols._raft_election import LEADER, Ballot, Elections, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
@@ -64,7 +64,7 @@ class Replica(Elector):
     ) -> None:
         super().__init__(context, elections)
         self.applied = 0
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
+        self._state = state_for(context)
         self._snapshot_every = snapshot_every
         self._snapshot_index = 0
         self._snapshot_due = snapshot_every or _NEVER

@@ -28,8 +28,8 @@ from orchestrator.core.machine import (
     Started,
 )
 from orchestrator.core.registry import Family, NoParams, register
-from orchestrator.core.state import KeyValueState
-from orchestrator.core.transactions import STEPS
+from orchestrator.core.state import state_for
+from orchestrator.core.steps import STEPS
 
 
 @register(Family.PROTOCOL, "unreplicated", claims={LINEARIZABLE: "always: there is one copy"})
@@ -42,7 +42,7 @@ class Unreplicated(Machine):
 
     def __init__(self, context: MachineContext, params: NoParams) -> None:
         self.role = "primary"
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
+        self._state = state_for(context)
         self._version = 0
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:

@@ -32,7 +32,8 @@ from orchestrator.runtimes._attempts import Attempts
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
-from orchestrator.runtimes._node import NodeShell, Outlet
+from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router

@@ -123,8 +123,8 @@ class SimulatedNode:
         due_ns = self._clock.current_ns + self._sync_law.draw_ns()
         self._scheduler.at(due_ns, lambda _: done(), None)
 
-    def became(self, role: str) -> None:
-        self.cluster.event(self.node, "role", role)
+    def note(self, kind: str, detail: str) -> None:
+        self.cluster.event(self.node, kind, detail)
 
     # --- arrivals -------------------------------------------------------------------------
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.core.giving import MoveParams
 from orchestrator.core.layout import Layouts
 from orchestrator.core.levels import LEVELS
 from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Machine, Op
+from orchestrator.core.moving import Moving
 from orchestrator.core.parameters import (
     Capacity,
     ParameterError,
@@ -154,6 +156,7 @@ class ReplicatedStoreParams:
         help="null: as many as replicas; shards are spread over more of them, and one has spares",
     )
     administration: tuple[Command, ...] = ()
+    moving: MoveParams = field(default_factory=MoveParams)
     memory: int | None = size(None, help="all caches together; null: no limit")
     balancer: Slot = slot(Family.BALANCER, {"name": "round_robin"})
     cache: Slot | None = slot(Family.CACHE, None)
@@ -166,7 +169,14 @@ class ReplicatedStoreParams:
     def layouts(self) -> Layouts:
         """Where keys are, and how that changes. Raises ConfigError where it cannot be so."""
         nodes = self.nodes or self.replicas
-        return layouts_of(self.shards, nodes, self.replicas, self.sharding, self.administration, 1)
+        return layouts_of(
+            self.shards,
+            nodes,
+            self.replicas,
+            self.sharding,
+            self.administration,
+            self.moving.portions,
+        )
 
     @property
     def deployed(self) -> tuple[type[Machine], Any]:
@@ -178,6 +188,8 @@ class ReplicatedStoreParams:
         if self.transactions is not None:
             params = Shards(self.layouts, own, self.transactions.params)
             return sharded(machine, self.transactions.implementation), params
+        if self.layouts.moves:
+            return sharded(machine, Moving), Shards(self.layouts, own, self.moving)
         if self.shards > 1:
             return sharded(machine), Shards(self.layouts, own)
         return machine, own
@@ -192,7 +204,7 @@ class ReplicatedStore:
     def __init__(self, params: ReplicatedStoreParams) -> None:
         self._params = params
         self._machine, self._own = params.deployed
-        apart = params.transactions is None and params.shards > 1
+        apart = params.transactions is None and (params.shards > 1 or params.layouts.moves)
         self._layouts = params.layouts if apart else None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,15 +22,11 @@ from orchestrator.core.machine import (
     Reply,
 )
 from orchestrator.core.sharding import Shards
+from orchestrator.core.steps import DECIDE, EXECUTE, FINISH, FORGET, PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
     BUSY,
     COMMITTED,
-    DECIDE,
-    EXECUTE,
-    FINISH,
-    FORGET,
-    PREPARE,
     YES,
     Identity,
     Said,
