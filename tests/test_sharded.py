@@ -29,6 +29,7 @@ from orchestrator.core.sharding import Sharded, Shards, sharded
 from orchestrator.errors import ConfigError
 from orchestrator.fuzz import Wanted, simulate_seed
 from orchestrator.fuzzing import draw
+from orchestrator.fuzzing.sharding import Division
 from orchestrator.plan import plan
 from orchestrator.protocols import primary_backup
 from orchestrator.protocols.primary_backup import PrimaryBackup
@@ -208,7 +209,8 @@ def test_a_message_waits_for_the_access_that_it_names() -> None:
 
 @pytest.mark.parametrize("protocol", ["raft", "chain", "quorum", "causal"])
 def test_faults_break_no_shard(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "SHARDED", 1.0)
+    drawn = lambda drawing: Division(2 + drawing._seed % 2)  # noqa: E731
+    monkeypatch.setattr(draw._Drawing, "_divided", drawn)
     for seed in range(2):
         scenario, outcome = simulate_seed(Wanted(protocol), seed)
         assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
@@ -219,7 +221,7 @@ def test_faults_break_no_shard(protocol: str, monkeypatch: pytest.MonkeyPatch) -
 def test_faults_break_no_group_of_some_of_the_nodes(
     protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw._Drawing, "_shards", lambda drawing: (3, 2))
+    monkeypatch.setattr(draw._Drawing, "_divided", lambda drawing: Division(3, 2))
     for seed in range(2):
         scenario, outcome = simulate_seed(Wanted(protocol), seed)
         assert outcome.violation is None, f"seed {seed}: {outcome.violation}"

@@ -16,6 +16,7 @@ import msgspec
 
 from orchestrator.core.faults import leads
 from orchestrator.core.holdings import DONE, Aside, Cell, Holdings, Piece, encode
+from orchestrator.core.layout import NOBODY
 from orchestrator.core.machine import (
     ACKNOWLEDGE,
     OK,
@@ -23,7 +24,6 @@ from orchestrator.core.machine import (
     Effect,
     MachineContext,
     Mark,
-    Note,
     Op,
     Redirect,
     Reply,
@@ -31,7 +31,7 @@ from orchestrator.core.machine import (
     Send,
 )
 from orchestrator.core.parameters import ParameterError, bandwidth, duration, number, size
-from orchestrator.core.sharding import ENVELOPE_TAG, NOBODY, Sharded, Shards
+from orchestrator.core.sharding import ENVELOPE_TAG, Sharded, Shards
 from orchestrator.core.steps import ADOPT, ALL_KEYS, FENCE, RELEASE
 from orchestrator.core.units import NS_PER_S
 
@@ -253,7 +253,7 @@ class Giving(Sharded):
         else:
             self._messages.append((node, Carry(target, piece.cell, piece.epoch, op)))
         # Twice as long each time: where answers are late, asking more makes them later.
-        journey.due_ns = now_ns + (self._params.resend << min(journey.asked, 4))
+        journey.due_ns = now_ns + (self._params.resend << min(journey.asked, 2))
         journey.asked += 1
         if self._params.bandwidth is not None:
             journey.allowed_ns = now_ns + round(len(value) * NS_PER_S / self._params.bandwidth)
@@ -310,7 +310,7 @@ class Giving(Sharded):
         ):
             return
         if step.kind == FENCE and step.cell in self.holdings[shard].aside:
-            effects.append(Note(FENCED, f"{step.epoch} {step.cell} {shard} {journey.target}"))
+            effects.append(Mark(FENCED, f"{step.epoch} {step.cell} {shard} {journey.target}"))
             journey.turn(ADOPT, now_ns)
             return
         if step.kind == RELEASE:
@@ -322,9 +322,8 @@ class Giving(Sharded):
         together = sum(
             len(part) for piece in journey.pieces for part in (*piece.keys, *piece.values)
         )
-        effects.append(Mark("moved"))
         where = f"{journey.epoch} {journey.cell} {group} {journey.target}"
-        effects.append(Note(MOVED, f"{where} {keys} {together}"))
+        effects.append(Mark(MOVED, f"{where} {keys} {together}"))
 
     def redirected(
         self, shard: int, redirect: Redirect, now_ns: int, effects: list[Effect]

@@ -28,6 +28,7 @@ REMOVE_NODE: Final = "remove_node"
 MOVING: Final = frozenset({ADD_SHARD, REMOVE_SHARD, ADD_NODE, REMOVE_NODE})
 """Commands that change where keys are."""
 
+NOBODY: Final = -1
 _KNOWN_KEYS: Final = 1 << 17
 """Keys whose cell is kept; hashing one again costs a microsecond or two."""
 CELLS_MAX: Final = 1 << 62
@@ -66,6 +67,12 @@ class Group:
     def ranks(self) -> tuple[int, ...]:
         """All places."""
         return tuple(range(len(self.nodes)))
+
+    def names(self, nodes: int) -> dict[int, int]:
+        """What its machines call each of ``nodes`` that they know: the authority comes behind all
+        nodes, and nobody is nobody.
+        """
+        return {NOBODY: NOBODY, nodes: len(self.nodes), **self.rank}
 
     def view(self, outside: ClusterView) -> ClusterView:
         """What a client knows, as the group's machines call it; who is not of the group is taken

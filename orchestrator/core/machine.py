@@ -24,12 +24,9 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    from orchestrator.core.holdings import Holdings
 
 # Kinds of operation, as small integers because they travel with every operation.
 READ: Final = 0
@@ -210,20 +207,14 @@ class Became(msgspec.Struct, gc=False):
     group: int | None = None
 
 
-class Note(msgspec.Struct, gc=False):
-    """Something happened that is recorded as an event: a part of the data has moved, ..."""
-
-    kind: str
-    detail: str
-
-
 class Mark(msgspec.Struct, gc=False):
-    """Something worth counting happened: a log was truncated, a copy repaired, ..."""
+    """Something worth counting: a copy was repaired, ... With a ``detail`` an event, too."""
 
     what: str
+    detail: str = ""
 
 
-Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became | Note | Mark
+Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became | Mark
 
 
 # --- machines ---------------------------------------------------------------------------
@@ -253,9 +244,8 @@ class MachineContext:
 
     ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a
     copy of each key (0: all). The protocol's authority, where it has one, is node n.
-    ``batch_max`` bounds the operations in one message; 0 means that the runtime does not bound
-    it. ``chance`` is this node's own stream. ``holdings``: of a group that data moves to and from,
-    else None.
+    ``batch_max`` bounds the operations in one message (0: the runtime does not), ``chance`` is this
+    node's own stream, and ``holdings`` are those of a group that data moves to and from.
     """
 
     node: int
@@ -265,7 +255,7 @@ class MachineContext:
     batch_max: int = 0
     accesses: bool = True
     replicas: int = 0
-    holdings: Holdings | None = None
+    holdings: Any = None
 
     @property
     def peers(self) -> tuple[int, ...]:
@@ -313,9 +303,6 @@ class Machine(Protocol):
 
     commands: ClassVar[frozenset[str]] = frozenset()
     """What an operator may command."""
-
-    standing: ClassVar[frozenset[str]] = frozenset()
-    """Those of them that hold from their time on: who starts later hears them then."""
 
     ordered: ClassVar[bool] = False
     """Whether all nodes apply all changes in one order, to a ``KeyValueState`` that they keep as

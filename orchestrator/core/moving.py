@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from orchestrator.core.giving import Carried, Carry, Giving, Step
-from orchestrator.core.layout import MOVING, Change
+from orchestrator.core.layout import MOVING, NOBODY, Change
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
     OK,
@@ -40,7 +40,7 @@ from orchestrator.core.machine import (
     Started,
     TimerFired,
 )
-from orchestrator.core.sharding import NOBODY, Shards
+from orchestrator.core.sharding import Sharded, Shards
 from orchestrator.core.state import VOID
 
 TICK: Final = "moving"
@@ -52,7 +52,7 @@ EPOCH_BITS: Final = 40
 class Moving(Giving):
     """The machines of all groups of one node, between which data moves."""
 
-    standing: ClassVar[frozenset[str]] = MOVING
+    commands: ClassVar[frozenset[str]] = MOVING
 
     def __init__(self, context: MachineContext, params: Shards) -> None:
         super().__init__(context, params)
@@ -220,7 +220,7 @@ class Moving(Giving):
             super().redirected(shard, redirect, now_ns, effects)
             self._stirred = True
         else:
-            self.sent_on(shard, redirect, effects)
+            Sharded.redirected(self, shard, redirect, now_ns, effects)
 
     # --- about it -------------------------------------------------------------------------
 

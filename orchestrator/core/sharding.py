@@ -65,7 +65,6 @@ LOCAL: Final = frozenset(
 )
 """Levels that hold for the whole where they hold for every shard."""
 ENVELOPE_TAG: Final = 1
-NOBODY: Final = -1
 SPARE: Final = "spare"
 """Role of a node that is in no group."""
 
@@ -109,7 +108,7 @@ class Sharded(Machine):
         self.layouts = params.layouts
         self.count = len(params.layouts.groups)
         # By group: what its machines call each node that it knows, and the other way round.
-        self._inside = [self._names(group.nodes) for group in params.layouts.groups]
+        self._inside = [group.names(len(self.nodes)) for group in params.layouts.groups]
         self._outside = [{rank: node for node, rank in names.items()} for names in self._inside]
         self.machines: dict[int, Any] = {
             group: self._machine(context, group, params.own)
@@ -122,12 +121,6 @@ class Sharded(Machine):
         # Shards that an event has reached since they were last checked.
         self.reached: dict[int, bool] = {}
         self.role = self._role()
-
-    def _names(self, nodes: Sequence[int]) -> dict[int, int]:
-        """The authority comes behind all nodes, and nobody is nobody."""
-        return {NOBODY: NOBODY, len(self.nodes): len(nodes)} | {
-            node: rank for rank, node in enumerate(nodes)
-        }
 
     def _machine(self, context: MachineContext, group: int, own: Any) -> Any:
         ranks = self.layouts.groups[group].ranks
@@ -288,10 +281,6 @@ class Sharded(Machine):
         self, shard: int, redirect: Redirect, now_ns: int, effects: list[Effect]
     ) -> None:
         """Another node serves this."""
-        self.sent_on(shard, redirect, effects)
-
-    def sent_on(self, shard: int, redirect: Redirect, effects: list[Effect]) -> None:
-        """Name the node to a client."""
         handle, op, _ = redirect.handle
         effects.append(Redirect(handle, op, self.outside(redirect.node, shard)))
 
@@ -404,7 +393,7 @@ def _make(inner: type[Any], base: type[Any]) -> type[Sharded]:
         "Message": message,
         "Record": record,
         "kinds": inner.kinds,
-        "commands": inner.commands | base.standing,
+        "commands": inner.commands | base.commands,
         "led": inner.led,
         "__doc__": base.__doc__,
     }

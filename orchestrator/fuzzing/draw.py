@@ -31,6 +31,7 @@ from orchestrator.errors import ConfigError, InputError, suggestion
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+from orchestrator.fuzzing.sharding import Division, draw_division, draw_moves
 from orchestrator.fuzzing.transactional import CALM_PACES, ordered, transactional_steps
 
 OPERATIONS_MIN: Final = 200
@@ -44,8 +45,6 @@ AUTHORITY_SHARE: Final = 0.15
 _ATTEMPTS: Final = 50
 SPARSE: Final = 20
 """Of so many faults one is left where they are sparse."""
-SHARDED: Final = 0.1
-"""Share of the simulations in which the protocol has several shards."""
 
 
 def draw(
@@ -89,9 +88,8 @@ class _Drawing:
         chance, pace_ns = self._chance, self._pace_ns
         heal_ns = PACES * pace_ns
         final_ns = heal_ns + SETTLE_PACES * pace_ns
-        shards, self._apart = self._shards()
-        self._shard_count = shards
-        replicas, nodes, params = self._cluster(shards)
+        self._division = self._divided()
+        replicas, nodes, params = self._cluster()
         self._watched = self._plugin.implementation.authority_of(self._built(params)) is not None
         durable = chance.random() < 0.8
         sticky = chance.random() < 0.4
@@ -104,7 +102,7 @@ class _Drawing:
         system = {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
-            **({"shards": shards} if shards > 1 else {}) | self._transactions(),
+            **self._shards(self._built(params), replicas, nodes, heal_ns) | self._transactions(),
             "replicas": replicas,
             "nodes": nodes,
             "node": {
@@ -151,36 +149,45 @@ class _Drawing:
 
     # --- the cluster ----------------------------------------------------------------------
 
-    def _shards(self) -> tuple[int, int]:
-        """Seldom more than one, by a stream of its own; and nodes beside the replicas, over which
-        they are spread.
-        """
-        chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/shards")
-        if self._layer is not None:
-            return chance.choice((2, 3)), 0
-        if chance.random() >= SHARDED:
-            return 1, 0
-        return chance.choice((2, 3)), chance.choice((0, 0, 1, 2))
+    def _divided(self) -> Division:
+        layered, ordered = self._layer is not None, self._plugin.implementation.ordered
+        return draw_division(
+            self._seed, self._protocol, self._profile, layered=layered, ordered=ordered
+        )
 
-    def _cluster(self, shards: int) -> tuple[int, int, dict[str, Any]]:
+    def _shards(self, built: Any, replicas: int, nodes: int, heal_ns: int) -> dict[str, Any]:
+        """The parts of the store's configuration that are about them."""
+        division, pace_ns = self._division, self._pace_ns
+        if division.shards == 1:
+            return {}
+        if not division.moves or not self._linearizable(built, replicas):
+            return {"shards": division.shards}
+        chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/moves")
+        return draw_moves(chance, division.shards, replicas, nodes, pace_ns, heal_ns - pace_ns)
+
+    def _cluster(self) -> tuple[int, int, dict[str, Any]]:
         """A number of replicas, of nodes, and parameters that fit."""
-        chance = self._chance
+        chance, division = self._chance, self._division
         reason: str | None = ""
         for _ in range(_ATTEMPTS):
             params = self._params()
             replicas = chance.choice(self._profile.replicas)
             nodes = replicas + chance.choice(self._profile.spares)
-            if shards > 1:
-                nodes = replicas + self._apart
+            if division.shards > 1:
+                nodes = replicas + division.apart
             try:
                 built = self._built(params)
             except ConfigError as error:
                 # Words that contradict each other.
                 reason = str(error)
                 continue
-            for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
+            for copies, all_nodes in (
+                (replicas, nodes),
+                (replicas, replicas),
+                (1, 1 + division.apart),
+            ):
                 # Of a shard's group nobody is spare.
-                inside = copies if shards > 1 else all_nodes
+                inside = copies if division.shards > 1 else all_nodes
                 reason = self._plugin.implementation.validate(built, copies, inside)
                 if reason is None and not self._carries(built, copies):
                     reason = "transactions need a linearizable protocol"
@@ -190,8 +197,9 @@ class _Drawing:
 
     def _carries(self, built: Any, copies: int) -> bool:
         """Whether it may lie below what is simulated."""
-        if self._layer is None:
-            return True
+        return self._layer is None or self._linearizable(built, copies)
+
+    def _linearizable(self, built: Any, copies: int) -> bool:
         context = ClaimContext(copies, True, "fsync", copies)
         return LINEARIZABLE in self._plugin.implementation.claims(built, context)
 
@@ -267,8 +275,10 @@ class _Drawing:
         return [READ], [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
 
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
+        if "moving" in system:
+            return []
         durability = system["node"]["storage"]["durability"]
-        nodes = system["nodes"] if self._shard_count == 1 else system["replicas"]
+        nodes = system["nodes"] if self._division.shards == 1 else system["replicas"]
         context = ClaimContext(
             system["replicas"], sticky, durability, nodes, durability != "memory", True
         )
@@ -282,7 +292,8 @@ class _Drawing:
     def _faults(self, nodes: int, replicas: int, durable: bool, heal_ns: int) -> list[Fault]:
         chance, profile = self._chance, self._profile
         # A command reaches every shard, and each acts on it for itself.
-        commands = sorted(self._plugin.implementation.commands) if self._shard_count == 1 else []
+        whole = self._division.shards == 1
+        commands = sorted(self._plugin.implementation.commands) if whole else []
         weights = {
             "crash": profile.crash,
             "pause": profile.pause,
@@ -300,7 +311,7 @@ class _Drawing:
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
-                if lost >= ((nodes if self._shard_count == 1 else replicas) - 1) // 2:
+                if lost >= ((nodes if self._division.shards == 1 else replicas) - 1) // 2:
                     kind = "cut"  # noqa: PLW2901 - drawn again
                 else:
                     lost += 1

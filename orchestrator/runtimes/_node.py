@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from orchestrator.core.distributions import Sampler
 from orchestrator.core.faults import WELL, NodeState
+from orchestrator.core.layout import MOVING
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
     WRITE,
@@ -31,7 +32,6 @@ from orchestrator.core.machine import (
     Event,
     Machine,
     Mark,
-    Note,
     Op,
     Persist,
     Persisted,
@@ -147,14 +147,15 @@ class NodeShell:
     def start(self, records: list[Any], administration: Sequence[Command] = ()) -> None:
         """The machine starts, with what it had persisted before a crash.
 
-        Of the operator's commands it hears those whose time has not passed, and those that stand.
+        Of the operator's commands it hears those whose time has not passed, and those that say
+        where data is from their time on.
         """
         standing = []
         for command in administration:
             admin = Admin(command.command, command.subject)
             if command.at >= self._now_ns():
                 self._at(command.at, self.hear, admin)
-            elif command.command in self.machine.standing:
+            elif command.command in MOVING:
                 standing.append(admin)
         self._event(Started(records))
         for admin in standing:
@@ -276,10 +277,10 @@ class NodeShell:
                 group = effect.group
                 role = effect.role if group is None else f"{effect.role}/{group}"
                 outlet.note("role", role)
-            elif type(effect) is Note:
-                outlet.note(effect.kind, effect.detail)
             elif type(effect) is Mark:
                 self.marks[effect.what] = self.marks.get(effect.what, 0) + 1
+                if effect.detail:
+                    outlet.note(effect.what, effect.detail)
         if persisted and self._instant_persist:
             self._event(Persisted(persisted))
 

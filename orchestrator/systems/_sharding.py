@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from orchestrator.core.layout import (
     ADD_SHARD,
@@ -104,9 +105,7 @@ def check_commands(
 
 def check_moves(layouts: Layouts) -> None:
     """Raise ConfigError for a command that would move nothing."""
-    for change, before, after in zip(
-        layouts.changes, layouts.epochs, layouts.epochs[1:], strict=False
-    ):
+    for change, (before, after) in zip(layouts.changes, pairwise(layouts.epochs), strict=True):
         if before.group_of == after.group_of:
             raise ConfigError(
                 f"{change.command} {change.subject} would move nothing",
