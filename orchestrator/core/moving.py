@@ -56,6 +56,7 @@ class Moving(Giving):
 
     def __init__(self, context: MachineContext, params: Shards) -> None:
         super().__init__(context, params)
+        self._shards = params
         # Operations on what is on its way: (since when, handle, operation).
         self._waiting: list[tuple[int, Any, Op]] = []
         self._looked_at = 0
@@ -182,20 +183,14 @@ class Moving(Giving):
         effects.append(Redirect(handle, op, self._member(cell, earlier, op)))
 
     def _member(self, cell: int, group: int, op: Op) -> int:
-        """Who is to be asked of a group. Clients take a node for one of the first group that it is
-        in (:meth:`candidates`), so for reads it is one that is in none before, if there is one.
-        """
-        groups, owners = self.layouts.groups, self.layouts.owners(cell)
-        nodes = groups[group].nodes
-        if op.kind in READING:
-            before = owners[owners.index(group) + 1 :]
-            for node in nodes:
-                if node != self.node and not any(node in groups[each].rank for each in before):
-                    return node
-        charged = self._charged[group]
-        if charged != self.node:
-            return charged
-        return next((node for node in nodes if node != self.node), charged)
+        """Who is to be asked of a group: somebody by whom a client can tell which group it is."""
+        nodes = [self._charged[group], *self.layouts.groups[group].nodes]
+        others = [node for node in nodes if node != self.node] or nodes
+        for node in others:
+            view = ClusterView(self.nodes, node, node)
+            if asked_of(type(self), self._shards, op, view)[0] == group:
+                return node
+        return others[0]
 
     def replied(self, shard: int, reply: Reply, now_ns: int, effects: list[Effect]) -> None:
         if type(reply.handle) is Step:
@@ -242,15 +237,7 @@ class Moving(Giving):
 
     @classmethod
     def candidates(cls, params: Shards, op: Op, view: ClusterView) -> Sequence[int]:
-        layouts = params.layouts
-        asked = view.reader if op.kind in READING else view.writer
-        owners = layouts.owners(layouts.cell_of(op.key))
-        # Of the group that it was sent to, or began with.
-        known = [layouts.groups[group] for group in reversed(owners)]
-        group = next((group for group in known if asked in group.rank), known[0])
-        return [
-            group.nodes[each] for each in cls.inner.candidates(params.own, op, group.view(view))
-        ]
+        return asked_of(cls, params, op, view)[1]
 
     @classmethod
     def claims(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
@@ -260,3 +247,24 @@ class Moving(Giving):
     def read_levels(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
         """None: what is old in one group may be older than what a session has seen in another."""
         return frozenset()
+
+
+def asked_of(
+    machine: type[Moving], params: Shards, op: Op, view: ClusterView
+) -> tuple[int, list[int]]:
+    """The group that a client asks, and its candidates: the earliest of those to which it may have
+    been sent, going by the node that it was sent to.
+    """
+    layouts, found = params.layouts, None
+    asked = view.reader if op.kind in READING else view.writer
+    for number in reversed(layouts.owners(layouts.cell_of(op.key))):
+        group = layouts.groups[number]
+        inside = machine.inner.candidates(params.own, op, group.view(view))
+        chosen = [group.nodes[each] for each in inside]
+        if asked in chosen:
+            return number, chosen
+        # A protocol may name the same node to everybody.
+        if found is None or (asked in group.rank and asked not in layouts.groups[found[0]].rank):
+            found = (number, chosen)
+    assert found is not None, "every cell has an owner"
+    return found
