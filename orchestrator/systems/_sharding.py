@@ -42,6 +42,12 @@ class Command:
         return (self.shard if self.command in OF_SHARDS else self.node) or 0
 
 
+def commands_that_move(administration: Sequence[Command]) -> list[Command]:
+    """Those of the operator's commands that move data, in their order."""
+    given = [command for command in administration if command.command in MOVING]
+    return sorted(given, key=lambda command: command.at)
+
+
 @functools.lru_cache(maxsize=64)
 def layouts_of(
     shards: int,
@@ -57,8 +63,7 @@ def layouts_of(
         made: ShardMap = sharding.implementation(sharding.params, present)
         return made
 
-    given = [command for command in administration if command.command in MOVING]
-    given.sort(key=lambda command: command.at)
+    given = commands_that_move(administration)
     planner = Planner(shards, nodes, replicas, make, portions)
     try:
         return planner.plan([Change(command.command, command.subject) for command in given])

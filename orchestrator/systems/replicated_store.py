@@ -39,6 +39,7 @@ from orchestrator.systems._sharding import (
     check_commands,
     check_moves,
     check_ordered,
+    commands_that_move,
     layouts_of,
 )
 from orchestrator.systems._zones import Zones
@@ -164,6 +165,11 @@ class ReplicatedStoreParams:
     network: Network = field(default_factory=Network)
     zones: Zones = field(default_factory=Zones)
     batch: Batch = field(default_factory=Batch)
+
+    @property
+    def moving_commands(self) -> list[Command]:
+        """Those of the operator's commands that move data, in their order."""
+        return commands_that_move(self.administration)
 
     @property
     def layouts(self) -> Layouts:
