@@ -264,7 +264,7 @@ def hot_shards(summary: Summary | None) -> str:
 
 
 def moves(summary: Summary | None) -> str:
-    """``add_shard 3 moved 430 keys (49KiB) in 0.35 s, p99 1.78 ms meanwhile and 1.27 ms before`` and
+    """``add_shard 3 moved 430 keys (49KiB) in 0.35 s, p99 1.8 ms meanwhile and 1.3 ms before`` and
     so on for each command; NONE without any.
     """
     found = lookup(summary, "moves")

@@ -64,7 +64,8 @@ def layouts_of(
         return made
 
     given = commands_that_move(administration)
-    planner = Planner(shards, nodes, replicas, make, portions)
+    # Whether there are nodes enough is for the protocol to say.
+    planner = Planner(shards, nodes, min(replicas, nodes), make, portions)
     try:
         return planner.plan([Change(command.command, command.subject) for command in given])
     except ParameterError as error:
