@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from twins import Twin
 
-from orchestrator.core.holdings import Aside, Cell, Holdings, Piece
+from orchestrator.core.holdings import Cell, Holdings, Piece
 from orchestrator.core.machine import MachineContext, Op
 from orchestrator.core.state import KeyValueState, OwnedState
 from orchestrator.protocols.craq import Craq
@@ -25,18 +25,6 @@ class Broken(Raft):
         # The layer above has the very same object.
         held.__class__ = self.holdings
         self._state = self.state(context.preload, accesses=context.accesses, held=held)
-
-
-class ForgetfulState(OwnedState):
-    """Sends no word of the sessions with what it gives away."""
-
-    def _adopt(self, piece: Piece, version: int) -> int:
-        piece.sessions, piece.sequences = [], []
-        return super()._adopt(piece, version)
-
-
-class ForgetsSessions(Broken):
-    state = ForgetfulState
 
 
 class LateState(OwnedState):
@@ -61,14 +49,6 @@ class ReadsBehindTheFence(Broken):
     holdings = Credulous
 
 
-class Hasty(Holdings):
-    """Thinks that sessions are known elsewhere as soon as the fence is there."""
-
-    def fenced(self, of: Cell, place: int, aside: Aside) -> None:
-        super().fenced(of, place, aside)
-        self.told[self.layouts.path(of.cell)[of.epoch]] = place
-
-
 class OpenDoor(Holdings):
     """Has the cell with the first piece."""
 
@@ -86,8 +66,8 @@ class OpensEarly(Broken):
     holdings = OpenDoor
 
 
-class Unfenced(OwnedState):
-    """Gives away what it has when it is asked, and stops writing later."""
+class Forgetful(OwnedState):
+    """Gives away the value that a key had in the beginning."""
 
     def _fence(self, of: Cell, version: int) -> None:
         super()._fence(of, version)
@@ -97,7 +77,7 @@ class Unfenced(OwnedState):
 
 
 class LosesTheLastKey(Broken):
-    state = Unfenced
+    state = Forgetful
 
 
 class SeesNoFence(Craq):
@@ -112,9 +92,6 @@ def twin(name: str, machine: type[Any], why: str, protocol: str = "raft") -> Twi
 
 
 TWINS = [
-    twin(
-        "moving: forgets sessions", ForgetsSessions, "a write that is asked again is applied twice"
-    ),
     twin("moving: writes behind the fence", WritesBehindTheFence, "what was handed over lacks it"),
     twin("moving: reads behind the fence", ReadsBehindTheFence, "the new group may know better"),
     twin("moving: opens early", OpensEarly, "not all pieces are there"),

@@ -199,9 +199,7 @@ class Access(msgspec.Struct, gc=False):
 
 
 class Became(msgspec.Struct, gc=False):
-    """The node's role changed (``leader``, ``follower``, ...), or that in one of its groups; it
-    is recorded as an event.
-    """
+    """The node's role (``leader``, ...) changed, or that in one of its groups: an event."""
 
     role: str
     group: int | None = None
@@ -242,10 +240,10 @@ class Entry:
 class MachineContext:
     """What a machine is born with.
 
-    ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a
-    copy of each key (0: all). The protocol's authority, where it has one, is node n.
-    ``batch_max`` bounds the operations in one message (0: the runtime does not), ``chance`` is this
-    node's own stream, and ``holdings`` are those of a group that data moves to and from.
+    ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a copy of
+    each key (0: all); the protocol's authority, where it has one, is node n. ``batch_max`` bounds
+    the operations in one message (0: the runtime does not), ``chance`` is this node's own stream,
+    and ``holdings`` are those of a group that data moves to and from.
     """
 
     node: int

@@ -104,22 +104,6 @@ PROFILES: Final = {
         lateness=((0.1, 2), (0.3, 2)),
         replicas=(5,),
     ),
-    # Data moves between groups whose leaders fail meanwhile, and clients ask again elsewhere.
-    "moving": Profile(
-        crash=0.4,
-        pause=0.1,
-        cut=0.4,
-        storm=0.1,
-        hunt=0.5,
-        faults=(6, 20),
-        delays=(60, 30),
-        lasts=0.7,
-        ambush=0.3,
-        losses=((0.0, 0.0), (0.03, 0.01)),
-        replicas=(3, 3, 2),
-        sharded=1.0,
-        moving=1.0,
-    ),
     # Members come and go faster than a change takes, and so do leaders, who begin a change of
     # which few others hear and then are away. Four members are enough that two changes, of which
     # neither has heard of the other, have majorities without a common member.
@@ -138,5 +122,21 @@ PROFILES: Final = {
         late=0.0,
         replicas=(4,),
         spares=(0, 0, 0, 1),
+    ),
+    # Data moves between groups whose leaders fail meanwhile, and clients ask again elsewhere.
+    "moving": Profile(
+        crash=0.4,
+        pause=0.1,
+        cut=0.4,
+        storm=0.1,
+        hunt=0.5,
+        faults=(6, 20),
+        delays=(60, 30),
+        lasts=0.7,
+        ambush=0.3,
+        losses=((0.0, 0.0), (0.03, 0.01)),
+        replicas=(3, 3, 2),
+        sharded=1.0,
+        moving=1.0,
     ),
 }
