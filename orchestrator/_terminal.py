@@ -223,8 +223,10 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import (
         consistency,
+        hot_shards,
         links,
         lost_writes,
+        moves,
         overload,
         recovery,
         slo_word,
@@ -237,9 +239,12 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     valid, met = bool(summary["valid"]), summary["slo"]["met"]
     kept = summary["consistency"]["verdict"] == "valid"
     collapsed = summary["overload"]["metastable"] is not None
+    hot = bool((summary["shards"] or {}).get("hot"))
     limited = "the host itself was saturated: these are its limits"
     return [
         ("overload", overload(summary).replace(NONE, ""), bad if collapsed else ""),
+        ("shards", hot_shards(summary).replace(NONE, ""), "yellow" if hot else ""),
+        ("moves", moves(summary).replace(NONE, ""), ""),
         ("links", links(summary).replace(NONE, ""), "" if as_asked else "yellow"),
         ("faults", recovery(summary).replace(NONE, ""), ""),
         ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),

@@ -26,7 +26,7 @@ from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import History
 from orchestrator.core.per_level import check_levels
-from orchestrator.core.record import NO_COPY, RunRecord
+from orchestrator.core.record import RunRecord, digests_to_compare
 from orchestrator.core.strongest import strongest_passed
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.core.verdict import INVALID, UNDECIDED, ClaimsVerdict, Evidence
@@ -69,7 +69,7 @@ def judge(parts: Parts, record: RunRecord) -> ClaimsVerdict:
     """What the checkers say of the run's history."""
     evidence = Evidence(
         model=parts.workload.model,
-        digests=[each.contents_digest for each in record.nodes if each.contents_digest != NO_COPY],
+        digests=digests_to_compare(each.contents_digest for each in record.nodes),
         uncertainty_ns=record.time_uncertainty_ns,
         clocks=record.client_clocks,
     )

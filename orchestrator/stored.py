@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.core.giving import FENCED, MOVED
 from orchestrator.errors import InputError, suggestion
 from orchestrator.report.model import EventView, RunView
 from orchestrator.store.parquet import Store, result
@@ -69,7 +70,12 @@ def run_view(store: Store, run_id: str) -> RunView:
         intervals=store.table("intervals", run_id).to_pydict(),
         latencies={each["kind"]: (each["values_ms"], each["counts"]) for each in latencies},
         nodes=nodes,
-        events=[_event(each) for each in store.table("events", run_id).to_pylist()],
+        # Portions that move are told together, as what their command moved.
+        events=[
+            _event(each)
+            for each in store.table("events", run_id).to_pylist()
+            if each["kind"] not in (FENCED, MOVED)
+        ],
         config_yaml=row["config_yaml"],
     )
 

@@ -113,8 +113,8 @@ class Outlet:
         self.syncs += 1
         self._clock.at(self._clock.time_ns + SYNC_NS, lambda _: done(), None)
 
-    def became(self, role: str) -> None:
-        self._leave(role)
+    def note(self, kind: str, detail: str) -> None:
+        self._leave(detail)
 
 
 class Rig:

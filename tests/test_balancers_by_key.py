@@ -13,7 +13,7 @@ import pytest
 from balancer_rig import make, picks, send
 from scipy.stats import chisquare
 
-from orchestrator.balancers._hashing import hashed, points
+from orchestrator.core.hashing import hashed, points
 from orchestrator.core.load import RETURNED, Balancer
 from orchestrator.core.randomness import scalar_stream
 
@@ -124,7 +124,7 @@ def test_with_room_a_bound_changes_nothing_and_full_nodes_pass_keys_on() -> None
 
 def test_hashes_are_the_same_in_every_process() -> None:
     code = (
-        "from orchestrator.balancers._hashing import hashed, points;"
+        "from orchestrator.core.hashing import hashed, points;"
         "print(hashed(b'user1'), points(3, 20))"
     )
     for hash_seed in ("1", "2"):

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy
 import pytest
 
+from orchestrator.analysis.moves import move_figures
+from orchestrator.analysis.resilience import course_of
 from orchestrator.config.load import ConfigSource
 from orchestrator.core.history import History
 from orchestrator.core.machine import OK
@@ -81,3 +83,26 @@ def test_a_budget_ends_a_storm_of_retries() -> None:
         late[share] = 1 - float((in_time & (history.outcome == OK))[end].mean())
     assert late["null"] > 0.95
     assert late["0.1"] < 0.01
+
+
+def test_a_shard_is_added_under_load_and_a_ring_moves_the_least() -> None:
+    least = ("workload.keys=2000", "arrival.rate=2000/s", "warmup=0s", "duration=1s")
+    moved, waited_ms = {}, {}
+    for name, portions in (("ring", 16), ("hash_ranges", 16), ("modulo", 16), ("modulo", 1)):
+        source = ConfigSource.read(str(FOLDER / "added_shard.yaml"))
+        config = source.with_overrides(
+            f"system.sharding.name={name}",
+            f"system.moving.portions={portions}",
+            "system.administration=[{command: add_shard, shard: 3, at: 400ms}]",
+            "system.moving.piece=4KiB",
+            *least,
+        ).build()
+        record = simulated.run(Parts.of(config))
+        (move,) = move_figures(record, config, course_of(record, config))
+        assert move["ended_s"] is not None and move["operations_lost"] == 0
+        moved[name] = move["keys"] / 2000
+        waited_ms[name, portions] = move["held_ms"]["max"]
+    assert moved["ring"] == pytest.approx(1 / 4, abs=0.06)
+    assert moved["hash_ranges"] == pytest.approx(1 / 2, abs=0.06)
+    assert moved["modulo"] == pytest.approx(3 / 4, abs=0.06)
+    assert waited_ms["modulo", 16] < waited_ms["modulo", 1] / 2

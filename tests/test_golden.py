@@ -30,7 +30,9 @@ def _profiles(protocol: str) -> list[str]:
     """In which it is simulated; only some protocols hear commands."""
     known = plugins(Family.PROTOCOL).get(protocol)
     commanded = known is not None and bool(known.implementation.commands)
-    return [profile for profile in PROFILES if commanded or profile != "membership"]
+    moving = known is not None and known.implementation.ordered
+    left_out = {"membership": not commanded, "moving": not moving}
+    return [profile for profile in PROFILES if not left_out.get(profile, False)]
 
 
 NAMES = [f"{protocol}-{profile}" for protocol in PROTOCOLS for profile in _profiles(protocol)]

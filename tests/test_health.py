@@ -216,13 +216,17 @@ class First:
         self.noted.append(what)
 
 
+def view_of(group: int) -> ClusterView:
+    return ClusterView(NODES)
+
+
 def router(judge: NodeHealth | None, *, sticky: bool = False, distances_ns: Any = ()) -> Router:
     def candidates(op: Op, view: ClusterView) -> Any:
         return NODES
 
     balancer: Any = First()
     return Router(
-        balancer, candidates, NODES, distances_ns, sticky, ask=lambda node: None, health=judge
+        balancer, candidates, view_of, distances_ns, sticky, ask=lambda node: None, health=judge
     )
 
 
@@ -270,7 +274,7 @@ def test_a_hedge_does_not_settle_a_sticky_session_elsewhere() -> None:
 
 def test_without_health_nothing_stands_between() -> None:
     balancer: Any = First()
-    made = Router(balancer, lambda op, view: NODES, NODES, (), False, ask=lambda node: None)
+    made = Router(balancer, lambda op, view: NODES, view_of, (), False, ask=lambda node: None)
     assert made.events == ()
     made.observe(1, LOST, 0, 0)
     made.unreached(Session(0, 1, 1), 0, 0)

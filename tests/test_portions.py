@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 from machine_bench import Bench
+from made_layouts import every_node
 from view_bench import LEASE_NS, cluster_of, members, pass_time, without
 
 from orchestrator.core.machine import OK, READ, TRANSACTION, WRITE, Op, Requested
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.portions import PORTION_BYTES, ops_end, portions, requests
-from orchestrator.core.sharding import Shards, shard_of, sharded
+from orchestrator.core.sharding import Shards, sharded
 from orchestrator.core.transactions import encode_ops
 from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols import (
@@ -209,10 +210,12 @@ def test_many_reads_at_once_are_answered_in_portions() -> None:
 
 def test_steps_for_other_nodes_and_their_answers_go_in_portions() -> None:
     """Node 0 leads the first shard, node 2 the second."""
-    shards = Shards(2, raft.Params(), CommitParams())
+    shards = Shards(every_node(2), raft.Params(), CommitParams())
     bench = Bench(sharded(raft.Raft, TwoPhaseCommit), shards, 3)
     bench.deliver()
-    keys = [key for key in (b"k%d" % n for n in range(4 * MANY)) if shard_of(key, 2) == 1][:MANY]
+    keys = [
+        key for key in (b"k%d" % n for n in range(4 * MANY)) if every_node(2).cell_of(key) == 1
+    ][:MANY]
     for sequence, value in ((1, VALUE), (2, None)):
         ops = []
         for session, key in enumerate(keys, 1):

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from machine_bench import Bench
+from made_layouts import every_node
 from shell_rig import Rig
 
 from orchestrator.config.load import load_mapping
@@ -24,10 +25,11 @@ from orchestrator.core.machine import (
     Op,
     Send,
 )
-from orchestrator.core.sharding import Sharded, Shards, shard_of, sharded
+from orchestrator.core.sharding import Sharded, Shards, sharded
 from orchestrator.errors import ConfigError
 from orchestrator.fuzz import Wanted, simulate_seed
 from orchestrator.fuzzing import draw
+from orchestrator.fuzzing.sharding import Division
 from orchestrator.plan import plan
 from orchestrator.protocols import primary_backup
 from orchestrator.protocols.primary_backup import PrimaryBackup
@@ -39,12 +41,13 @@ from orchestrator.transactions.two_phase_commit import Params as LayerParams
 from orchestrator.transactions.two_phase_commit import TwoPhaseCommit
 
 COUNT = 3
-KEYS = [next(b"k%d" % n for n in range(99) if shard_of(b"k%d" % n, COUNT) == s) for s in range(3)]
+LAYOUTS = every_node(COUNT)
+KEYS = [next(b"k%d" % n for n in range(99) if LAYOUTS.cell_of(b"k%d" % n) == s) for s in range(3)]
 """One key of each shard."""
 
 
 def bench(params: Params | None = None, count: int = COUNT) -> Bench:
-    made = Bench(sharded(Raft), Shards(count, params or Params()), 3)
+    made = Bench(sharded(Raft), Shards(every_node(count), params or Params()), 3)
     for node in range(3):
         for shard in range(count):
             if (node, f"{shard}/election") in made.timers and (node + shard) % 3 == 0:
@@ -97,7 +100,7 @@ def test_versions_of_one_shard_say_nothing_about_another() -> None:
         # It has seen version 9 of shard 0 and asks shard 1, which is at 1.
         op = Op(1, 9, READ, KEYS[1], seen=seen.version, level=weak, context=seen.context)
         assert made.request(node, op) in made.replies
-    behind = Bench(sharded(Raft), Shards(COUNT, Params()), 3)
+    behind = Bench(sharded(Raft), Shards(LAYOUTS, Params()), 3)
     op = Op(1, 9, READ, KEYS[0], seen=seen.version, level=weak, context=seen.context)
     assert behind.request(1, op) not in behind.replies
 
@@ -128,7 +131,7 @@ def test_timers_tokens_and_candidates_are_told_apart() -> None:
         f"{shard}/{name}" for shard in range(COUNT) for name in ("election", "heartbeat")
     }
     view = ClusterView((0, 1, 2), writer=2, reader=1)
-    machine, params = sharded(Raft), Shards(COUNT, Params())
+    machine, params = sharded(Raft), Shards(LAYOUTS, Params())
     for key in KEYS:
         assert list(machine.candidates(params, Op(1, 1, WRITE, key), view)) == [2]
         assert list(machine.candidates(params, Op(1, 1, READ, key), view)) == [1]
@@ -137,7 +140,7 @@ def test_timers_tokens_and_candidates_are_told_apart() -> None:
 @pytest.mark.parametrize("layer", [Sharded, TwoPhaseCommit])
 def test_messages_and_records_survive_the_wire_and_the_disk(layer: type[Any]) -> None:
     machine = sharded(Raft, layer)
-    params = Shards(COUNT, Params(snapshot_every=3), LayerParams())
+    params = Shards(LAYOUTS, Params(snapshot_every=3), LayerParams())
     made = Bench(machine, params, 3)
     made.deliver()
     for session, key in enumerate(KEYS * 3, 1):
@@ -161,13 +164,13 @@ def test_messages_and_records_survive_the_wire_and_the_disk(layer: type[Any]) ->
 def test_only_what_composes_is_claimed() -> None:
     context = ClaimContext(3, True, "fsync")
     machine = sharded(PrimaryBackup)
-    ordered = Shards(2, primary_backup.Params(read_from="any", session_wait=True))
+    ordered = Shards(every_node(2), primary_backup.Params(read_from="any", session_wait=True))
     assert levels.SEQUENTIAL in PrimaryBackup.claims(ordered.own, context)
     claimed = levels.closure(machine.claims(ordered, context))
     assert {READ_YOUR_WRITES, MONOTONIC_READS, levels.EVENTUAL} <= claimed
     assert levels.SEQUENTIAL not in claimed
     assert "2 shards" in machine.why_not(ordered, context, levels.SEQUENTIAL)
-    strong = Shards(2, primary_backup.Params())
+    strong = Shards(every_node(2), primary_backup.Params())
     assert machine.claims(strong, context) == {LINEARIZABLE}
     assert SCAN not in machine.kinds_of(strong)
     assert machine.authority_of(strong) is not None
@@ -177,8 +180,9 @@ def test_scans_and_spare_nodes_are_refused() -> None:
     raft = {"protocol": {"name": "raft"}, "replicas": 3, "shards": 2}
     with pytest.raises(ConfigError, match="'scan'"):
         plan(load_mapping({"system": raft, "workload": {"name": "ycsb", "mix": "e"}}))
+    transactions = {"transactions": {"name": "two_phase_commit"}}
     with pytest.raises(ConfigError, match="every shard"):
-        plan(load_mapping({"system": raft | {"nodes": 4}}))
+        plan(load_mapping({"system": raft | {"nodes": 4} | transactions}))
 
 
 def test_the_disk_keeps_the_records_of_other_groups(tmp_path: Path) -> None:
@@ -205,11 +209,23 @@ def test_a_message_waits_for_the_access_that_it_names() -> None:
 
 @pytest.mark.parametrize("protocol", ["raft", "chain", "quorum", "causal"])
 def test_faults_break_no_shard(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "SHARDED", 1.0)
+    drawn = lambda drawing: Division(2 + drawing._seed % 2)  # noqa: E731
+    monkeypatch.setattr(draw._Drawing, "_divided", drawn)
     for seed in range(2):
         scenario, outcome = simulate_seed(Wanted(protocol), seed)
         assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
         assert scenario.system["shards"] > 1
+
+
+@pytest.mark.parametrize("protocol", ["raft", "craq", "primary_backup", "abd"])
+def test_faults_break_no_group_of_some_of_the_nodes(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draw._Drawing, "_divided", lambda drawing: Division(3, 2))
+    for seed in range(2):
+        scenario, outcome = simulate_seed(Wanted(protocol), seed)
+        assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
+        assert scenario.nodes > scenario.system["replicas"]
 
 
 def test_a_sharded_run_is_judged_as_a_whole() -> None:

@@ -38,6 +38,7 @@ FAMILY_PACKAGES = {
     Family.PATTERN: "patterns",
     Family.PROTOCOL: "protocols",
     Family.QUEUE: "queues",
+    Family.SHARDING: "shardings",
     Family.SYSTEM: "systems",
     Family.WORKLOAD: "workloads",
 }

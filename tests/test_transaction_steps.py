@@ -10,17 +10,12 @@ import pytest
 from orchestrator.core.keys import KeyRange
 from orchestrator.core.machine import APPEND, READ, WRITE, Op
 from orchestrator.core.state import KeyValueState, Snapshot
+from orchestrator.core.steps import DECIDE, EXECUTE, FINISH, FORGET, PREPARE, STEPS
 from orchestrator.core.transactions import (
     ABORTED,
     BUSY,
     COMMITTED,
-    DECIDE,
-    EXECUTE,
-    FINISH,
-    FORGET,
-    PREPARE,
     RELEASED,
-    STEPS,
     YES,
     Identity,
     MicroOperation,

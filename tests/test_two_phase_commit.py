@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from machine_bench import Bench
+from made_layouts import every_node
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import (
@@ -18,13 +19,10 @@ from orchestrator.core.machine import (
     WRITE,
     Op,
 )
-from orchestrator.core.sharding import Shards, shard_of, sharded
+from orchestrator.core.sharding import Shards, sharded
+from orchestrator.core.steps import DECIDE, FINISH, FORGET, PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
-    DECIDE,
-    FINISH,
-    FORGET,
-    PREPARE,
     MicroOperation,
     Transactions,
     decode_reads,
@@ -41,7 +39,8 @@ from orchestrator.transactions.two_phase_commit import Params, TwoPhaseCommit
 MS = 1_000_000
 COUNT = 2
 LOW, HIGH = (
-    [b"k%d" % n for n in range(40) if shard_of(b"k%d" % n, COUNT) == shard] for shard in range(2)
+    [b"k%d" % n for n in range(40) if every_node(COUNT).cell_of(b"k%d" % n) == shard]
+    for shard in range(2)
 )
 """Keys of the first shard, which is home, and of the second."""
 
@@ -59,7 +58,7 @@ def reads(key: bytes) -> MicroOperation:
 
 def bench(params: Params | None = None) -> Bench:
     """Three nodes; node 0 leads the first shard and node 2 the second."""
-    shards = Shards(COUNT, RaftParams(), params or Params())
+    shards = Shards(every_node(COUNT), RaftParams(), params or Params())
     made = Bench(sharded(Raft, TwoPhaseCommit), shards, 3)
     made.deliver()
     return made

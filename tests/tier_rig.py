@@ -11,6 +11,7 @@ from orchestrator.core.machine import (
     OK,
     READ,
     WRITE,
+    ClusterView,
     Effect,
     Op,
     Received,
@@ -47,7 +48,7 @@ class TierNode:
         policy = build_cache(slot, random.Random(1))
         context = TierContext(
             node=NODE,
-            stores=tuple(range(stores)),
+            first_view=lambda group: ClusterView(tuple(range(stores))),
             candidates=lambda op, view: (view.reader if op.kind == READ else view.writer,),
             group_of=None,
             cached=CachedValues(policy, random.Random(2), ttl_ns=ttl_ns, early=early),

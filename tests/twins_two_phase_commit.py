@@ -9,9 +9,9 @@ from twins import Twin
 
 from orchestrator.core.machine import OK, READ, Effect, MachineContext, Mark, Op
 from orchestrator.core.sharding import Shards
+from orchestrator.core.steps import PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
-    PREPARE,
     YES,
     Identity,
     LockTable,
@@ -40,7 +40,7 @@ class Carelessly(TwoPhaseCommit):
 
     def __init__(self, context: MachineContext, params: Shards) -> None:
         super().__init__(context, params)
-        for machine in self.machines:
+        for machine in self.machines.values():
             machine._state.transactions = self.careless()
 
 

@@ -4,7 +4,7 @@ Everything is told by when operations were *intended*, so a backlog that is bein
 recovery: who waited through an outage is late, however quickly the answers come in the end.
 
 **Good** is an operation that succeeded within the SLO's latency bound, or, where there is none,
-within twice the p99 of the time before the first fault. **Recovered** is what
+within twice the p99 of the time before the first fault or move of data. **Recovered** is what
 :mod:`orchestrator.analysis.recovery` says of the share of good operations (under closed load: of
 their rate) since the end of the warm-up, or since the recovery before.
 
@@ -31,6 +31,7 @@ from orchestrator.analysis.recovery import WINDOW_NS, Course, recoveries
 from orchestrator.config.schema import Config
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.faults import Fault, leads
+from orchestrator.core.giving import FENCED
 from orchestrator.core.history import PHASE_FINAL
 from orchestrator.core.machine import OK
 from orchestrator.core.record import RunRecord
@@ -57,7 +58,9 @@ def course_of(record: RunRecord, config: Config) -> Course:
     if bound_ns := longest_bound_ns(config.slo):
         within = good(config.slo, history.kind[rows], latency_ns)
     else:
-        before_ns = min((strike.at_ns for strike in record.faults), default=record.end_ns)
+        troubled_ns = [strike.at_ns for strike in record.faults]
+        troubled_ns += [event.at_ns for event in record.events if event.kind == FENCED]
+        before_ns = min(troubled_ns, default=record.end_ns)
         calm = latency_ns[(intended_ns >= record.warmup_ns) & (intended_ns < before_ns) & ok]
         calm = calm if len(calm) else latency_ns[ok]
         bound_ns = 2.0 * float(numpy.quantile(calm, 0.99)) if len(calm) else math.inf
@@ -83,7 +86,7 @@ def fault_figures(
         took_ns = None if back_ns is None else max(0, back_ns - strike.at_ns)
         figures.append(
             _names(strike)
-            | _costs(course, strike.at_ns, horizon_ns)
+            | costs_between(course, strike.at_ns, horizon_ns)
             | {
                 "detected_s": _detected_s(record, strike, horizon_ns),
                 "recovered": took_ns is not None if told[index].known else None,
@@ -105,7 +108,7 @@ def _names(strike: Strike) -> dict[str, Any]:
     }
 
 
-def _costs(course: Course, start_ns: int, end_ns: int) -> dict[str, Any]:
+def costs_between(course: Course, start_ns: int, end_ns: int) -> dict[str, Any]:
     """What it cost from then to then."""
     rows = course.between(start_ns, end_ns)
     count = rows.stop - rows.start
@@ -200,7 +203,7 @@ def resilience(
     """All strikes together."""
     lost = None if survived.lost is None else len(survived.lost)
     return {
-        **_costs(course, record.warmup_ns, record.end_ns),
+        **costs_between(course, record.warmup_ns, record.end_ns),
         **_of_strikes(figures),
         "durability": survived.verdict,
         "lost_acknowledged_writes": lost,

@@ -72,7 +72,9 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
 def _node_names(nodes: Sequence[NodeRecord]) -> dict[int, str]:
     holders = Counter(node.role for node in nodes)
     return {
-        node.node: node.role if node.role and holders[node.role] == 1 else f"n{node.node}"
+        node.node: node.role
+        if node.role and holders[node.role] == 1 and "/" not in node.role
+        else f"n{node.node}"
         for node in nodes
     }
 

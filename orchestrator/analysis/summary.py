@@ -25,6 +25,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.moves import move_figures
 from orchestrator.analysis.outcomes import compared, error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
 from orchestrator.analysis.resilience import (
@@ -33,6 +34,7 @@ from orchestrator.analysis.resilience import (
     pooled_resilience,
     resilience,
 )
+from orchestrator.analysis.shards import shard_figures
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.analysis.tenants import by_tenant
 from orchestrator.config.schema import SIM, Config
@@ -53,7 +55,7 @@ KEYS: Final = (
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
-    "overload", "scaling", "links", "cache", "balance", "bottleneck",
+    "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -112,7 +114,8 @@ def summarise(
 def _in_trouble(record: RunRecord, config: Config, model: str) -> dict[str, Any]:
     """What overload and faults did; of faults nothing where there are none."""
     course = course_of(record, config)
-    told = {"overload": overload(record, course, config.client.timeout)}
+    told: dict[str, Any] = {"overload": overload(record, course, config.client.timeout)}
+    told["moves"] = move_figures(record, config, course)
     if not config.faults:
         return told | {"faults": [], "resilience": None}
     survived = durability.survival(record.history, Evidence(model=model))
@@ -150,6 +153,7 @@ def _figures(
         "cache": resources.cache(records),
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
+        "shards": shard_figures(windows, config),
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
@@ -272,6 +276,7 @@ def pool(
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
         "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
         "faults": [fault for summary in summaries for fault in summary["faults"]],
+        "moves": [move for summary in summaries for move in summary["moves"]],
     }
     pooled["resilience"] = pooled_resilience(
         [summary["resilience"] for summary in summaries], pooled["faults"]

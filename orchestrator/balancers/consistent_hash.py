@@ -21,8 +21,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.balancers._hashing import hashed, points
 from orchestrator.balancers._outstanding import Outstanding
+from orchestrator.core.hashing import hashed, points
 from orchestrator.core.load import BalancerContext
 from orchestrator.core.parameters import number
 from orchestrator.core.registry import Family, register

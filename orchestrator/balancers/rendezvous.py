@@ -21,8 +21,8 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.balancers._hashing import hashed, points
 from orchestrator.balancers._weights import Weighted
+from orchestrator.core.hashing import hashed, points
 from orchestrator.core.load import Balancer, BalancerContext
 from orchestrator.core.registry import Family, register
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from orchestrator.core.machine import READING, ClusterView, Op
 
 
 class ClusterViews:
-    """``group_of``: the group of an operation; None where there is one."""
+    """``first_view``: what is known of a group in the beginning; ``group_of``: the group of an
+    operation, None where there is one.
+    """
 
-    __slots__ = ("_first", "_group_of", "_views")
+    __slots__ = ("_first_view", "_group_of", "_only", "_views")
 
-    def __init__(self, nodes: Sequence[int], group_of: Callable[[Op], int] | None) -> None:
+    def __init__(
+        self, first_view: Callable[[int], ClusterView], group_of: Callable[[Op], int] | None
+    ) -> None:
         self._group_of = group_of
-        self._first = ClusterView(tuple(nodes))
+        self._first_view = first_view
+        self._only = first_view(0) if group_of is None else None
         self._views: dict[int, ClusterView] = {}
 
     def of(self, op: Op) -> ClusterView:
         """What is known of those that serve it."""
         if self._group_of is None:
-            return self._first
-        return self._views.get(self._group_of(op), self._first)
+            assert self._only is not None
+            return self._only
+        group = self._group_of(op)
+        view = self._views.get(group)
+        if view is None:
+            view = self._views[group] = self._first_view(group)
+        return view
 
     def learn(self, op: Op, node: int) -> None:
         """A node was named as the one that serves such operations."""
@@ -49,6 +59,6 @@ class ClusterViews:
 
     def _note(self, op: Op, view: ClusterView) -> None:
         if self._group_of is None:
-            self._first = view
+            self._only = view
         else:
             self._views[self._group_of(op)] = view

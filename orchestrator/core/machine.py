@@ -202,18 +202,17 @@ class Access(msgspec.Struct, gc=False):
 
 
 class Became(msgspec.Struct, gc=False):
-    """The node's role changed (``leader``, ``follower``, ...), or that in one of its groups; it
-    is recorded as an event.
-    """
+    """The node's role (``leader``, ...) changed, or that in one of its groups: an event."""
 
     role: str
     group: int | None = None
 
 
 class Mark(msgspec.Struct, gc=False):
-    """Something worth counting happened: a log was truncated, a copy repaired, ..."""
+    """Something worth counting: a copy was repaired, ... With a ``detail`` an event, too."""
 
     what: str
+    detail: str = ""
 
 
 Effect = Send | Reply | Redirect | SetTimer | CancelTimer | Persist | Access | Became | Mark
@@ -244,10 +243,10 @@ class Entry:
 class MachineContext:
     """What a machine is born with.
 
-    ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a
-    copy of each key (0: all). The protocol's authority, where it has one, is node n.
-    ``batch_max`` bounds the operations in one message; 0 means that the runtime does not bound
-    it. ``chance`` is this node's own stream.
+    ``nodes`` holds the ids of all nodes, 0 to n-1, and ``replicas`` how many of them hold a copy of
+    each key (0: all); the protocol's authority, where it has one, is node n. ``batch_max`` bounds
+    the operations in one message (0: the runtime does not), ``chance`` is this node's own stream,
+    and ``holdings`` are those of a group that data moves to and from.
     """
 
     node: int
@@ -257,6 +256,7 @@ class MachineContext:
     batch_max: int = 0
     accesses: bool = True
     replicas: int = 0
+    holdings: Any = None
 
     @property
     def peers(self) -> tuple[int, ...]:
@@ -340,6 +340,10 @@ class Machine(Protocol):
     @abstractmethod
     def contents(self) -> Mapping[bytes, Entry]:
         """The written state by key, to compare replicas at the end."""
+
+    def copies(self) -> Mapping[int, Mapping[bytes, Entry]]:
+        """The contents that are to be as the others' in the end, by the group that they are of."""
+        return {0: self.contents()} if self.holds_copy else {}
 
     @property
     def reign(self) -> int | None:

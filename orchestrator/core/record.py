@@ -6,6 +6,7 @@ the measured window is [``warmup_ns``, ``end_ns``)).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,8 @@ INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
 NO_COPY: Final = "no copy"
 """Digest of a node that holds no copy of the data."""
+GROUP_MARK: Final = ":"
+"""Between a group and the digest of what it holds."""
 LOST: Final = "lost"
 """Kind of the event that a node ended though nobody asked it to; the run is then invalid."""
 STORAGE: Final = "storage"
@@ -42,8 +45,9 @@ class NodeRecord:
     cores and parallel slots. ``cache_evictions``: entries that left for want of room.
     ``process_cpu_ns``
     is the real CPU time of the node's process over the measured window (0 in sim).
-    ``contents_digest`` fingerprints the written state at the end; equal digests mean converged
-    replicas (empty: nobody asked; NO_COPY: it is a spare).
+    ``contents_digest`` fingerprints the written state at the end, by group where not every node
+    holds all shards; equal digests mean converged replicas (empty: nobody asked; NO_COPY: it is a
+    spare).
     """
 
     node: int
@@ -63,6 +67,20 @@ class NodeRecord:
     cache_evictions: NDArray[numpy.int64]
     process_cpu_ns: int
     contents_digest: str
+
+
+def digests_to_compare(contents_digests: Iterable[str]) -> list[str]:
+    """What replicas hold that should hold the same: those of one group, of which some differ if
+    those of any do.
+    """
+    by_group: dict[str, list[str]] = {}
+    for whole in contents_digests:
+        for part in whole.split() if whole != NO_COPY else ():
+            group, _, digest = part.rpartition(GROUP_MARK)
+            by_group.setdefault(group or "0", []).append(digest)
+        if not whole:
+            by_group.setdefault("0", []).append("")
+    return max(by_group.values(), key=lambda found: len(set(found)), default=[])
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Family(enum.Enum):
     CHECKER = "checker"
     SYSTEM = "system"
     TRANSACTIONS = "transactions"
+    SHARDING = "sharding"
     FAULT = "fault"
     QUEUE = "queue"
     LIMIT = "limit"
@@ -56,6 +57,7 @@ _HOMES = {
     Family.CHECKER: "orchestrator.checkers",
     Family.SYSTEM: "orchestrator.systems",
     Family.TRANSACTIONS: "orchestrator.transactions",
+    Family.SHARDING: "orchestrator.shardings",
     Family.FAULT: "orchestrator.faults",
     Family.QUEUE: "orchestrator.queues",
     Family.LIMIT: "orchestrator.limits",

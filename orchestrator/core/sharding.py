@@ -1,9 +1,9 @@
-"""Shards: one machine of a protocol per shard on every node, behind one machine.
+"""Shards: one machine of a protocol for each shard that a node holds, behind one machine.
 
-Every node holds all shards, and a key belongs to the shard that its hash says. The shards know
-nothing of each other. Node p is node (p + shard) mod n to a shard's machines, so that the nodes
-which a protocol prefers (its first leader, its head) differ from shard to shard; an authority,
-where the protocol has one, watches over all shards.
+Which shard a key belongs to, and which nodes hold that shard as a group, says the layout
+(:mod:`orchestrator.core.layout`). The groups know nothing of each other, and inside a group a node
+is called by its place in it, so that the nodes which a protocol prefers (its first leader, its
+head) differ from shard to shard; an authority, where the protocol has one, watches over all groups.
 
 What composes and what does not: a history is linearizable if that of every key is (Herlihy and
 Wing, "Linearizability", TOPLAS 1990, section 3.3), and the same goes for regularity, for
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from orchestrator.core import levels
+from orchestrator.core.layout import Layouts
 from orchestrator.core.machine import (
     SCAN,
     Access,
@@ -65,13 +65,15 @@ LOCAL: Final = frozenset(
 )
 """Levels that hold for the whole where they hold for every shard."""
 ENVELOPE_TAG: Final = 1
+SPARE: Final = "spare"
+"""Role of a node that is in no group."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """How many, the protocol's own parameters, and those of a layer above."""
+    """Where they are, the protocol's own parameters, and those of a layer above."""
 
-    shards: int
+    layouts: Layouts
     own: Any
     layer: Any = None
 
@@ -84,7 +86,7 @@ class Seen(msgspec.Struct, array_like=True, gc=False):
 
 
 class ShardRecord(msgspec.Struct, array_like=True, gc=False):
-    """A record of one shard's machine."""
+    """A record of one group's machine."""
 
     shard: int
     record: Any
@@ -94,13 +96,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_seen = msgspec.msgpack.Decoder(Seen).decode
 
 
-def shard_of(key: bytes, shards: int) -> int:
-    """The shard of a key, the same everywhere and always."""
-    return zlib.crc32(key) % shards
-
-
 class Sharded(Machine):
-    """The machines of all shards on one node; made for a protocol by :func:`sharded`."""
+    """The machines of all groups of one node; made for a protocol by :func:`sharded`."""
 
     inner: ClassVar[type[Machine]]
     envelope: ClassVar[Any]
@@ -108,18 +105,15 @@ class Sharded(Machine):
     def __init__(self, context: MachineContext, params: Shards) -> None:
         self.node = context.node
         self.nodes = context.nodes
-        self.count = params.shards
-        self.machines: list[Any] = [
-            self.inner(
-                dataclasses.replace(
-                    context,
-                    node=self.inside(context.node, shard),
-                    chance=random.Random(context.chance.getrandbits(64)),
-                ),
-                params.own,
-            )
-            for shard in range(params.shards)
-        ]
+        self.layouts = params.layouts
+        self.count = len(params.layouts.groups)
+        # By group: what its machines call each node that it knows, and the other way round.
+        self._inside = [group.names(len(self.nodes)) for group in params.layouts.groups]
+        self._outside = [{rank: node for node, rank in names.items()} for names in self._inside]
+        self.machines: dict[int, Any] = {
+            group: self._machine(context, group, params.own)
+            for group in params.layouts.hosted(context.node)
+        }
         self._token = 0
         # (own token, shard, its token) of persists under way.
         self._persisting: deque[tuple[int, int, int]] = deque()
@@ -128,25 +122,31 @@ class Sharded(Machine):
         self.reached: dict[int, bool] = {}
         self.role = self._role()
 
+    def _machine(self, context: MachineContext, group: int, own: Any) -> Any:
+        ranks = self.layouts.groups[group].ranks
+        return self.inner(
+            dataclasses.replace(
+                context,
+                node=self._inside[group][context.node],
+                nodes=ranks,
+                chance=random.Random(context.chance.getrandbits(64)),
+            ),
+            own,
+        )
+
     @property
     def holds_copy(self) -> bool:
-        """Whether it holds copies of all shards."""
-        return all(machine.holds_copy for machine in self.machines)
+        """Whether it holds copies of all its groups."""
+        return all(machine.holds_copy for machine in self.machines.values())
 
     def _role(self) -> str:
-        """That in every shard; one word where they are all the same."""
-        roles = [machine.role for machine in self.machines]
+        """That in every group; one word where they are all the same."""
+        roles = [machine.role for machine in self.machines.values()] or [SPARE]
         return roles[0] if roles.count(roles[0]) == len(roles) else "/".join(roles)
 
-    def inside(self, node: int, shard: int) -> int:
-        """What a shard's machines call a node; the authority has one name."""
-        count = len(self.nodes)
-        return (node + shard) % count if 0 <= node < count else node
-
     def outside(self, node: int, shard: int) -> int:
-        """The node that a shard's machines call so."""
-        count = len(self.nodes)
-        return (node - shard) % count if 0 <= node < count else node
+        """The node that a group's machines call so."""
+        return self._outside[shard][node]
 
     # --- events ---------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Sharded(Machine):
                 self._requested(event.handles, event.ops, now_ns, effects)
             case Received():
                 message = event.message
-                inner = Received(self.inside(event.source, message.shard), message.message)
+                inner = Received(self._inside[message.shard][event.source], message.message)
                 self.run(message.shard, inner, now_ns, effects)
             case TimerFired():
                 number, _, timer = event.timer.partition("/")
@@ -165,34 +165,43 @@ class Sharded(Machine):
             case Persisted():
                 self._persisted(event.token, now_ns, effects)
             case Started():
-                records: list[list[Any]] = [[] for _ in self.machines]
+                records: dict[int, list[Any]] = {shard: [] for shard in self.machines}
                 for each in event.records:
                     records[each.shard].append(each.record)
-                for shard, own in enumerate(records):
+                for shard, own in records.items():
                     self.run(shard, Started(own), now_ns, effects)
                 self.role = self._role()
             case Admin():
-                for shard in range(self.count):
-                    admin = Admin(event.command, self.inside(event.node, shard))
-                    self.run(shard, admin, now_ns, effects)
+                for shard in self.machines:
+                    about = self._inside[shard].get(event.node)
+                    if about is not None:
+                        self.run(shard, Admin(event.command, about), now_ns, effects)
         return effects
 
     def _requested(
         self, handles: list[Any], ops: list[Op], now_ns: int, effects: list[Effect]
     ) -> None:
-        """Each shard gets its operations, and of what their sessions have seen its part."""
+        """Each group gets its operations, and of what their sessions have seen its part."""
         by_shard: dict[int, Requested] = {}
+        cell_of = self.layouts.cell_of
         for handle, op in zip(handles, ops, strict=True):
-            shard = shard_of(op.key, self.count)
-            seen = _decode_seen(op.context) if op.context else Seen({}, {})
-            inner = msgspec.structs.replace(
-                op, seen=seen.versions.get(shard, 0), context=seen.contexts.get(shard, b"")
-            )
-            batch = by_shard.setdefault(shard, Requested([], []))
-            batch.handles.append((handle, op, seen))
-            batch.ops.append(inner)
+            shard = cell_of(op.key)
+            if shard not in self.machines:
+                effects.append(Redirect(handle, op, self.layouts.groups[shard].nodes[0]))
+                continue
+            self.batch(by_shard, shard, handle, op)
         for shard, batch in by_shard.items():
             self.run(shard, batch, now_ns, effects)
+
+    def batch(self, by_shard: dict[int, Requested], shard: int, handle: Any, op: Op) -> None:
+        """Put an operation into the batch of a group."""
+        seen = _decode_seen(op.context) if op.context else Seen({}, {})
+        inner = msgspec.structs.replace(
+            op, seen=seen.versions.get(shard, 0), context=seen.contexts.get(shard, b"")
+        )
+        batch = by_shard.setdefault(shard, Requested([], []))
+        batch.handles.append((handle, op, seen))
+        batch.ops.append(inner)
 
     def _persisted(self, token: int, now_ns: int, effects: list[Effect]) -> None:
         newest: dict[int, int] = {}
@@ -249,7 +258,15 @@ class Sharded(Machine):
         return envelope
 
     def replied(self, shard: int, reply: Reply, now_ns: int, effects: list[Effect]) -> None:
-        """A shard answers: note what the session has seen of it."""
+        """A group answers."""
+        self.answered(shard, reply, effects)
+
+    def answered(
+        self, shard: int, reply: Reply, effects: list[Effect], version: int | None = None
+    ) -> None:
+        """Answer a client: note what the session has seen of the group. ``version``: as clients see
+        it, where that is another one.
+        """
         handle, _, seen = reply.handle
         versions, contexts = dict(seen.versions), dict(seen.contexts)
         versions[shard] = max(reply.version, versions.get(shard, 0))
@@ -257,7 +274,8 @@ class Sharded(Machine):
             contexts[shard] = reply.context
         context = _encode(Seen(versions, contexts))
         after = self._outer(shard, reply.after)
-        effects.append(Reply(handle, reply.outcome, reply.value, reply.version, after, context))
+        outer = reply.version if version is None else version
+        effects.append(Reply(handle, reply.outcome, reply.value, outer, after, context))
 
     def redirected(
         self, shard: int, redirect: Redirect, now_ns: int, effects: list[Effect]
@@ -275,9 +293,15 @@ class Sharded(Machine):
 
     def contents(self) -> Mapping[bytes, Entry]:
         together: dict[bytes, Entry] = {}
-        for machine in self.machines:
+        for machine in self.machines.values():
             together.update(machine.contents())
         return together
+
+    def copies(self) -> Mapping[int, Mapping[bytes, Entry]]:
+        if self.layouts.whole:
+            return super().copies()
+        held = self.machines.items()
+        return {group: machine.contents() for group, machine in held if machine.holds_copy}
 
     # --- for clients ----------------------------------------------------------------------
 
@@ -289,40 +313,46 @@ class Sharded(Machine):
     @classmethod
     def kinds_of(cls, params: Shards) -> frozenset[int]:
         served = cls.inner.kinds_of(params.own)
-        return served - {SCAN} if params.shards > 1 else served
+        return served - {SCAN} if len(params.layouts.groups) > 1 else served
 
     @classmethod
     def candidates(cls, params: Shards, op: Op, view: ClusterView) -> Sequence[int]:
-        shard, count = shard_of(op.key, params.shards), len(view.nodes)
-        inside = ClusterView(
-            view.nodes, (view.writer + shard) % count, (view.reader + shard) % count
-        )
-        chosen = cls.inner.candidates(params.own, op, inside)
-        return [(node - shard) % count for node in chosen]
+        layouts = params.layouts
+        group = layouts.groups[layouts.cell_of(op.key)]
+        return [
+            group.nodes[each] for each in cls.inner.candidates(params.own, op, group.view(view))
+        ]
 
     @classmethod
     def claims(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
-        held = levels.closure(cls.inner.claims(params.own, context))
+        held = levels.closure(cls.inner.claims(params.own, _of_group(context)))
         return frozenset(levels.strongest(held & LOCAL)) - {levels.NONE}
 
     @classmethod
     def read_levels(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
-        return cls.inner.read_levels(params.own, context) & LOCAL
+        return cls.inner.read_levels(params.own, _of_group(context)) & LOCAL
 
     @classmethod
     def why_not(cls, params: Shards, context: ClaimContext, level: str) -> str:
+        context = _of_group(context)
         if level not in LOCAL and level in levels.closure(cls.inner.claims(params.own, context)):
+            shards = len({group.shard for group in params.layouts.groups})
             return (
-                f"it relates operations on different keys, and {params.shards} shards that each"
+                f"it relates operations on different keys, and {shards} shards that each"
                 f" are {level} need not be so together"
             )
         return cls.inner.why_not(params.own, context, level)
 
     @classmethod
     def validate(cls, params: Shards, replicas: int, nodes: int) -> str | None:
-        if nodes != replicas:
-            return "every node holds a copy of every shard: nodes equals replicas"
-        return cls.inner.validate(params.own, replicas, nodes)
+        if nodes < replicas:
+            return f"{nodes} nodes cannot hold {replicas} replicas"
+        return cls.inner.validate(params.own, replicas, replicas)
+
+
+def _of_group(context: ClaimContext) -> ClaimContext:
+    """A group has no spare nodes."""
+    return dataclasses.replace(context, nodes=context.replicas)
 
 
 def _link_of(envelope: Any) -> str:
@@ -363,7 +393,7 @@ def _make(inner: type[Any], base: type[Any]) -> type[Sharded]:
         "Message": message,
         "Record": record,
         "kinds": inner.kinds,
-        "commands": inner.commands,
+        "commands": inner.commands | base.commands,
         "led": inner.led,
         "__doc__": base.__doc__,
     }

@@ -15,6 +15,16 @@ from typing import Any, Final
 import msgspec
 
 from orchestrator.core.compare_and_set import decode_exchange
+from orchestrator.core.holdings import (
+    DONE,
+    Aside,
+    Cell,
+    Held,
+    Holdings,
+    Piece,
+    decode_cell,
+    decode_piece,
+)
 from orchestrator.core.machine import (
     CAS,
     OK,
@@ -25,20 +35,13 @@ from orchestrator.core.machine import (
     Access,
     Effect,
     Entry,
+    MachineContext,
     Op,
     Preload,
     Reply,
 )
-from orchestrator.core.transactions import (
-    COMMITTED,
-    EXECUTE,
-    PREPARE,
-    STEPS,
-    YES,
-    Kept,
-    Part,
-    Transactions,
-)
+from orchestrator.core.steps import ADOPT, EXECUTE, FENCE, PREPARE, RELEASE, STEPS
+from orchestrator.core.transactions import COMMITTED, YES, Kept, Part, Transactions
 
 OTHER_CHANGES: Final = STEPS | {CAS}
 """Kinds of operation that may change the state, besides the plain write."""
@@ -50,7 +53,8 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False):
     Entry i is (``keys[i]``, ``values[i]``, ``versions[i]``); session ``sessions[i]`` wrote last
     with sequence number ``sequences[i]``, which took effect at version ``took_effect_at[i]``.
     ``transactions``: None where there never was one. ``unmatched``: of sessions that wrote last
-    by a compare-and-set that did not match its sequence number.
+    by a compare-and-set that did not match its sequence number. ``holdings``: None where data
+    never moves.
     """
 
     keys: list[bytes]
@@ -61,6 +65,7 @@ class Snapshot(msgspec.Struct, array_like=True, gc=False):
     took_effect_at: list[int]
     transactions: Kept | None = None
     unmatched: dict[int, int] = {}
+    holdings: Held | None = None
 
 
 _decode_part = msgspec.msgpack.Decoder(Part).decode
@@ -254,3 +259,103 @@ class KeyValueState:
         if snapshot.transactions is not None:
             self.transactions = Transactions()
             self.transactions.restore(snapshot.transactions)
+
+
+VOID: Final = -1
+"""Version of a write that has had no effect, since its key is not here."""
+
+
+class OwnedState(KeyValueState):
+    """A state that data moves to and from: what does not belong to it has no effect on it.
+
+    ``holdings`` says which cells are here. What comes too late is answered all the same: a write
+    with version VOID, a read with its place in the order, by which whoever asked can tell.
+    """
+
+    __slots__ = ("holdings",)
+
+    def __init__(self, preload: Preload, *, accesses: bool, held: Holdings) -> None:
+        super().__init__(preload, accesses=accesses)
+        self.holdings = held
+
+    def write(self, op: Op, version: int) -> int:
+        held = self.holdings
+        if held.holds(held.layouts.cell_of(op.key)):
+            return super().write(op, version)
+        return VOID
+
+    def step(self, handle: Any, op: Op, version: int, effects: list[Effect]) -> None:
+        """Take a step of a move; the answer is the number of the piece that is wanted, or DONE."""
+        self.holdings.steps += 1
+        said = DONE
+        if op.kind == FENCE:
+            self._fence(decode_cell(op.value or b""), version)
+        elif op.kind == ADOPT:
+            said = self._adopt(decode_piece(op.value or b""), version)
+        elif op.kind == RELEASE:
+            self._release(decode_cell(op.value or b""))
+        if handle is not None:
+            effects.append(Reply(handle, OK, said, version))
+
+    def _in(self, cell: int) -> list[bytes]:
+        cell_of = self.holdings.layouts.cell_of
+        return [key for key in self.values if cell_of(key) == cell]
+
+    def _fence(self, of: Cell, version: int) -> None:
+        held = self.holdings
+        if not held.may_fence(of):
+            return
+        keys, since = sorted(self._in(of.cell)), held.told_through(of)
+        news = [(s, done[0]) for s, done in self._sessions.items() if done[1] > since]
+        aside = Aside(
+            of.epoch,
+            keys,
+            [self.values[key].value for key in keys],
+            [session for session, _ in news],
+            [sequence for _, sequence in news],
+        )
+        held.fenced(of, version, aside)
+
+    def _adopt(self, piece: Piece, version: int) -> int:
+        held = self.holdings
+        wanted = held.wants(piece)
+        if wanted != piece.number:
+            return wanted
+        if held.aside.get(piece.cell) is not None:
+            # It went away, and comes back before anybody has asked to forget it.
+            self.holdings.released(piece.cell)
+            self._forget(piece.cell)
+        for key, value in zip(piece.keys, piece.values, strict=True):
+            if key in self.values or self._preload.get(key) != value:
+                self.put(key, value, version)
+        for session, sequence in zip(piece.sessions, piece.sequences, strict=True):
+            if self._sessions.get(session, (-1, 0))[0] < sequence:
+                self._sessions[session] = (sequence, version)
+        return held.adopted(piece, version)
+
+    def _release(self, of: Cell) -> None:
+        aside = self.holdings.aside.get(of.cell)
+        if aside is not None and aside.epoch == of.epoch:
+            self.holdings.released(of.cell)
+            self._forget(of.cell)
+
+    def _forget(self, cell: int) -> None:
+        for key in self._in(cell):
+            del self.values[key]
+        self._inserted = None
+
+    def snapshot(self) -> Snapshot:
+        whole = super().snapshot()
+        whole.holdings = self.holdings.kept()
+        return whole
+
+    def restore(self, snapshot: Snapshot) -> None:
+        super().restore(snapshot)
+        self.holdings.restore(snapshot.holdings or Held([], [], [], [], []))
+
+
+def state_for(context: MachineContext) -> KeyValueState:
+    """The state of a machine: one that data moves to and from where it has holdings."""
+    if context.holdings is None:
+        return KeyValueState(context.preload, accesses=context.accesses)
+    return OwnedState(context.preload, accesses=context.accesses, held=context.holdings)

@@ -72,6 +72,10 @@ class System(Protocol):
         """
         return None
 
+    def first_view(self, group: int) -> ClusterView:
+        """What a client knows of a group in the beginning."""
+        return ClusterView(tuple(range(self.nodes)))
+
     @abstractmethod
     def claims(self, circumstances: Circumstances) -> frozenset[str]:
         """Consistency levels that every history of this configuration keeps."""

@@ -77,12 +77,13 @@ class TierContext:
     """What a tier node is born with.
 
     ``candidates``: the nodes of the store that may serve an operation; ``group_of`` its group
-    there. ``known_again``: whether the store knows a write again that is sent twice. ``client``:
-    a number that no client has, for sessions of its own.
+    there, and ``first_view`` what is known of one in the beginning. ``known_again``: whether the
+    store knows a write again that is sent twice. ``client``: a number that no client has, for
+    sessions of its own.
     """
 
     node: int
-    stores: tuple[int, ...]
+    first_view: Callable[[int], ClusterView]
     candidates: Callable[[Op, ClusterView], Sequence[int]]
     group_of: Callable[[Op], int] | None
     cached: CachedValues

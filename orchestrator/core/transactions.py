@@ -22,15 +22,7 @@ from typing import Final, Protocol
 import msgspec
 
 from orchestrator.core.machine import APPEND, READ, WRITE, Op
-
-# Kinds of operation between the layer and its shards; above all kinds that clients may send,
-# and below those that protocols keep for themselves.
-EXECUTE: Final = 240
-PREPARE: Final = 241
-DECIDE: Final = 242
-FINISH: Final = 243
-FORGET: Final = 244
-STEPS: Final = frozenset({EXECUTE, PREPARE, DECIDE, FINISH, FORGET})
+from orchestrator.core.steps import ALL_KEYS, DECIDE, EXECUTE, FINISH, PREPARE
 
 # What a shard says of a transaction.
 YES: Final = 1  # it is prepared: its locks are held until it is finished
@@ -128,7 +120,7 @@ def step(kind: int, of: Identity, part: Part) -> Op:
 
 def ruling(kind: int, of: Identity, commit: bool) -> Op:
     """The operation that has a shard decide, finish or forget a transaction."""
-    return Op(of[0], of[1], kind, b"", b"1" if commit else b"0")
+    return Op(of[0], of[1], kind, ALL_KEYS, b"1" if commit else b"0")
 
 
 # --- locks ------------------------------------------------------------------------------

@@ -32,10 +32,11 @@ from orchestrator.fuzzing import comparing
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
 from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+from orchestrator.fuzzing.sharding import Division, draw_division, draw_moves
 from orchestrator.fuzzing.tiers import draw_tier, tier_faults
 from orchestrator.fuzzing.transactional import CALM_PACES, transactional_steps
+from orchestrator.systems._sharding import ordered_protocols
 from orchestrator.systems._tier import TIER_KINDS
-from orchestrator.systems.replicated_store import ordered_protocols
 
 OPERATIONS_MIN: Final = 200
 PACES: Final = 24
@@ -48,8 +49,6 @@ AUTHORITY_SHARE: Final = 0.15
 _ATTEMPTS: Final = 50
 SPARSE: Final = 20
 """Of so many faults one is left where they are sparse."""
-SHARDED: Final = 0.1
-"""Share of the simulations in which the protocol has several shards."""
 
 
 def draw(
@@ -96,8 +95,8 @@ class _Drawing:
         chance, pace_ns = self._chance, self._pace_ns
         heal_ns = PACES * pace_ns
         final_ns = heal_ns + SETTLE_PACES * pace_ns
-        shards = self._shard_count = self._shards()
-        replicas, nodes, params = self._cluster(shards)
+        self._division = self._divided()
+        replicas, nodes, params = self._cluster()
         self._watched = self._plugin.implementation.authority_of(self._built(params)) is not None
         durable = chance.random() < 0.8
         sticky = chance.random() < 0.4
@@ -110,7 +109,9 @@ class _Drawing:
         system = {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
-            **({"shards": shards} if shards > 1 else {}) | self._transactions() | self._tier(),
+            **self._shards(self._built(params), replicas, nodes, heal_ns),
+            **self._transactions(),
+            **self._tier(),
             "replicas": replicas,
             "nodes": nodes,
             "node": {
@@ -140,7 +141,10 @@ class _Drawing:
             heal_ns=heal_ns,
             final_ns=final_ns,
             operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
-            faults=(*self._faults(nodes, durable, heal_ns), *self._tier_faults(system, heal_ns)),
+            faults=(
+                *self._faults(nodes, replicas, durable, heal_ns),
+                *self._tier_faults(system, heal_ns),
+            ),
         )
 
     def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
@@ -157,31 +161,46 @@ class _Drawing:
 
     # --- the cluster ----------------------------------------------------------------------
 
-    def _shards(self) -> int:
-        """Seldom more than one, by a stream of its own."""
-        chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/shards")
-        if self._layer is not None:
-            return chance.choice((2, 3))
-        return chance.choice((2, 3)) if chance.random() < SHARDED else 1
+    def _divided(self) -> Division:
+        layered, ordered = self._layer is not None, self._plugin.implementation.ordered
+        return draw_division(
+            self._seed, self._protocol, self._profile, layered=layered, ordered=ordered
+        )
 
-    def _cluster(self, shards: int) -> tuple[int, int, dict[str, Any]]:
+    def _shards(self, built: Any, replicas: int, nodes: int, heal_ns: int) -> dict[str, Any]:
+        """The parts of the store's configuration that are about them."""
+        division, pace_ns = self._division, self._pace_ns
+        if division.shards == 1:
+            return {}
+        if not division.moves or not self._linearizable(built, replicas):
+            return {"shards": division.shards}
+        chance = scalar_stream(self._seed, f"fuzz/{self._protocol}/moves")
+        return draw_moves(chance, division.shards, replicas, nodes, pace_ns, heal_ns - pace_ns)
+
+    def _cluster(self) -> tuple[int, int, dict[str, Any]]:
         """A number of replicas, of nodes, and parameters that fit."""
-        chance = self._chance
+        chance, division = self._chance, self._division
         reason: str | None = ""
         for _ in range(_ATTEMPTS):
             params = self._params()
             replicas = chance.choice(self._profile.replicas)
             nodes = replicas + chance.choice(self._profile.spares)
-            if shards > 1:
-                nodes = replicas
+            if division.shards > 1:
+                nodes = replicas + division.apart
             try:
                 built = self._built(params)
             except ConfigError as error:
                 # Words that contradict each other.
                 reason = str(error)
                 continue
-            for copies, all_nodes in ((replicas, nodes), (replicas, replicas), (1, 1)):
-                reason = self._plugin.implementation.validate(built, copies, all_nodes)
+            for copies, all_nodes in (
+                (replicas, nodes),
+                (replicas, replicas),
+                (1, 1 + division.apart),
+            ):
+                # Of a shard's group nobody is spare.
+                inside = copies if division.shards > 1 else all_nodes
+                reason = self._plugin.implementation.validate(built, copies, inside)
                 if reason is None and not self._carries(built, copies):
                     reason = f"{self._protocol} needs a linearizable protocol"
                 if reason is None:
@@ -190,8 +209,10 @@ class _Drawing:
 
     def _carries(self, built: Any, copies: int) -> bool:
         """Whether it may lie below what is simulated."""
-        if self._layer is None and self._pattern is None:
-            return True
+        alone = self._layer is None and self._pattern is None
+        return alone or self._linearizable(built, copies)
+
+    def _linearizable(self, built: Any, copies: int) -> bool:
         context = ClaimContext(copies, True, "fsync", copies)
         return LINEARIZABLE in self._plugin.implementation.claims(built, context)
 
@@ -289,18 +310,20 @@ class _Drawing:
         return [READ], [kind for kind in (WRITE, INCREMENT, ADD) if kind in served]
 
     def _may_compare(self, system: Mapping[str, Any], sticky: bool) -> bool:
-        if self._pattern is not None:
+        if self._pattern is not None or "moving" in system:
             return False
         params, context = self._built(_own(system)), self._context(system, sticky)
         return comparing.possible(self._plugin.implementation, params, context)
 
     def _context(self, system: Mapping[str, Any], sticky: bool) -> ClaimContext:
         durability = system["node"]["storage"]["durability"]
-        replicas, nodes = system["replicas"], system["nodes"]
-        return ClaimContext(replicas, sticky, durability, nodes, durability != "memory", True)
+        nodes = system["nodes"] if self._division.shards == 1 else system["replicas"]
+        return ClaimContext(
+            system["replicas"], sticky, durability, nodes, durability != "memory", True
+        )
 
     def _read_levels(self, system: Mapping[str, Any], sticky: bool) -> list[str]:
-        if self._pattern is not None:
+        if self._pattern is not None or "moving" in system:
             return []
         params = self._built(_own(system))
         context = self._context(system, sticky)
@@ -310,10 +333,11 @@ class _Drawing:
 
     # --- the faults -----------------------------------------------------------------------
 
-    def _faults(self, nodes: int, durable: bool, heal_ns: int) -> list[Fault]:
+    def _faults(self, nodes: int, replicas: int, durable: bool, heal_ns: int) -> list[Fault]:
         chance, profile = self._chance, self._profile
         # A command reaches every shard, and each acts on it for itself.
-        commands = sorted(self._plugin.implementation.commands) if self._shard_count == 1 else []
+        whole = self._division.shards == 1
+        commands = sorted(self._plugin.implementation.commands) if whole else []
         weights = {
             "crash": profile.crash,
             "pause": profile.pause,
@@ -331,7 +355,7 @@ class _Drawing:
         for kind, at_ns in zip(kinds, times, strict=True):
             if kind == "crash" and not durable:
                 # Who forgets everything stays away, and a minority may be away.
-                if lost >= (nodes - 1) // 2:
+                if lost >= ((nodes if self._division.shards == 1 else replicas) - 1) // 2:
                     kind = "cut"  # noqa: PLW2901 - drawn again
                 else:
                     lost += 1

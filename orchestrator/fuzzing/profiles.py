@@ -19,7 +19,8 @@ class Profile:
     all is healed; ``lateness``: how many do, and by what part of a pace. ``losses``: shares of
     messages that are lost, and that arrive twice, until then. ``rush``: how many times the usual
     number of operations, on fewer keys and from as many times the clients. ``spares``: nodes
-    beside the replicas.
+    beside the replicas. ``sharded``: share of simulations with several shards, ``moving``: of those
+    the share in which data moves, where it can.
     """
 
     hunt: float
@@ -41,6 +42,8 @@ class Profile:
     rush: int = 1
     replicas: tuple[int, ...] = (3, 3, 3, 3, 5, 5, 2, 4)
     spares: tuple[int, ...] = (0, 0, 0, 1, 2)
+    sharded: float = 0.1
+    moving: float = 0.5
 
 
 PROFILES: Final = {
@@ -119,5 +122,21 @@ PROFILES: Final = {
         late=0.0,
         replicas=(4,),
         spares=(0, 0, 0, 1),
+    ),
+    # Data moves between groups whose leaders fail meanwhile, and clients ask again elsewhere.
+    "moving": Profile(
+        crash=0.4,
+        pause=0.1,
+        cut=0.4,
+        storm=0.1,
+        hunt=0.5,
+        faults=(6, 20),
+        delays=(60, 30),
+        lasts=0.7,
+        ambush=0.3,
+        losses=((0.0, 0.0), (0.03, 0.01)),
+        replicas=(3, 3, 2),
+        sharded=1.0,
+        moving=1.0,
     ),
 }

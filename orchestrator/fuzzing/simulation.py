@@ -21,6 +21,7 @@ from orchestrator.core.history import History
 from orchestrator.core.machine import OK, ClaimContext
 from orchestrator.core.models import TXN
 from orchestrator.core.per_level import check_levels
+from orchestrator.core.record import digests_to_compare
 from orchestrator.core.registry import Slot
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import UNDECIDED, VALID, Evidence, key_text
@@ -181,7 +182,7 @@ def _judge(cluster: FuzzedCluster, history: History) -> Violation | None:
         held = store.tier.claims(held, _cache_hazards(cluster))
     claimed = levels.fitting(held, transactional=model == TXN)
     live = [node.shell.machine for node in cluster.nodes if not node.shell.stopped]
-    digests = [contents_digest(machine) for machine in live if machine.holds_copy]
+    digests = digests_to_compare(contents_digest(machine) for machine in live)
     evidence = Evidence(model=model, digests=digests)
     # Without a node that is away for good neither liveness nor convergence is promised.
     whole = len(live) == len(cluster.nodes)

@@ -43,7 +43,7 @@ class Asker:
         self._armed_ns: int | None = None
         self._number = 0
         self._turn = context.node
-        self._views = ClusterViews(context.stores, context.group_of)
+        self._views = ClusterViews(context.first_view, context.group_of)
 
     def begin(self, now_ns: int) -> None:
         """Numbers go on where those before a restart cannot have come."""

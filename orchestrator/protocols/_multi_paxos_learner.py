@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator.core.levels import CODES, EVENTUAL, SEQUENTIAL
 from orchestrator.core.machine import CAS, OK, WRITE, Effect, Machine, MachineContext, Op, Reply
-from orchestrator.core.state import OTHER_CHANGES, KeyValueState
+from orchestrator.core.state import OTHER_CHANGES, state_for
 from orchestrator.protocols._multi_paxos_election import Elector
 
 WEAK: Final = {CODES[SEQUENTIAL]: True, CODES[EVENTUAL]: False}
@@ -24,7 +24,7 @@ class Learner(Elector):
     def __init__(self, context: MachineContext, election_timeout_ns: int) -> None:
         super().__init__(context, election_timeout_ns)
         self.applied = 0
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
+        self._state = state_for(context)
         # Reads that wait: (slot, order of arrival, handle, operation).
         self._waiting: list[tuple[int, int, Any, Op]] = []
         self._waiting_order = 0

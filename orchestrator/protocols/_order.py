@@ -26,7 +26,7 @@ from orchestrator.core.machine import (
     Reply,
 )
 from orchestrator.core.portions import ops_end
-from orchestrator.core.state import KeyValueState, Snapshot
+from orchestrator.core.state import Snapshot, state_for
 from orchestrator.protocols._views import View
 
 UNKNOWN_POSITION: Final = -1
@@ -116,7 +116,7 @@ class Order:
     """
 
     def __init__(self, context: MachineContext, keep: int, *, counts_pending: bool = False) -> None:
-        self.state = KeyValueState(context.preload, accesses=context.accesses)
+        self.state = state_for(context)
         self.base = 0
         self.ops: list[Op] = []
         self.last = 0

@@ -26,7 +26,7 @@ from orchestrator.core.machine import (
     Reply,
     Send,
 )
-from orchestrator.core.state import OTHER_CHANGES, KeyValueState
+from orchestrator.core.state import OTHER_CHANGES, state_for
 from orchestrator.protocols._pieces import Arrival
 from orchestrator.protocols._raft_election import LEADER, Ballot, Elections, Elector
 from orchestrator.protocols._raft_log import Append, Appended, Entries, Progress
@@ -67,7 +67,7 @@ class Replica(Elector):
     ) -> None:
         super().__init__(context, elections)
         self.applied = 0
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
+        self._state = state_for(context)
         self._snapshot_every = snapshot_every
         self._snapshot_index = 0
         self._snapshot_due = snapshot_every or _NEVER

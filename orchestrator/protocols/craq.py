@@ -44,6 +44,7 @@ from orchestrator.core.machine import (
     Send,
 )
 from orchestrator.core.registry import Family, register
+from orchestrator.core.steps import ALL_KEYS
 from orchestrator.protocols._chain_links import ChainParams, Link
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._views import NEVER_NS
@@ -109,7 +110,9 @@ class Craq(Link):
     def _clean(self, op: Op) -> bool:
         """Whether nothing that it reads has a write that may be committed or not."""
         pending = self._order.pending
-        return op.key not in pending if op.kind == READ else not pending
+        if not pending:
+            return True
+        return op.kind == READ and op.key not in pending and ALL_KEYS not in pending
 
     def _ask(self, now_ns: int, effects: list[Effect]) -> None:
         self._question = max(now_ns, self._question + 1)

@@ -29,7 +29,7 @@ from orchestrator.core.machine import (
     Started,
 )
 from orchestrator.core.registry import Family, NoParams, register
-from orchestrator.core.state import OTHER_CHANGES, KeyValueState
+from orchestrator.core.state import OTHER_CHANGES, state_for
 
 
 @register(Family.PROTOCOL, "unreplicated", claims={LINEARIZABLE: "always: there is one copy"})
@@ -43,7 +43,7 @@ class Unreplicated(Machine):
 
     def __init__(self, context: MachineContext, params: NoParams) -> None:
         self.role = "primary"
-        self._state = KeyValueState(context.preload, accesses=context.accesses)
+        self._state = state_for(context)
         self._version = 0
 
     def handle(self, event: Event, now_ns: int) -> list[Effect]:

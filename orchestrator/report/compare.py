@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.units import format_size
 from orchestrator.core.verdict import INVALID
 from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
@@ -27,6 +28,7 @@ BETTER = "better"
 WORSE = "worse"
 UNCLEAR = "unclear"
 
+KIB = 1024
 SATURATED = 0.8
 """From this utilisation on the busiest resource is what limits a run."""
 
@@ -244,6 +246,49 @@ def overload(summary: Summary | None) -> str:
         if count:
             parts.append(f"{int(count):,} {what}")
     return "; ".join(parts) or NONE
+
+
+def hot_shards(summary: Summary | None) -> str:
+    """``shard 3 is hot: 41 % of the operations, 25 % would be fair``, or that none is; NONE where
+    there are no shards.
+    """
+    by_shard = lookup(summary, "shards.by_shard")
+    if not isinstance(by_shard, (list, tuple)):
+        return NONE
+    hot = [each for each in by_shard if each["hot"]]
+    if not hot:
+        most = metric(summary, "shards.max_over_fair")
+        busiest = "" if most is None else f"; the busiest takes {times(most)} its fair share"
+        return f"none of {len(by_shard)} is hot{busiest}"
+    return "; ".join(
+        f"shard {each['shard']} is hot: {percent(round(each['share'], 3))} of the operations,"
+        f" {percent(round(each['fair_share'], 3))} would be fair"
+        for each in hot
+    )
+
+
+def moves(summary: Summary | None) -> str:
+    """``add_shard 3 moved 430 keys (49KiB) in 0.35 s, p99 1.8 ms meanwhile and 1.3 ms before`` and
+    so on for each command; NONE without any.
+    """
+    found = lookup(summary, "moves")
+    told = [_move(each) for each in found] if isinstance(found, (list, tuple)) else []
+    return "; ".join(told) or NONE
+
+
+def _move(move: Mapping[str, Any]) -> str:
+    subject = move["shard"] if "shard" in move else move["node"]
+    name = f"{move['command']} {subject}"
+    if move["began_s"] is None:
+        return f"{name} has moved nothing"
+    keys = counted(int(move["keys"]), "key")
+    unit = KIB if move["bytes"] < KIB**2 else KIB**2
+    size = format_size(-(-int(move["bytes"]) // unit) * unit)
+    if move["ended_s"] is None:
+        return f"{name} has moved {keys} ({size}) and is not done"
+    took = quantity(move["ended_s"] - move["began_s"], "s")
+    p99 = [quantity(move[when]["p99_ms"], "ms") for when in ("during", "before")]
+    return f"{name} moved {keys} ({size}) in {took}, p99 {p99[0]} meanwhile and {p99[1]} before"
 
 
 def slo_word(summary: Summary | None) -> str:

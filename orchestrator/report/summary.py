@@ -13,7 +13,9 @@ from orchestrator.report.compare import (
     bottleneck,
     compare,
     consistency,
+    hot_shards,
     lost_writes,
+    moves,
     overload,
     recovery,
     role_of_bottleneck,
@@ -288,6 +290,10 @@ def run_words(view: RunView) -> Words:
         # A collapse is the first thing to know of a run.
         place = 0 if lookup(summary, "overload.metastable") else len(sentences)
         sentences.insert(place, f"{text[0].upper()}{text[1:]}.")
+    if hot_shards(summary) != NONE:
+        sentences.append(f"Of the shards {hot_shards(summary)}.")
+    if moves(summary) != NONE:
+        sentences.append(f"Data moved: {moves(summary)}.")
     if simulated(summary):
         sentences.append("All figures are of a simulation in virtual time.")
     return Words(headline, sentences, _run_tiles(summary))

@@ -13,12 +13,12 @@ from typing import Any, Final
 from orchestrator.core.history import History
 from orchestrator.core.record import (
     LOST,
-    NO_COPY,
     ClientRecord,
     EventRecord,
     LinkRecord,
     NodeRecord,
     RunRecord,
+    digests_to_compare,
 )
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure, PartLost
@@ -386,7 +386,7 @@ class Deployment:
             except EnvironmentFailure:
                 # Whoever is lost will be missed when it is asked for what it counted.
                 return
-            if len({*digests} - {NO_COPY}) <= 1:
+            if len({*digests_to_compare(digests)}) <= 1:
                 return
             time.sleep(0.05)
 

@@ -12,14 +12,14 @@ the number of cores, as on one connection. Under measured costs events carry wha
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from orchestrator.core.faults import WELL, NodeState
+from orchestrator.core.layout import MOVING
 from orchestrator.core.load import CachePolicy
 from orchestrator.core.machine import (
     WRITE,
@@ -44,46 +44,15 @@ from orchestrator.core.machine import (
     TimerFired,
 )
 from orchestrator.core.portions import requests
-from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._costs import Costs
+from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes._storage import Storage
 from orchestrator.runtimes._timers import LocalClock, Scheduler, Timers
-from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Command, Node
+from orchestrator.systems._sharding import Command
+from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Node
 
 _BARRIER: Final = itemgetter(0)
-
-
-class Outlet(Protocol):
-    """Where effects leave the node."""
-
-    @abstractmethod
-    def send(self, target: int, message: Any) -> None:
-        """To the machine on another node."""
-
-    @abstractmethod
-    def reply(self, reply: Reply) -> None:
-        """To a client."""
-
-    @abstractmethod
-    def redirect(self, redirect: Redirect) -> None:
-        """To a client that should ask elsewhere, or on its behalf."""
-
-    @abstractmethod
-    def refuse(self, refusal: Refusal) -> None:
-        """To a client whose operation is turned away."""
-
-    @abstractmethod
-    def append(self, record: Any, replaces: bool, group: int) -> None:
-        """Write a record behind the others of this node's log, or in place of all of its group."""
-
-    @abstractmethod
-    def sync(self, done: Callable[[], None]) -> None:
-        """Make everything appended so far durable, then call ``done``."""
-
-    @abstractmethod
-    def became(self, role: str) -> None:
-        """The node's role changed."""
 
 
 class NodeShell:
@@ -180,12 +149,19 @@ class NodeShell:
     def start(self, records: list[Any], administration: Sequence[Command] = ()) -> None:
         """The machine starts, with what it had persisted before a crash.
 
-        Of the operator's commands it hears those whose time has not passed.
+        Of the operator's commands it hears those whose time has not passed, and those that say
+        where data is from their time on.
         """
+        standing = []
         for command in administration:
+            admin = Admin(command.command, command.subject)
             if command.at >= self._now_ns():
-                self._at(command.at, self.hear, Admin(command.command, command.node))
+                self._at(command.at, self.hear, admin)
+            elif command.command in MOVING:
+                standing.append(admin)
         self._event(Started(records))
+        for admin in standing:
+            self._event(admin)
 
     def hear(self, command: Admin) -> None:
         """An operator's command."""
@@ -301,9 +277,12 @@ class NodeShell:
                 self._timers.cancel(effect.timer)
             elif type(effect) is Became:
                 group = effect.group
-                outlet.became(effect.role if group is None else f"{effect.role}/{group}")
+                role = effect.role if group is None else f"{effect.role}/{group}"
+                outlet.note("role", role)
             elif type(effect) is Mark:
                 self.marks[effect.what] = self.marks.get(effect.what, 0) + 1
+                if effect.detail:
+                    outlet.note(effect.what, effect.detail)
         if persisted and self._instant_persist:
             self._event(Persisted(persisted))
 

@@ -325,9 +325,6 @@ class NodeProcess:
 
         waiting.add_done_callback(synced)
 
-    def became(self, role: str) -> None:
-        self.note("role", role)
-
     def note(self, kind: str, detail: str) -> None:
         self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, kind, detail))
 

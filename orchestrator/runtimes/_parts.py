@@ -24,10 +24,10 @@ from orchestrator.core.load import (
     VaryingArrival,
     Workload,
 )
-from orchestrator.core.machine import Machine, MachineContext
+from orchestrator.core.machine import Entry, Machine, MachineContext
 from orchestrator.core.policy import Breaker
 from orchestrator.core.randomness import block_stream, scalar_stream
-from orchestrator.core.record import NO_COPY
+from orchestrator.core.record import GROUP_MARK, NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._attempts import Attempts
@@ -37,9 +37,9 @@ from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._costs import Costs
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._node import NodeShell
+from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._queueing import DispatchingShell, QueueingShell
 from orchestrator.runtimes._routing import LevelMix, Router
-from orchestrator.runtimes._scaling import NotingOutlet
 from orchestrator.runtimes._storage import DispatchingStorage, Storage
 from orchestrator.runtimes._tier import FrontDoor, is_fronted, make_pattern, tier_model
 from orchestrator.runtimes._tiered_client import Plan, TieredDriver
@@ -291,7 +291,7 @@ def make_shell(
     machine: Machine,
     cache: CachePolicy | None,
     scheduler: Scheduler,
-    outlet: NotingOutlet,
+    outlet: Outlet,
 ) -> NodeShell:
     """The shell around a machine."""
     store, model = parts.store, parts.model_of(node)
@@ -391,7 +391,7 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
         Router(
             make_balancer(parts, client, distances_ns),
             system.candidates,
-            nodes,
+            system.first_view,
             distances_ns if config.client.nearest else [],
             config.client.sticky,
             system.group_of,
@@ -416,10 +416,19 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
 
 
 def contents_digest(machine: Machine) -> str:
-    """Fingerprint of the written state, equal on converged replicas; NO_COPY of a spare."""
-    if not machine.holds_copy:
+    """Fingerprint of the written state, equal on converged replicas; NO_COPY of a spare.
+
+    By group where the node does not hold all of them: ``2:0a1b 3:9f3e``.
+    """
+    copies = machine.copies()
+    if not copies:
         return NO_COPY
-    contents = machine.contents()
+    if list(copies) == [0]:
+        return _digest(copies[0])
+    return " ".join(f"{group}{GROUP_MARK}{_digest(copy)}" for group, copy in copies.items())
+
+
+def _digest(contents: Mapping[bytes, Entry]) -> str:
     keys = sorted(contents)
     entries = [contents[key] for key in keys]
     # Columns, because encoding entry by entry takes several times as long.

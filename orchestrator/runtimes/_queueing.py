@@ -18,9 +18,11 @@ from orchestrator.core.machine import Op, Received
 from orchestrator.core.token_bucket import TokenBucket
 from orchestrator.core.waiting import Queue, Refusal
 from orchestrator.runtimes._node import NodeShell
-from orchestrator.runtimes._scaling import NotingOutlet, Scaling
+from orchestrator.runtimes._outlet import Outlet
+from orchestrator.runtimes._scaling import Scaling
 from orchestrator.runtimes._timers import Scheduler
-from orchestrator.systems.replicated_store import Command, Node
+from orchestrator.systems._sharding import Command
+from orchestrator.systems.replicated_store import Node
 
 _MEMORY: Final = 16
 """Over how many operations the mean cost of one is taken."""
@@ -29,7 +31,7 @@ _MEMORY: Final = 16
 class DispatchingShell(NodeShell):
     """Carries one machine; jobs are served in the order in which they came. Costs are modelled."""
 
-    _outlet: NotingOutlet
+    _outlet: Outlet
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class DispatchingShell(NodeShell):
         batch: Any,
         cache: Any,
         scheduler: Scheduler,
-        outlet: NotingOutlet,
+        outlet: Outlet,
         local: Any = None,
     ) -> None:
         super().__init__(machine, model, costs, batch, cache, scheduler, outlet, local)

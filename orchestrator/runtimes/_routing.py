@@ -45,8 +45,20 @@ class LevelMix:
         return asked
 
 
+class _Views(dict[int, ClusterView]):
+    """What a client knows of each group of nodes."""
+
+    def __init__(self, first: Callable[[int], ClusterView]) -> None:
+        super().__init__()
+        self._first = first
+
+    def __missing__(self, group: int) -> ClusterView:
+        view = self[group] = self._first(group)
+        return view
+
+
 class Router:
-    """One client's choice of nodes.
+    """One client's choice of nodes. ``first_view``: what it knows of a group in the beginning.
 
     ``distances_ns``: one way to each node where only the nearest ones are asked, else empty.
     ``sticky``: a session keeps its node as long as it is a candidate. ``shuns_silent``: whether a
@@ -57,7 +69,7 @@ class Router:
         self,
         balancer: Balancer,
         candidates: Callable[[Op, ClusterView], Sequence[int]],
-        nodes: Sequence[int],
+        first_view: Callable[[int], ClusterView],
         distances_ns: Sequence[int],
         sticky: bool,
         group_of: Callable[[Op], int] | None = None,
@@ -77,7 +89,7 @@ class Router:
         self._pick = self._pick_and_ask if balancer.probing else balancer.pick
         self.shuns_silent = shuns_silent
         self._candidates = candidates
-        self._views = ClusterViews(nodes, group_of)
+        self._views = ClusterViews(first_view, group_of)
         self._view_of = self._views.of
         self._distances_ns = distances_ns
         self._sticky = sticky

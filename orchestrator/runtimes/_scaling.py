@@ -10,16 +10,8 @@ from typing import Protocol
 from orchestrator.core.record import ASKED, SCALED
 from orchestrator.core.registry import Slot
 from orchestrator.core.scaling import Autoscaler, AutoscalerParams, Seen
-from orchestrator.runtimes._node import Outlet
+from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._timers import Scheduler
-
-
-class NotingOutlet(Outlet, Protocol):
-    """Where nodes note what happened once."""
-
-    @abstractmethod
-    def note(self, kind: str, detail: str) -> None:
-        """An event of this node, now."""
 
 
 class Scaled(Protocol):
@@ -46,7 +38,7 @@ class Scaling:
     """One node's cores over its life."""
 
     def __init__(
-        self, node: Scaled, slot: Slot, cores: int, scheduler: Scheduler, outlet: NotingOutlet
+        self, node: Scaled, slot: Slot, cores: int, scheduler: Scheduler, outlet: Outlet
     ) -> None:
         self._node = node
         self._params: AutoscalerParams = slot.params

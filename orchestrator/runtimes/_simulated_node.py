@@ -135,9 +135,6 @@ class SimulatedNode:
         due_ns = self._clock.current_ns + self._sync_law.draw_ns()
         self._scheduler.at(due_ns, lambda _: done(), None)
 
-    def became(self, role: str) -> None:
-        self.note("role", role)
-
     def note(self, kind: str, detail: str) -> None:
         self.cluster.event(self.node, kind, detail)
 

@@ -30,8 +30,8 @@ from orchestrator.systems.replicated_store import Node, RateLimit
 
 if TYPE_CHECKING:
     from orchestrator.runtimes._node import NodeShell
+    from orchestrator.runtimes._outlet import Outlet
     from orchestrator.runtimes._parts import Parts
-    from orchestrator.runtimes._scaling import NotingOutlet
 
 
 class Asked(NamedTuple):
@@ -44,12 +44,11 @@ class Asked(NamedTuple):
 class FrontDoor:
     """The outlet of a store's node that tier nodes ask, and the way in for what they ask."""
 
-    def __init__(self, outlet: NotingOutlet) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
         self.send = outlet.send
         self.append = outlet.append
         self.sync = outlet.sync
-        self.became = outlet.became
         self.note = outlet.note
 
     def reply(self, reply: Reply) -> None:
@@ -128,7 +127,7 @@ def make_pattern(parts: Parts, tier: Tier, node: int) -> Pattern:
     chance = scalar_stream(seed, f"node/{node}/early")
     context = TierContext(
         node=node,
-        stores=tuple(range(system.nodes)),
+        first_view=system.first_view,
         candidates=system.candidates,
         group_of=system.group_of,
         cached=CachedValues(policy, chance, ttl_ns=tier.ttl, early=tier.early_refresh),

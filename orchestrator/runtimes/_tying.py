@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from orchestrator.core.machine import Op, Received
 from orchestrator.core.waiting import Cancel, Tie
+from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._queueing import QueueingShell
-from orchestrator.runtimes._scaling import NotingOutlet
 
 
-class TyingOutlet(NotingOutlet, Protocol):
+class TyingOutlet(Outlet, Protocol):
     """Where such nodes speak of copies."""
 
     @abstractmethod

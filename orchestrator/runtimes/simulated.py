@@ -153,8 +153,12 @@ class SimulatedCluster:
     def converged(self) -> bool:
         """All live replicas hold the same."""
         live = [node.shell.machine for node in self.nodes if not node.shell.stopped]
-        contents = [machine.contents() for machine in live if machine.holds_copy]
-        return all(content == contents[0] for content in contents[1:])
+        first: dict[int, Any] = {}
+        return all(
+            content == first.setdefault(group, content)
+            for machine in live
+            for group, content in machine.copies().items()
+        )
 
 
 def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:

@@ -159,6 +159,11 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("balance.jain", NUMBER, "", "Jain's fairness index of operations over nodes"),
     ("balance.max_over_mean", NUMBER, "", "busiest node over the mean node"),
     ("balance.ejections", NUMBER, "", "how often clients left a node out; null: they judge none"),
+    ("shards.by_shard", _TEXT, "", "JSON: operations and latency by shard; null: there is one"),
+    ("shards.hot", _WHOLES, "", "shards that take far more than their fair share"),
+    ("shards.max_over_fair", NUMBER, "", "busiest shard over its fair share"),
+    ("shards.jain", NUMBER, "", "Jain's fairness index of operations over shards"),
+    ("moves", _TEXT, "", "JSON: what operators' commands moved, how long it took, what it cost"),
     ("bottleneck.resource", _TEXT, "", "the busiest resource"),
     ("bottleneck.utilisation", NUMBER, "share", "its busy share"),
     *(

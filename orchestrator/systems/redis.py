@@ -112,6 +112,9 @@ class Redis:
     def consistency(self) -> str | None:
         return self._params.consistency
 
+    def first_view(self, group: int) -> ClusterView:
+        return ClusterView(tuple(range(self.nodes)))
+
     def candidates(self, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes if self._params.read_from == ANY and op.kind != WRITE else (PRIMARY,)
 

@@ -6,14 +6,16 @@ and links with delay, loss and bandwidth.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core import levels
-from orchestrator.core.levels import LEVELS, LINEARIZABLE
+from orchestrator.core.giving import MoveParams
+from orchestrator.core.layout import Layouts
+from orchestrator.core.levels import LEVELS
 from orchestrator.core.machine import LINK_KINDS, ClaimContext, ClusterView, Machine, Op
+from orchestrator.core.moving import Moving
 from orchestrator.core.parameters import (
     Capacity,
     ParameterError,
@@ -26,15 +28,23 @@ from orchestrator.core.parameters import (
     size,
     slot,
     slots,
-    text,
 )
-from orchestrator.core.registry import Family, Slot, plugins, register
-from orchestrator.core.sharding import Shards, shard_of, sharded
+from orchestrator.core.registry import Family, Slot, register
+from orchestrator.core.sharding import Shards, sharded
 from orchestrator.core.system import CACHED, Address, Circumstances
 from orchestrator.core.units import format_size
-from orchestrator.errors import ConfigError, InfeasibleError, suggestion
+from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.systems._balancing import check_balancer
 from orchestrator.systems._cpu import Cpu, law
+from orchestrator.systems._sharding import (
+    Command,
+    check_commands,
+    check_moves,
+    check_ordered,
+    commands_that_move,
+    layouts_of,
+    ordered_protocols,
+)
 from orchestrator.systems._tier import TIER_KINDS, Tier
 from orchestrator.systems._zones import Zones
 
@@ -150,23 +160,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Command:
-    """An operator's command about a node, given at a time of the run."""
-
-    command: str = text(help="one that the protocol knows")
-    node: int = number(low=0)
-    at: int = duration(help="from the start of the load")
-
-
-@dataclass(frozen=True)
 class ReplicatedStoreParams:
     protocol: Slot = slot(Family.PROTOCOL, {"name": "unreplicated"})
     consistency: str | None = choice(None, options=("strict", *LEVELS))
-    shards: int = number(1, low=1, high=1000, help="each a group of the protocol, on every node")
+    shards: int = number(1, low=1, high=1000, help="each a group of the protocol")
+    sharding: Slot = slot(Family.SHARDING, {"name": "modulo"})
     transactions: Slot | None = slot(Family.TRANSACTIONS, None, help="over the shards")
     replicas: int = number(1, low=1, high=1000)
-    nodes: int | None = number(None, low=1, high=1000, help="null: as many as replicas")
+    nodes: int | None = number(
+        None,
+        low=1,
+        high=1000,
+        help="null: as many as replicas; shards are spread over more of them, and one has spares",
+    )
     administration: tuple[Command, ...] = ()
+    moving: MoveParams = field(default_factory=MoveParams)
     memory: int | None = size(None, help="all caches together; null: no limit")
     balancer: Slot = slot(Family.BALANCER, {"name": "round_robin"})
     cache: Slot | None = slot(Family.CACHE, None)
@@ -177,6 +185,24 @@ class ReplicatedStoreParams:
     batch: Batch = field(default_factory=Batch)
 
     @property
+    def moving_commands(self) -> list[Command]:
+        """Those of the operator's commands that move data, in their order."""
+        return commands_that_move(self.administration)
+
+    @property
+    def layouts(self) -> Layouts:
+        """Where keys are, and how that changes. Raises ConfigError where it cannot be so."""
+        nodes = self.nodes or self.replicas
+        return layouts_of(
+            self.shards,
+            nodes,
+            self.replicas,
+            self.sharding,
+            self.administration,
+            self.moving.portions,
+        )
+
+    @property
     def deployed(self) -> tuple[type[Machine], Any]:
         """The machine that runs on the nodes, and its parameters: the protocol's own, or one that
         carries its shards, or one that carries out transactions over them.
@@ -184,17 +210,13 @@ class ReplicatedStoreParams:
         machine: type[Machine] = self.protocol.implementation
         own = self.protocol.params
         if self.transactions is not None:
-            params = Shards(self.shards, own, self.transactions.params)
+            params = Shards(self.layouts, own, self.transactions.params)
             return sharded(machine, self.transactions.implementation), params
+        if self.layouts.moves:
+            return sharded(machine, Moving), Shards(self.layouts, own, self.moving)
         if self.shards > 1:
-            return sharded(machine), Shards(self.shards, own)
+            return sharded(machine), Shards(self.layouts, own)
         return machine, own
-
-
-def ordered_protocols() -> list[str]:
-    """Those that apply all changes in one order."""
-    found = plugins(Family.PROTOCOL).items()
-    return [name for name, plugin in found if plugin.implementation.ordered]
 
 
 def check_room(size: Capacity, entry_bytes: int, path: str) -> None:
@@ -208,10 +230,6 @@ def check_room(size: Capacity, entry_bytes: int, path: str) -> None:
         )
 
 
-def _shard_of(op: Op, shards: int) -> int:
-    return shard_of(op.key, shards)
-
-
 @register(Family.SYSTEM, "replicated_store", params=ReplicatedStoreParams)
 class ReplicatedStore:
     """Emulated key-value store, replicated by a protocol plug-in."""
@@ -221,8 +239,8 @@ class ReplicatedStore:
     def __init__(self, params: ReplicatedStoreParams) -> None:
         self._params = params
         self._machine, self._own = params.deployed
-        shards = 1 if params.transactions is not None else params.shards
-        self._group_of = functools.partial(_shard_of, shards=shards) if shards > 1 else None
+        apart = params.transactions is None and (params.shards > 1 or params.layouts.moves)
+        self._layouts = params.layouts if apart else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The machine is a class that is made here and has no name elsewhere.
@@ -245,7 +263,15 @@ class ReplicatedStore:
 
     @property
     def group_of(self) -> Callable[[Op], int] | None:
-        return self._group_of
+        if self._layouts is None:
+            return None
+        cell_of = self._layouts.cell_of
+        return lambda op: cell_of(op.key)
+
+    def first_view(self, group: int) -> ClusterView:
+        if self._layouts is None:
+            return ClusterView(tuple(range(self.nodes)))
+        return self._layouts.first_view(group)
 
     def _context(self, circumstances: Circumstances) -> ClaimContext:
         params, hazards = self._params, circumstances.hazards
@@ -292,15 +318,13 @@ class ReplicatedStore:
 
     def validate(self, entry_bytes: int) -> None:
         params = self._params
-        if params.transactions is not None:
-            self._validate_transactions()
+        self._validate_layouts()
         reason = self._machine.validate(self._own, params.replicas, self.nodes)
         if reason is not None:
             hint = f"replicas is {params.replicas}"
             if self.nodes != params.replicas:
                 hint += f", nodes is {self.nodes}"
             raise ConfigError(reason, path="system.replicas", hint=hint)
-        self._validate_commands()
         check_balancer(params.balancer, self.nodes, emulated=True)
         placed = len(params.zones.nodes)
         if placed and placed != self.nodes:
@@ -346,41 +370,23 @@ class ReplicatedStore:
                 f" or {params.memory // self.nodes} bytes, a node",
             )
 
-    def _validate_transactions(self) -> None:
-        """A layer of transactions needs a protocol that applies all changes in one order, and
-        that answers from the newest state.
-        """
-        params = self._params
-        name, machine = params.protocol.name, params.protocol.implementation
-        reason = "" if machine.ordered else "it does not apply all changes in one order"
-        ideal = ClaimContext(params.replicas, True, FSYNC, self.nodes)
-        if not reason and LINEARIZABLE not in machine.claims(params.protocol.params, ideal):
-            why = machine.why_not(params.protocol.params, ideal, LINEARIZABLE)
-            reason = "it is not linearizable" + (f": {why}" if why else "")
-        if reason:
+    def _validate_layouts(self) -> None:
+        params, layouts = self._params, self._params.layouts
+        name = params.protocol.name
+        known = params.protocol.implementation.commands
+        check_commands(params.administration, known, name, self.nodes, params.shards)
+        if params.transactions is not None:
+            check_ordered(params.protocol, params.replicas, "transactions", "system.transactions")
+        if not layouts.moves:
+            return
+        if params.transactions is not None:
             raise ConfigError(
-                f"no transactions over protocol {name!r}: {reason}",
-                path="system.transactions",
-                hint="protocols that can carry them: " + ", ".join(ordered_protocols()),
+                "data does not move under transactions, whose parts are bound to their shards",
+                path="system.administration",
+                hint="leave out system.transactions, or the commands that move data",
             )
-
-    def _validate_commands(self) -> None:
-        known = self._machine.commands
-        for index, command in enumerate(self._params.administration):
-            path = f"system.administration[{index}]"
-            if command.command not in known:
-                name = self._params.protocol.name
-                raise ConfigError(
-                    f"protocol {name!r} has no command {command.command!r}",
-                    path=f"{path}.command",
-                    hint=suggestion(command.command, known) if known else "it has no commands",
-                )
-            if command.node >= self.nodes:
-                raise ConfigError(
-                    f"there is no node {command.node}",
-                    path=f"{path}.node",
-                    hint=f"nodes are 0 to {self.nodes - 1}",
-                )
+        check_ordered(params.protocol, params.replicas, "moving of data", "system.administration")
+        check_moves(layouts)
 
     def program(
         self, node: int, addresses: Sequence[Address], folder: str, password: str

@@ -22,15 +22,11 @@ from orchestrator.core.machine import (
     Reply,
 )
 from orchestrator.core.sharding import Shards
+from orchestrator.core.steps import DECIDE, EXECUTE, FINISH, FORGET, PREPARE
 from orchestrator.core.transactions import (
     ABORTED,
     BUSY,
     COMMITTED,
-    DECIDE,
-    EXECUTE,
-    FINISH,
-    FORGET,
-    PREPARE,
     YES,
     Identity,
     Said,
@@ -86,7 +82,7 @@ class Coordinator(Asker):
         except ValueError:
             effects.append(Reply(handle, FAIL))
             return
-        parts = parts_of(ops, self.count)
+        parts = parts_of(ops, self.layouts.cell_of)
         home = min(parts)
         one = len(parts) == 1
         task = Task(
@@ -109,7 +105,7 @@ class Coordinator(Asker):
         """Answer the client, if one waits."""
         if task.handle is None:
             return
-        value = task.value(self.count) if outcome == OK else None
+        value = task.value(self.layouts.cell_of) if outcome == OK else None
         effects.append(Reply(task.handle, outcome, value, 0, task.after))
         task.handle = None
 
@@ -224,7 +220,7 @@ class Coordinator(Asker):
         before, self._patience_ns = self._patience_ns, {}
         doubtful: dict[Identity, Task] = {}
         decided: dict[Identity, tuple[int, list[int]]] = {}
-        for shard, machine in enumerate(self.machines):
+        for shard, machine in self.machines.items():
             known = self._known_in(shard)
             if known is None or not machine.holds_copy:
                 continue

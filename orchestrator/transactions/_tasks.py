@@ -5,7 +5,7 @@ asked for what. None of it has to survive a crash.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -13,7 +13,7 @@ import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, TRANSACTION, Op
 from orchestrator.core.portions import ENTRY_BYTES, op_spans
-from orchestrator.core.sharding import ENVELOPE_TAG, shard_of
+from orchestrator.core.sharding import ENVELOPE_TAG
 from orchestrator.core.transactions import Identity, MicroOperation, Part, Said, encode_reads
 
 # What an answer may say besides what shards say (core.transactions).
@@ -29,6 +29,8 @@ RESOLVING: Final = "resolving"  # they are not: abort, unless it is decided alre
 CLOSING: Final = "closing"  # the other shards hear the decision, nobody waits for it
 
 
+ShardOf = Callable[[bytes], int]
+"""The shard of a key."""
 _READ_BYTES: Final = 5  # of a read besides its value
 
 
@@ -108,13 +110,13 @@ class Task:
     after: int = 0
     forgets: bool = False
 
-    def value(self, shards: int) -> Any:
+    def value(self, shard_of: ShardOf) -> Any:
         """What the client asked for, from what the shards' reads found."""
         assert self.op is not None
         found: dict[int, Iterator[bytes | None]] = {
             shard: iter(reads) for shard, reads in self.reads.items()
         }
-        reads = [next(found[shard_of(key, shards)]) for key in reading(self.ops)]
+        reads = [next(found[shard_of(key)]) for key in reading(self.ops)]
         if self.op.kind == TRANSACTION:
             return encode_reads(reads)
         return reads[0] if reads else None
@@ -125,11 +127,11 @@ def reading(ops: list[MicroOperation]) -> list[bytes]:
     return [key for _, key, new in ops if new is None]
 
 
-def parts_of(ops: list[MicroOperation], shards: int) -> dict[int, Part]:
+def parts_of(ops: list[MicroOperation], shard_of: ShardOf) -> dict[int, Part]:
     """Each shard's part of a transaction; the lowest shard is its home."""
     by_shard: dict[int, list[MicroOperation]] = {}
     for op in ops:
-        by_shard.setdefault(shard_of(op[1], shards), []).append(op)
+        by_shard.setdefault(shard_of(op[1]), []).append(op)
     home = min(by_shard)
     others = sorted(shard for shard in by_shard if shard != home)
     writes = any(new is not None for _, _, new in ops)

@@ -128,7 +128,7 @@ class TwoPhaseCommit(Coordinator):
         """Prepared parts and decisions that somebody has not heard of."""
         return sum(
             len(known.prepared) + len(known.decisions)
-            for shard, machine in enumerate(self.machines)
+            for shard, machine in self.machines.items()
             if (known := self._known_in(shard)) is not None and machine.holds_copy
         )
 
@@ -159,6 +159,12 @@ class TwoPhaseCommit(Coordinator):
     @classmethod
     def read_levels(cls, params: Shards, context: ClaimContext) -> frozenset[str]:
         return frozenset()
+
+    @classmethod
+    def validate(cls, params: Shards, replicas: int, nodes: int) -> str | None:
+        if nodes != replicas:
+            return "every node holds a copy of every shard: nodes equals replicas"
+        return super().validate(params, replicas, nodes)
 
     @classmethod
     def why_not(cls, params: Shards, context: ClaimContext, level: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.report.figures import latency, nodes, parameters, series, study
+from orchestrator.report.figures import latency, nodes, parameters, series, shards, study
 from orchestrator.report.figures._canvas import Picture, inline_svg
 from orchestrator.report.model import RunView, StudyView
 
@@ -23,5 +23,7 @@ def study_figures(view: StudyView) -> list[Picture]:
 
 
 def run_figures(view: RunView) -> list[Picture]:
-    """The three figures of a single run."""
-    return [latency.latency_by_kind(view), series.series(view), nodes.utilisation(view)]
+    """The three figures of a single run, and that of its shards where it has any."""
+    found = [latency.latency_by_kind(view), series.series(view), nodes.utilisation(view)]
+    of_shards = shards.shards(view)
+    return found if of_shards is None else [*found, of_shards]

@@ -97,6 +97,7 @@ def _draw(figure: Figure, view: RunView, start: Floats) -> None:
         )
     faults = _faults(view, end)
     _draw_faults((upper, lower), faults)
+    _draw_moves((upper, lower), view, first, end)
     canvas.number_axis(panels[-1], "x")
     panels[-1].set_xlabel(marks.time_label(view.summary))
     if faults:
@@ -145,6 +146,21 @@ def _draw_faults(panels: Sequence[Axes], faults: Sequence[_Fault]) -> None:
         axes.axvspan(fault.at_s, fault.held_s, alpha=0.10, **shade)
         if fault.back_s > fault.held_s:
             axes.axvspan(fault.held_s, fault.back_s, alpha=0.05, **shade)
+
+
+def _draw_moves(panels: Sequence[Axes], view: RunView, first: float, end: float) -> None:
+    """Each move of data shaded from its first portion to its last, and named."""
+    moves = lookup(view.summary, "moves")
+    labels = []
+    for move in moves if isinstance(moves, (list, tuple)) else ():
+        began, ended = finite(move.get("began_s")), finite(move.get("ended_s"))
+        if began is None:
+            continue
+        for axes in panels:
+            axes.axvspan(began, end if ended is None else ended, color=canvas.BEST, alpha=0.12)
+        labels.append((began, plain(move.get("command"), 18).replace("_", " ")))
+    if labels:
+        _label(panels[0], labels, first, end)
 
 
 def _draw_throughput(axes: Axes, view: RunView, start: Floats) -> None:

@@ -10,6 +10,7 @@ import hashlib
 from typing import Final
 
 _WORD_BYTES: Final = 8
+WORD_BITS: Final = 8 * _WORD_BYTES
 _WORDS: Final = hashlib.blake2b.MAX_DIGEST_SIZE // _WORD_BYTES
 
 

@@ -1,0 +1,1 @@
+"""How keys belong to shards: one file each."""
