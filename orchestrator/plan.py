@@ -8,24 +8,12 @@ from typing import Final
 
 import numpy
 
+from orchestrator._fault_checks import check_faults
 from orchestrator.analysis.slo import bounded
 from orchestrator.config.schema import RAY, SIM, Config, Slo
 from orchestrator.core import levels
-from orchestrator.core.fault_exposure import exposure
-from orchestrator.core.fault_plan import idles
 from orchestrator.core.faults import (
-    ALL,
-    ANY,
-    AUTHORITY,
-    CACHE,
-    COUNT,
-    NODE,
-    ZONE,
-    Aim,
-    Fault,
     Hazards,
-    Target,
-    parse_target,
 )
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
@@ -35,7 +23,7 @@ from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
 from orchestrator.core.verdict import check_served, models_of
 from orchestrator.errors import ConfigError, suggestion
-from orchestrator.runtimes._parts import Parts, cluster_state
+from orchestrator.runtimes._parts import Parts
 from orchestrator.systems.replicated_store import MEASURED
 from orchestrator.workloads.tenants import tenants_of
 
@@ -60,7 +48,7 @@ def plan(config: Config) -> Parts:
     _check_attempts(parts)
     _check_caches(parts)
     _check_ties(parts)
-    _check_faults(parts)
+    check_faults(parts)
     _check_reads(parts)
     _check_consistency(parts)
     _check_checkers(parts)
@@ -131,7 +119,7 @@ def _check_load(parts: Parts) -> None:
             served += " carries out others: " + ", ".join(plugins(Family.TRANSACTIONS))
         raise ConfigError(
             f"the workload has operations of kind {KIND_NAMES[unserved[0]]!r}, which"
-            f" {_what(config)} does not serve",
+            f" {parts.served_by} does not serve",
             path="workload",
             hint=f"it serves {served}",
         )
@@ -174,7 +162,7 @@ def _check_checkers(parts: Parts) -> None:
     for level in checked_levels(parts):
         if model not in models_of(level):
             raise ConfigError(
-                f"{_what(config)} is {level} like this, which is not defined here for model"
+                f"{parts.served_by} is {level} like this, which is not defined here for model"
                 f" {model!r}, so nobody could tell whether it keeps that",
                 path="workload",
                 hint="ask for another level, or check.level: none",
@@ -237,7 +225,7 @@ def _check_ties(parts: Parts) -> None:
         reason = "only reads may wait at two nodes, and the workload has none"
         hint = "leave it out, or use client.retry"
     elif len(system.candidates(Op(0, 1, min(reading), b""), view)) < 2:
-        reason = f"of {system.nodes} nodes {_what(parts.config)} asks one for a read"
+        reason = f"of {system.nodes} nodes {parts.served_by} asks one for a read"
         hint = "another node must be allowed to serve it, as with primary_backup's read_from: any"
     elif client.tie.after >= client.timeout:
         reason = "the second copy would leave when the operation has timed out"
@@ -259,92 +247,6 @@ def _check_health(parts: Parts) -> None:
         )
 
 
-def _check_faults(parts: Parts) -> None:
-    """Faults must have somebody to strike, be possible there, and strike before the end."""
-    for index, (aim, slot) in enumerate(parts.config.faults):
-        path = f"faults[{index}]"
-        fault: Fault = slot.implementation(slot.params)
-        if fault.emulated_only and not parts.system.emulated:
-            raise ConfigError(
-                f"{slot.name} needs emulated nodes; system {parts.config.system.name!r} is real"
-                " processes",
-                path=f"{path}.name",
-                hint="real processes can be crashed and paused",
-            )
-        reason = fault.why_not(parts.durability)
-        if reason:
-            raise ConfigError(reason, path=path)
-        reason = _why_no_target(parse_target(aim.target), fault, parts)
-        if reason:
-            raise ConfigError(reason, path=f"{path}.target")
-        end_ns = parts.end_ns
-        if aim.at is not None and end_ns is not None and aim.at >= end_ns:
-            raise ConfigError(
-                f"the load is over by then: it ends after {format_duration(end_ns)}",
-                path=f"{path}.at",
-            )
-        _check_effect(parts, aim, fault, path)
-    _check_clocks(parts)
-
-
-def _check_effect(parts: Parts, aim: Aim, fault: Fault, path: str) -> None:
-    """A strike that changes nothing would be a strike that nothing suffers from."""
-    state = cluster_state(parts, {})
-    for variant in fault.variants:
-        if idles(parse_target(aim.target), variant, state):
-            raise ConfigError(
-                f"it would change nothing: it is about links, and with target {aim.target!r} and"
-                f" nodes: {len(state.nodes)} there is none that it could strike",
-                path=path,
-                hint="a partition of shape ring needs 4 nodes, bridge 3, any other 2; "
-                "clients: true strikes the links to clients",
-            )
-
-
-def _check_clocks(parts: Parts) -> None:
-    """Clocks must go on, whatever strikes come together."""
-    faults, end_ns = parts.config.faults, parts.strikes_until_ns
-    for index, (_, slot) in enumerate(faults):
-        slowest = exposure(faults[: index + 1], end_ns).slowest
-        if slowest < SLOWEST_DRIFT:
-            alone = slot.implementation(slot.params).hazards.slowest
-            raise ConfigError(
-                f"a clock could stand still or run backwards: drifts add up while they overlap,"
-                f" those of this fault ({alone:g} each) and of the ones before it to as little"
-                f" as {slowest:.4g}",
-                path=f"faults[{index}]",
-                hint=f"{SLOWEST_DRIFT} is allowed: let it last for less long than it is to the"
-                " next strike (every: a law with a least gap, such as constant or uniform), or"
-                " drift less",
-            )
-
-
-def _why_no_target(target: Target, fault: Fault, parts: Parts) -> str:
-    """Why there is nobody to strike; empty where there is."""
-    if fault.strikes_clients and target.word not in (NODE, ANY, ALL, COUNT):
-        return f"it strikes clients: the number of one, {ANY}, {ALL} or {COUNT}:N"
-    if target.word == NODE:
-        count = parts.config.clients if fault.strikes_clients else parts.system.nodes
-        what = "clients" if fault.strikes_clients else "nodes"
-        return "" if target.number < count else f"{what} are 0 to {count - 1}"
-    if target.word == ZONE:
-        zones = parts.store.zones.all_names if parts.system.emulated else ()
-        return "" if target.zone in zones else f"zones are: {', '.join(zones) or 'none'}"
-    if target.word == AUTHORITY and (not parts.system.emulated or parts.authority is None):
-        return f"{_what(parts.config)} has no authority"
-    if target.word == CACHE and not parts.tier_nodes:
-        return "there is no cache tier (system.tier)"
-    return ""
-
-
-def _what(config: Config) -> str:
-    """What serves the operations, in words."""
-    protocol = getattr(config.system.params, "protocol", None)
-    if protocol is not None:
-        return f"protocol {protocol.name!r}"
-    return f"system {config.system.name!r}"
-
-
 def _check_reads(parts: Parts) -> None:
     """Levels that single reads ask for must be offered."""
     config, system, circumstances = parts.config, parts.system, parts.circumstances
@@ -355,7 +257,7 @@ def _check_reads(parts: Parts) -> None:
         offered = ", ".join(sorted(system.read_levels(circumstances))) or "none"
         reason = system.why_not(circumstances, asked)
         raise ConfigError(
-            f"{_what(config)} does not offer {asked} reads" + (f": {reason}" if reason else ""),
+            f"{parts.served_by} does not offer {asked} reads" + (f": {reason}" if reason else ""),
             path=f"client.reads.{level}",
             hint=f"levels that a read may ask for here: {offered}",
         )

@@ -64,9 +64,8 @@ def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    four = counts, counts, counts, counts
+    four, caching = (counts,) * 4, (counts,) * 3
     provided = numpy.full(3, 2 * INTERVAL_NS)
-    caching = counts, counts, counts
     node = NodeRecord(0, "h", "leader", 2, 1, provided, *four, busy, busy, *caching, 0, "")
     other = replace(node, node=1, role="follower", cores=1, storage_parallel=None)
     base = RunRecord(
@@ -85,8 +84,7 @@ def record(**changes: Any) -> RunRecord:
 
 
 def intervals(count: int = 3) -> dict[str, Any]:
-    whole = numpy.arange(count)
-    names = ("intended", "ok", "fail", "unknown")
+    whole, names = numpy.arange(count), ("intended", "ok", "fail", "unknown")
     return {
         "start_s": whole * 0.1,
         "duration_s": numpy.full(count, 0.1),

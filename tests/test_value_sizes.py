@@ -22,7 +22,7 @@ from orchestrator.errors import ConfigError, InfeasibleError
 from orchestrator.plan import plan
 from orchestrator.run import execute
 from orchestrator.runtimes._batching import Attempt
-from orchestrator.runtimes._parts import make_driver
+from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._virtual_clock import VirtualClock
 from orchestrator.workloads.ycsb import Ycsb

@@ -306,9 +306,7 @@ class Machine(Protocol):
     """What an operator may command."""
 
     ordered: ClassVar[bool] = False
-    """Whether all nodes apply all changes in one order, to a ``KeyValueState`` that they keep as
-    ``_state``; then it takes the steps of transactions, too.
-    """
+    """Whether all nodes apply all changes, layers' steps too, in one order to their ``_state``."""
 
     led: ClassVar[bool] = True
     """Whether one node leads, as its role says, unless a new one is being looked for; otherwise
@@ -354,9 +352,8 @@ class Machine(Protocol):
 
     @property
     def decided(self) -> int:
-        """How far an order that all nodes agree on is final, as this one knows; 0 without one.
-
-        The fuzzer compares these orders and the reigns of all nodes, after every event.
+        """How far an order that all nodes agree on is final, as this one knows (0 without one); the
+        fuzzer compares these orders, and reigns, after every event.
         """
         return 0
 

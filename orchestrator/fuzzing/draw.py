@@ -7,8 +7,7 @@ many elections, retransmissions and changes of view.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from orchestrator.config.load import load_mapping
@@ -29,9 +28,10 @@ from orchestrator.core.sharding import LOCAL
 from orchestrator.core.units import NS_PER_MS, format_duration
 from orchestrator.errors import ConfigError, InputError, suggestion
 from orchestrator.fuzzing import comparing
+from orchestrator.fuzzing.faults import STEP_NS, FaultDrawing, draw_times
 from orchestrator.fuzzing.parameters import draw_parameters
 from orchestrator.fuzzing.profiles import PROFILES, Profile
-from orchestrator.fuzzing.scenario import LEADER, Fault, Scenario, Step
+from orchestrator.fuzzing.scenario import Fault, Scenario, Step
 from orchestrator.fuzzing.sharding import Division, draw_division, draw_moves
 from orchestrator.fuzzing.tiers import draw_tier, tier_faults
 from orchestrator.fuzzing.transactional import CALM_PACES, transactional_steps
@@ -43,12 +43,7 @@ PACES: Final = 24
 """Length of the load before all is healed, in paces."""
 SETTLE_PACES: Final = 12
 FINAL_PACES: Final = 4
-STEP_NS: Final = 10_000
-AUTHORITY_SHARE: Final = 0.15
-"""Of the crashes, where a protocol has an authority."""
 _ATTEMPTS: Final = 50
-SPARSE: Final = 20
-"""Of so many faults one is left where they are sparse."""
 
 
 def draw(
@@ -70,7 +65,7 @@ def draw(
     return _Drawing(protocol, seed, attempt, PROFILES[profile], dict(fixed or {})).scenario()
 
 
-class _Drawing:
+class _Drawing(FaultDrawing):
     def __init__(
         self, protocol: str, seed: int, attempt: int, profile: Profile, fixed: Mapping[str, Any]
     ) -> None:
@@ -101,12 +96,43 @@ class _Drawing:
         durable = chance.random() < 0.8
         sticky = chance.random() < 0.4
         delay_ns = pace_ns // chance.choice(self._profile.delays)
+        system = self._system(params, replicas, nodes, delay_ns, durable=durable, heal_ns=heal_ns)
+        rush, choices = self._profile.rush, (1, 2, 4, 8, 40) if self._layer is None else (2, 4, 8)
+        keys = chance.choice(choices if rush == 1 else choices[:2])
+        return Scenario(
+            protocol=self._protocol,
+            seed=self._seed,
+            system=system,
+            client=self._client(delay_ns, sticky),
+            clients=2 * rush,
+            keys=keys,
+            heal_ns=heal_ns,
+            final_ns=final_ns,
+            operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
+            faults=(
+                *self._faults(nodes, replicas, durable, heal_ns),
+                *self._tier_faults(system, heal_ns),
+            ),
+        )
+
+    def _system(
+        self,
+        params: dict[str, Any],
+        replicas: int,
+        nodes: int,
+        delay_ns: int,
+        *,
+        durable: bool,
+        heal_ns: int,
+    ) -> dict[str, Any]:
+        """The configuration of the store."""
+        chance = self._chance
         # A slow disk, but not so slow that the protocol's time-outs make no sense.
-        slow_ns = min(4 * delay_ns, pace_ns // 10)
+        slow_ns = min(4 * delay_ns, self._pace_ns // 10)
         sync_ns = chance.choice((delay_ns // 2, delay_ns // 2, slow_ns))
         self._late, self._late_ns = self._lateness()
         self._ambush = durable and chance.random() < self._profile.ambush
-        system = {
+        return {
             "name": "replicated_store",
             "protocol": {"name": self._inner} | params,
             **self._shards(self._built(params), replicas, nodes, heal_ns),
@@ -129,23 +155,6 @@ class _Drawing:
             },
             "batch": {"max": self._batch(max(delay_ns, sync_ns)), "linger": "100us"},
         }
-        rush, choices = self._profile.rush, (1, 2, 4, 8, 40) if self._layer is None else (2, 4, 8)
-        keys = chance.choice(choices if rush == 1 else choices[:2])
-        return Scenario(
-            protocol=self._protocol,
-            seed=self._seed,
-            system=system,
-            client=self._client(delay_ns, sticky),
-            clients=2 * rush,
-            keys=keys,
-            heal_ns=heal_ns,
-            final_ns=final_ns,
-            operations=tuple(self._steps(keys, system, sticky, heal_ns, final_ns)),
-            faults=(
-                *self._faults(nodes, replicas, durable, heal_ns),
-                *self._tier_faults(system, heal_ns),
-            ),
-        )
 
     def _client(self, delay_ns: int, sticky: bool) -> dict[str, Any]:
         timeout_ns = self._patience * max(2 * self._pace_ns, 40 * delay_ns)
@@ -246,7 +255,7 @@ class _Drawing:
         if self._pattern is None:
             return []
         chance, stores = self._chance, system["nodes"] + self._watched
-        times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, chance.randint(0, 6))
+        times = draw_times(chance, self._pace_ns, heal_ns - self._pace_ns, chance.randint(0, 6))
         nodes = range(stores, stores + system["tier"]["nodes"])
         returning = system["node"]["storage"]["durability"] != "memory"
         return tier_faults(
@@ -263,7 +272,7 @@ class _Drawing:
             calm_ns = CALM_PACES * self._pace_ns
             count = chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
             # Parts that were left behind may be resolved only after twice the longest time-out.
-            times = _times(chance, 0, final_ns - 2 * calm_ns, count)
+            times = draw_times(chance, 0, final_ns - 2 * calm_ns, count)
             return list(transactional_steps(chance, times, keys, final_ns, calm_ns))
         reads, changes = self._kinds(system)
         levels = self._read_levels(system, sticky)
@@ -279,7 +288,7 @@ class _Drawing:
         count = self._profile.rush * chance.randint(OPERATIONS_MIN + 40, 2 * OPERATIONS_MIN)
         # Quiet before the end: what a dense load has piled up is worked off by then.
         busy_ns = final_ns if self._profile.rush == 1 else heal_ns
-        times = _times(chance, 0, busy_ns, count)
+        times = draw_times(chance, 0, busy_ns, count)
         steps = [
             step(
                 at_ns,
@@ -331,114 +340,7 @@ class _Drawing:
         local = LOCAL if system.get("shards", 1) > 1 else frozenset(LEVELS)
         return [level for level in LEVELS if level in offered and level in local]
 
-    # --- the faults -----------------------------------------------------------------------
-
-    def _faults(self, nodes: int, replicas: int, durable: bool, heal_ns: int) -> list[Fault]:
-        chance, profile = self._chance, self._profile
-        # A command reaches every shard, and each acts on it for itself.
-        whole = self._division.shards == 1
-        commands = sorted(self._plugin.implementation.commands) if whole else []
-        weights = {
-            "crash": profile.crash,
-            "pause": profile.pause,
-            "cut": profile.cut,
-            "storm": profile.storm,
-            "command": profile.command if commands else 0.0,
-        }
-        count = chance.randint(*profile.faults)
-        if profile.sparse and chance.random() < profile.sparse:
-            count //= SPARSE
-        kinds = chance.choices(list(weights), list(weights.values()), k=count)
-        times = _times(chance, self._pace_ns, heal_ns - self._pace_ns, len(kinds))
-        lost = 0
-        faults = self._constant(heal_ns, commands)
-        for kind, at_ns in zip(kinds, times, strict=True):
-            if kind == "crash" and not durable:
-                # Who forgets everything stays away, and a minority may be away.
-                if lost >= ((nodes if self._division.shards == 1 else replicas) - 1) // 2:
-                    kind = "cut"  # noqa: PLW2901 - drawn again
-                else:
-                    lost += 1
-                    faults.append(Fault("crash", at_ns, node=chance.randrange(nodes)))
-                    continue
-            faults.append(self._fault(kind, at_ns, nodes, commands))
-        return faults
-
-    def _constant(self, heal_ns: int, commands: Sequence[str]) -> list[Fault]:
-        """What happens all the time until all is healed."""
-        chance = self._chance
-        faults = []
-        loss, duplicates = chance.choice(self._profile.losses)
-        # Only where all changes go through one order is a request known again at another node.
-        known_again = self._plugin.implementation.ordered
-        known_again &= self._layer is None and self._pattern is None
-        repeats = chance.choice((0.0, 0.05, 0.3)) if known_again else 0.0
-        if loss or repeats:
-            storm = Fault("storm", 0, heal_ns, loss=loss, duplicates=duplicates, repeats=repeats)
-            faults.append(storm)
-        if self._late:
-            faults.append(Fault("storm", 0, heal_ns, late=self._late, after_ns=self._late_ns))
-        if self._ambush:
-            after_ns = self._part_of_pace((2, 4, 8))
-            loss, until_ns = chance.choice(self._profile.unheard), heal_ns * 3 // 4
-            known = [command for command in self._profile.told if command in commands]
-            told = chance.choice(known) if known else ""
-            faults.append(Fault("ambush", 0, until_ns, loss=loss, after_ns=after_ns, command=told))
-        return faults
-
-    def _lateness(self) -> tuple[float, int]:
-        """What share of the messages takes how much longer until all is healed."""
-        chance, profile = self._chance, self._profile
-        if chance.random() >= profile.late:
-            return 0.0, 0
-        share, part = chance.choice(profile.lateness)
-        return share, self._part_of_pace((part,))
-
-    def _part_of_pace(self, parts: Sequence[int]) -> int:
-        return self._pace_ns // self._chance.choice(parts) // STEP_NS * STEP_NS
-
-    def _fault(self, kind: str, at_ns: int, nodes: int, commands: Sequence[str]) -> Fault:
-        chance, pace_ns = self._chance, self._pace_ns
-        lasts_ns = round(chance.expovariate(1 / (self._profile.lasts * pace_ns)))
-        until_ns = at_ns + lasts_ns // STEP_NS * STEP_NS + STEP_NS
-        aimed = chance.random() < self._profile.hunt
-        node: Any = LEADER if aimed else chance.randrange(nodes)
-        match kind:
-            case "crash":
-                survivors = chance.choice((0, 0, 1, 3))
-                # The authority, where there is one, is node ``nodes``.
-                if self._watched and chance.random() < AUTHORITY_SHARE:
-                    node = nodes
-                return Fault("crash", at_ns, until_ns, node, survivors=survivors)
-            case "pause":
-                return Fault("pause", at_ns, until_ns, node)
-            case "cut":
-                others = tuple(sorted(_some(chance, range(nodes + 1))))
-                direction: Any = chance.choice(("both", "both", "out", "in"))
-                return Fault("cut", at_ns, until_ns, node, others, direction)
-            case "storm":
-                # At least as long as usual, however quickly nodes come back.
-                until_ns = max(until_ns, at_ns + round(chance.random() * pace_ns))
-                if chance.random() < 0.5:
-                    loss, duplicates = chance.choice(((0.3, 0.0), (0.1, 0.3), (0.0, 0.5)))
-                    return Fault("storm", at_ns, until_ns, loss=loss, duplicates=duplicates)
-                after_ns = self._part_of_pace((1, 2, 4))
-                return Fault("storm", at_ns, until_ns, late=1.0, after_ns=after_ns)
-            case _:
-                about = chance.randrange(nodes)
-                return Fault("command", at_ns, node=about, command=chance.choice(commands))
-
 
 def _own(system: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's parameters in a configuration."""
     return {key: value for key, value in system["protocol"].items() if key != "name"}
-
-
-def _times(chance: random.Random, low_ns: int, high_ns: int, count: int) -> list[int]:
-    """Times in order, in steps that are readable in a scenario file."""
-    drawn = sorted(chance.randrange(low_ns, high_ns) for _ in range(count))
-    return [at_ns // STEP_NS * STEP_NS for at_ns in drawn]
-
-
-def _some(chance: random.Random, among: Sequence[int]) -> list[int]:
-    return chance.sample(list(among), chance.randint(1, len(among)))

@@ -24,12 +24,13 @@ from orchestrator.runtimes._client_connection import (
     TaggedConnection,
     ToldConnection,
 )
+from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._link_probe import ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
-from orchestrator.runtimes._parts import Parts, make_driver
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
 RECONNECT_S: Final = 0.05

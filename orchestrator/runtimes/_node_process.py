@@ -97,8 +97,7 @@ class NodeProcess:
         self._log: GroupedLog | None = None
         self._syncs = store.node.storage.durability == FSYNC
         if store.node.storage.durability != MEMORY:
-            path = Path(spec.folder) / f"node{node}.log"
-            self._log = GroupedLog(path, self.machine.Record)
+            self._log = GroupedLog(Path(spec.folder) / f"node{node}.log", self.machine.Record)
         self._journal = Journal(Path(spec.folder) / JOURNAL if parts.may_crash else None)
         # Work of this tick.
         self.pending_handles: list[Any] = []

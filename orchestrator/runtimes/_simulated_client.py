@@ -9,8 +9,8 @@ from orchestrator.core.machine import REQUEST
 from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
+from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._network import Link, Sender
-from orchestrator.runtimes._parts import make_driver
 from orchestrator.runtimes._session import Session
 
 if TYPE_CHECKING:
