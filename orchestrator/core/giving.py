@@ -44,7 +44,6 @@ RETRY_NS: Final = 2_000_000
 """Pause before a step is asked for again that found nobody in charge."""
 _SESSION_BYTES: Final = 16
 _ALL: Final = 1 << 40
-_SEARCH_AGAIN: Final = 10
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,9 @@ class Giving(Sharded):
         # The epoch that commands have asked for.
         self._epoch = 0
         self._journeys: dict[int, Journey] = {}
-        # By group: cells to give away; what the last search for them knew, and when to repeat it
-        # for the sake of keys that are new.
+        # By group: cells to give away, and what the last search for them knew.
         self._due: dict[int, list[int]] = {}
-        self._searched: dict[int, tuple[int, int, int]] = {}
+        self._searched: dict[int, tuple[int, int]] = {}
         # By group: the node that seems to be in charge.
         self._charged = [group.nodes[0] for group in self.layouts.groups]
         # What groups here are asked for at the end of this event.
@@ -166,7 +164,7 @@ class Giving(Sharded):
         for cell, aside in held.aside.items():
             # Whoever led before has come so far.
             return self._start(group, cell, aside.epoch, ADOPT, now_ns)
-        due = self._next_due(group, now_ns)
+        due = self._next_due(group)
         epoch = None if due is None else held.next_epoch(due)
         if due is None or epoch is None:
             return None
@@ -178,27 +176,25 @@ class Giving(Sharded):
         self._journeys[group] = journey
         return journey
 
-    def _next_due(self, group: int, now_ns: int) -> int | None:
+    def _next_due(self, group: int) -> int | None:
         """A cell of the group that is to be elsewhere; None where there is none."""
-        due = self._due.get(group)
-        while due:
-            if self._leaves(group, due[-1]):
-                return due[-1]
+        held, due = self.holdings[group], self._due.setdefault(group, [])
+        if held.arrived:
+            due += [cell for cell in held.arrived if self._leaves(group, cell)]
+            held.arrived.clear()
+        # What an epoch does not change it need not be asked about again, unless it is new.
+        seen = (self._epoch, len(held.written))
+        if self._searched.get(group) != seen:
+            self._searched[group] = seen
+            leaving = {cell: True for cell in self._cells_here(group) if self._leaves(group, cell)}
+            due[:] = sorted(leaving, reverse=True)
+        while due and not self._leaves(group, due[-1]):
             due.pop()
-        seen = (self._epoch, self.holdings[group].steps)
-        *seen_before, again_ns = self._searched.get(group, (0, 0, 0))
-        if (*seen_before,) == seen and now_ns < again_ns:
-            return None
-        self._searched[group] = (*seen, now_ns + _SEARCH_AGAIN * self._params.resend)
-        leaving = {cell: True for cell in self._cells_here(group) if self._leaves(group, cell)}
-        found = self._due[group] = sorted(leaving, reverse=True)
-        return found[-1] if found else None
+        return due[-1] if due else None
 
     def _cells_here(self, group: int) -> list[int]:
         """Those of all preloaded keys, wherever they are, and of what was written here."""
-        cell_of = self.layouts.cell_of
-        written = {cell_of(key): True for key in self.machines[group]._state.values}
-        return [*self._preloaded_cells(), *written]
+        return [*self._preloaded_cells(), *self.holdings[group].written]
 
     def _leaves(self, group: int, cell: int) -> bool:
         epoch = self.holdings[group].next_epoch(cell)
@@ -210,7 +206,7 @@ class Giving(Sharded):
             self._preloaded = {}
             for key in self._preload.keys_from(b"", _ALL):
                 cell = self.layouts.cell_of(key)
-                if len(set(self.layouts.path(cell))) > 1:
+                if len(self.layouts.owners(cell)) > 1:
                     self._preloaded.setdefault(cell, []).append(key)
         return self._preloaded
 

@@ -99,6 +99,10 @@ class Holdings:
         self.told: dict[int, int] = {}
         self.steps = 0
         """How many were taken: whether something may have changed."""
+        self.arrived: list[int] = []
+        """Cells that have come since somebody has looked, who clears it."""
+        self.written: dict[int, dict[bytes, bool]] = {}
+        """The written keys of the cells that ever move."""
 
     # --- who holds what -------------------------------------------------------------------
 
@@ -171,6 +175,7 @@ class Holdings:
             return piece.number + 1
         self.arriving.pop(piece.cell, None)
         self.came[piece.cell] = (piece.epoch, place)
+        self.arrived.append(piece.cell)
         return DONE
 
     # --- as a whole -----------------------------------------------------------------------

@@ -79,6 +79,8 @@ class Moving(Giving):
             case _:
                 effects = super().handle(event, now_ns)
                 if type(event) is Started:
+                    # Before the load, since it looks at every key.
+                    self._preloaded_cells()
                     self._arm(now_ns, effects)
         self._stirred |= role != self.role
         self._settle(now_ns, effects)

@@ -297,15 +297,21 @@ class OwnedState(KeyValueState):
         if handle is not None:
             effects.append(Reply(handle, OK, said, version))
 
-    def _in(self, cell: int) -> list[bytes]:
-        cell_of = self.holdings.layouts.cell_of
-        return [key for key in self.values if cell_of(key) == cell]
+    def _insert(self, key: bytes, entry: Entry) -> None:
+        super()._insert(key, entry)
+        self._note_written(key)
+
+    def _note_written(self, key: bytes) -> None:
+        layouts = self.holdings.layouts
+        cell = layouts.cell_of(key)
+        if len(layouts.owners(cell)) > 1:
+            self.holdings.written.setdefault(cell, {})[key] = True
 
     def _fence(self, of: Cell, version: int) -> None:
         held = self.holdings
         if not held.may_fence(of):
             return
-        keys, since = sorted(self._in(of.cell)), held.told_through(of)
+        keys, since = sorted(held.written.get(of.cell, ())), held.told_through(of)
         news = [(s, done[0]) for s, done in self._sessions.items() if done[1] > since]
         aside = Aside(
             of.epoch,
@@ -340,7 +346,7 @@ class OwnedState(KeyValueState):
             self._forget(of.cell)
 
     def _forget(self, cell: int) -> None:
-        for key in self._in(cell):
+        for key in self.holdings.written.pop(cell, ()):
             del self.values[key]
         self._inserted = None
 
@@ -352,6 +358,9 @@ class OwnedState(KeyValueState):
     def restore(self, snapshot: Snapshot) -> None:
         super().restore(snapshot)
         self.holdings.restore(snapshot.holdings or Held([], [], [], [], []))
+        self.holdings.written.clear()
+        for key in self.values:
+            self._note_written(key)
 
 
 def state_for(context: MachineContext) -> KeyValueState:
