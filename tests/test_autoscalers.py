@@ -142,8 +142,9 @@ def scaled(script: list[int], until: int, **params: Any) -> tuple[Node, Outlet]:
         node,
         Slot(Family.AUTOSCALER, "target_utilisation", chosen.params(**given)),
         4,
-        clock,
-        outlet,  # type: ignore[arg-type]
+        clock.now_ns,
+        clock.at,
+        outlet.note,
     )
     scaling._autoscaler = Scripted()
     scaling.begin()

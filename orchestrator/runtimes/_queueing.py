@@ -18,9 +18,7 @@ from orchestrator.core.machine import Op, Received
 from orchestrator.core.token_bucket import TokenBucket
 from orchestrator.core.waiting import Queue, Refusal
 from orchestrator.runtimes._node import NodeShell
-from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._scaling import Scaling
-from orchestrator.runtimes._timers import Scheduler
 from orchestrator.systems._sharding import Command
 from orchestrator.systems.replicated_store import Node
 
@@ -31,24 +29,13 @@ _MEMORY: Final = 16
 class DispatchingShell(NodeShell):
     """Carries one machine; jobs are served in the order in which they came. Costs are modelled."""
 
-    _outlet: Outlet
-
-    def __init__(
-        self,
-        machine: Any,
-        model: Node,
-        costs: Any,
-        batch: Any,
-        cache: Any,
-        scheduler: Scheduler,
-        outlet: Outlet,
-        local: Any = None,
-    ) -> None:
-        super().__init__(machine, model, costs, batch, cache, scheduler, outlet, local)
+    def __init__(self, machine: Any, model: Node, *rest: Any) -> None:
+        super().__init__(machine, model, *rest)
         self._cores = model.cores
         self._scaling: Scaling | None = None
         if model.autoscaler is not None:
-            self._scaling = Scaling(self, model.autoscaler, model.cores, scheduler, outlet)
+            now_ns, at, note = self._now_ns, self._at, self._outlet.note
+            self._scaling = Scaling(self, model.autoscaler, model.cores, now_ns, at, note)
         self._busy = 0
         # What waits: messages as events, operations as (handle, operation).
         self._line: deque[Received | tuple[Any, Op]] = deque()

@@ -5,13 +5,12 @@ virtual and in real time.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from orchestrator.core.record import ASKED, SCALED
 from orchestrator.core.registry import Slot
 from orchestrator.core.scaling import Autoscaler, AutoscalerParams, Seen
-from orchestrator.runtimes._outlet import Outlet
-from orchestrator.runtimes._timers import Scheduler
 
 
 class Scaled(Protocol):
@@ -35,10 +34,16 @@ class Scaled(Protocol):
 
 
 class Scaling:
-    """One node's cores over its life."""
+    """One node's cores; ``now_ns`` and ``at`` are its clock, ``note`` takes events."""
 
     def __init__(
-        self, node: Scaled, slot: Slot, cores: int, scheduler: Scheduler, outlet: Outlet
+        self,
+        node: Scaled,
+        slot: Slot,
+        cores: int,
+        now_ns: Callable[[], int],
+        at: Callable[[int, Callable[[Any], None], Any], None],
+        note: Callable[[str, str], None],
     ) -> None:
         self._node = node
         self._params: AutoscalerParams = slot.params
@@ -46,8 +51,7 @@ class Scaling:
         self._cores = cores
         # What is on its way, oldest first: how many of each order are still wanted.
         self._orders: list[list[int]] = []
-        self._now_ns, self._at = scheduler.now_ns, scheduler.at
-        self._outlet = outlet
+        self._now_ns, self._at, self._note = now_ns, at, note
         # Since the last look: time of the cores in service up to the last change.
         self._provided_ns = self._changed_ns = self._busy_ns = 0
 
@@ -56,7 +60,7 @@ class Scaling:
         now_ns = self._now_ns()
         if now_ns > 0:
             # Another began before it, and may have had others.
-            self._outlet.note(SCALED, str(self._cores))
+            self._note(SCALED, str(self._cores))
         self._changed_ns = max(now_ns, 0)
         self._at(self._changed_ns + self._params.period, self._look, None)
 
@@ -83,7 +87,7 @@ class Scaling:
         self._changed_ns = now_ns
 
     def _ask(self, more: int, now_ns: int) -> None:
-        self._outlet.note(ASKED, str(more))
+        self._note(ASKED, str(more))
         self._orders.append([more])
         self._at(now_ns + self._params.delay, self._come, None)
 
@@ -105,5 +109,5 @@ class Scaling:
     def _change(self, cores: int) -> None:
         self._account(self._now_ns())
         self._cores = cores
-        self._outlet.note(SCALED, str(cores))
+        self._note(SCALED, str(cores))
         self._node.resize(cores)
