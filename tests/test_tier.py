@@ -122,6 +122,16 @@ def test_by_time_alone_reads_are_as_old_as_the_ttl_lets_them_be() -> None:
         assert 30 < ages.max() < 50
 
 
+def test_a_tier_finds_data_that_moves() -> None:
+    command = "system.administration=[{command: add_shard, shard: 2, at: 400ms}]"
+    sharded = ("system.shards=3", "system.nodes=5", "system.sharding.name=ring", command)
+    made = parts({"name": "write_through"}, *sharded)
+    record = simulated.run(made)
+    assert (record.history.outcome == OK).all()
+    assert any(event.kind == "moved" for event in record.events)
+    assert verdict(made, record) == VALID
+
+
 # --- faults -----------------------------------------------------------------------------
 
 
