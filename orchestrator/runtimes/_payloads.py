@@ -69,7 +69,8 @@ class Payloads:
             if kind != CAS:
                 return stored
             found = session.found
-            self._expected[value_id] = NOTHING if found is None else _identity_in(found)
+            expected = NOTHING if found is None else int.from_bytes(found[:VALUE_ID_BYTES])
+            self._expected[value_id] = expected
             return encode_exchange(found, stored)
         return None
 
@@ -83,7 +84,7 @@ class Payloads:
         # A set has no identity; a counter is its number.
         if op.kind != READ or self._model == SET:
             return NOTHING
-        return int(value) if self._model == COUNTER else _identity_in(value)
+        return int(value) if self._model == COUNTER else int.from_bytes(value[:VALUE_ID_BYTES])
 
     def unanswered(self, session: Session) -> int:
         """The ``value_id`` of an operation that nothing came back from."""
@@ -96,7 +97,3 @@ class Payloads:
         if session.op.kind in _IDENTIFIED:
             return session.identity << 32 | session.sequence
         return NOTHING
-
-
-def _identity_in(value: bytes) -> int:
-    return int.from_bytes(value[:VALUE_ID_BYTES])
