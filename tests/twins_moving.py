@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from twins import Twin
 
-from orchestrator.core.holdings import Cell, Holdings, Piece
+from orchestrator.core.holdings import Cell, Holdings
 from orchestrator.core.machine import MachineContext, Op
 from orchestrator.core.state import KeyValueState, OwnedState
 from orchestrator.protocols.craq import Craq
@@ -49,23 +49,6 @@ class ReadsBehindTheFence(Broken):
     holdings = Credulous
 
 
-class OpenDoor(Holdings):
-    """Has the cell with the first piece."""
-
-    def adopted(self, piece: Piece, place: int) -> int:
-        if piece.number == 0:
-            self.came[piece.cell] = (piece.epoch, place)
-        return super().adopted(piece, place)
-
-    def wants(self, piece: Piece) -> int:
-        _, number = self.arriving.get(piece.cell, (0, 0))
-        return number if number else super().wants(piece)
-
-
-class OpensEarly(Broken):
-    holdings = OpenDoor
-
-
 class Forgetful(OwnedState):
     """Gives away the value that a key had in the beginning."""
 
@@ -94,7 +77,6 @@ def twin(name: str, machine: type[Any], why: str, protocol: str = "raft") -> Twi
 TWINS = [
     twin("moving: writes behind the fence", WritesBehindTheFence, "what was handed over lacks it"),
     twin("moving: reads behind the fence", ReadsBehindTheFence, "the new group may know better"),
-    twin("moving: opens early", OpensEarly, "not all pieces are there"),
     twin("moving: loses the last key", LosesTheLastKey, "a value does not come along"),
     twin("moving: sees no fence", SeesNoFence, "the tail may have given the key away", "craq"),
 ]

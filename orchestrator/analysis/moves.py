@@ -45,8 +45,7 @@ def layouts_of(config: Config) -> Layouts | None:
     store = config.system.params
     if not isinstance(store, ReplicatedStoreParams):
         return None
-    layouts = store.layouts
-    return layouts if store.shards > 1 or layouts.moves else None
+    return store.layouts if store.apart else None
 
 
 def portions(record: RunRecord) -> list[Portion]:

@@ -190,6 +190,11 @@ class ReplicatedStoreParams:
         return commands_that_move(self.administration)
 
     @property
+    def apart(self) -> bool:
+        """Whether keys are in more than one place, ever."""
+        return self.shards > 1 or bool(self.moving_commands)
+
+    @property
     def layouts(self) -> Layouts:
         """Where keys are, and how that changes. Raises ConfigError where it cannot be so."""
         nodes = self.nodes or self.replicas
@@ -212,7 +217,7 @@ class ReplicatedStoreParams:
         if self.transactions is not None:
             params = Shards(self.layouts, own, self.transactions.params)
             return sharded(machine, self.transactions.implementation), params
-        if self.layouts.moves:
+        if self.moving_commands:
             return sharded(machine, Moving), Shards(self.layouts, own, self.moving)
         if self.shards > 1:
             return sharded(machine), Shards(self.layouts, own)
@@ -239,7 +244,8 @@ class ReplicatedStore:
     def __init__(self, params: ReplicatedStoreParams) -> None:
         self._params = params
         self._machine, self._own = params.deployed
-        apart = params.transactions is None and (params.shards > 1 or params.layouts.moves)
+        # A layer of transactions takes what is asked of any node to where it belongs.
+        apart = params.apart and params.transactions is None
         self._layouts = params.layouts if apart else None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -371,13 +377,13 @@ class ReplicatedStore:
             )
 
     def _validate_layouts(self) -> None:
-        params, layouts = self._params, self._params.layouts
+        params = self._params
         name = params.protocol.name
         known = params.protocol.implementation.commands
         check_commands(params.administration, known, name, self.nodes, params.shards)
         if params.transactions is not None:
             check_ordered(params.protocol, params.replicas, "transactions", "system.transactions")
-        if not layouts.moves:
+        if not params.moving_commands:
             return
         if params.transactions is not None:
             raise ConfigError(
@@ -386,7 +392,7 @@ class ReplicatedStore:
                 hint="leave out system.transactions, or the commands that move data",
             )
         check_ordered(params.protocol, params.replicas, "moving of data", "system.administration")
-        check_moves(layouts)
+        check_moves(params.layouts)
 
     def program(
         self, node: int, addresses: Sequence[Address], folder: str, password: str
