@@ -128,7 +128,7 @@ def test_an_overloaded_node_turns_clients_away(runtime: ray_cluster.RayRuntime) 
     record = runtime.run(made)
     history = record.history
     refused = history.outcome == FAIL
-    assert 0.4 < refused.mean() < 0.6
+    assert 0.4 < refused.mean() < 0.75
     assert record.nodes[0].refused.sum() == refused.sum()
     assert (history.outcome[~refused] == OK).all()
     # Six at the most were there when one came; the rest is a slow machine's.
