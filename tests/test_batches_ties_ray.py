@@ -39,8 +39,8 @@ def test_reads_wait_at_two_nodes_and_one_drops_its_copy(runtime: ray_cluster.Ray
         if after is None:
             assert cancelled == in_vain == extra == 0
         else:
-            assert cancelled > 0.8 * len(record.history)
-            assert in_vain < 0.2 * len(record.history)
+            assert cancelled > 0.6 * len(record.history)
+            assert in_vain < 0.4 * len(record.history)
             assert extra > 500
     assert found["2ms"] < found[None]
 
