@@ -29,8 +29,8 @@ SECTION_KEYS = (
     "seed", "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
     "latency_p99_ci95_ms", "uncorrected_p99_ms", "outcomes", "consistency", "availability",
-    "faults", "resilience", "overload", "links", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
+    "faults", "resilience", "overload", "links", "cache", "balance", "shards", "moves",
+    "bottleneck", "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
 )  # fmt: skip
 
 
