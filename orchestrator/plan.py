@@ -26,6 +26,7 @@ from orchestrator.core.faults import (
     Target,
     parse_target,
 )
+from orchestrator.core.layout import MOVING
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import KIND_NAMES, TRANSACTION
 from orchestrator.core.models import TXN
@@ -57,6 +58,7 @@ def plan(config: Config) -> Parts:
     _check_health(parts)
     _check_attempts(parts)
     _check_faults(parts)
+    _check_moves(parts)
     _check_reads(parts)
     _check_consistency(parts)
     if config.check.level != AUTO:
@@ -199,6 +201,17 @@ def _check_faults(parts: Parts) -> None:
             )
         _check_effect(parts, aim, fault, path)
     _check_clocks(parts)
+
+
+def _check_moves(parts: Parts) -> None:
+    """Data that is to move under load needs some."""
+    given = parts.store.administration if parts.system.emulated else ()
+    for index, command in enumerate(given):
+        if command.command in MOVING and parts.end_ns is not None and command.at >= parts.end_ns:
+            raise ConfigError(
+                f"the load is over by then: it ends after {format_duration(parts.end_ns)}",
+                path=f"system.administration[{index}].at",
+            )
 
 
 def _check_effect(parts: Parts, aim: Aim, fault: Fault, path: str) -> None:
