@@ -15,6 +15,7 @@ from orchestrator.core import levels
 from orchestrator.core.faults import (
     Hazards,
 )
+from orchestrator.core.layout import MOVING
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
 from orchestrator.core.models import CAS_REGISTER, TXN
@@ -49,6 +50,7 @@ def plan(config: Config) -> Parts:
     _check_caches(parts)
     _check_ties(parts)
     check_faults(parts)
+    _check_moves(parts)
     _check_reads(parts)
     _check_consistency(parts)
     _check_checkers(parts)
@@ -245,6 +247,17 @@ def _check_health(parts: Parts) -> None:
             hint=f"at least {math.ceil(1000 / nodes) / 1000:g};"
             " with one node there is no other to ask",
         )
+
+
+def _check_moves(parts: Parts) -> None:
+    """Data that is to move under load needs some."""
+    given = parts.store.administration if parts.system.emulated else ()
+    for index, command in enumerate(given):
+        if command.command in MOVING and parts.end_ns is not None and command.at >= parts.end_ns:
+            raise ConfigError(
+                f"the load is over by then: it ends after {format_duration(parts.end_ns)}",
+                path=f"system.administration[{index}].at",
+            )
 
 
 def _check_reads(parts: Parts) -> None:

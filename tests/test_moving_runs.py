@@ -123,6 +123,7 @@ REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str, str]] = [
     ([{"command": REMOVE_NODE, "node": 7, "at": "1s"}], {}, OPERATOR, "no node 7"),
     ([ADD, ADD], {}, OPERATOR, "shard 3 is there already"),
     ([{"command": ADD_NODE, "node": 4, "at": "1s"}], {"shards": 1}, OPERATOR, "move nothing"),
+    ([ADD | {"at": "1h"}], {}, f"{OPERATOR}[0].at", "the load is over by then"),
     ([ADD], {"protocol": {"name": "quorum"}}, OPERATOR, "one order"),
     ([ADD], {"protocol": {"name": "primary_backup", "read_from": "any"}}, OPERATOR, "not linear"),
     ([ADD], {"nodes": 3, "transactions": {"name": "two_phase_commit"}}, OPERATOR, "transactions"),

@@ -30,7 +30,7 @@ SECTION_KEYS = (
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
     "latency_p99_ci95_ms", "uncorrected_p99_ms", "outcomes", "compare_and_set", "consistency",
     "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
-    "bottleneck",
+    "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
 )  # fmt: skip
 

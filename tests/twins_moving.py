@@ -9,7 +9,6 @@ from twins import Twin
 from orchestrator.core.holdings import Cell, Holdings
 from orchestrator.core.machine import MachineContext, Op
 from orchestrator.core.state import KeyValueState, OwnedState
-from orchestrator.protocols.craq import Craq
 from orchestrator.protocols.raft import Raft
 
 
@@ -63,20 +62,12 @@ class LosesTheLastKey(Broken):
     state = Forgetful
 
 
-class SeesNoFence(Craq):
-    """Takes a key for clean while a fence is on its way down the chain."""
-
-    def _clean(self, op: Op) -> bool:
-        return op.key not in self._order.pending
-
-
-def twin(name: str, machine: type[Any], why: str, protocol: str = "raft") -> Twin:
-    return Twin(name, machine, protocol, why, profiles=("moving",))
+def twin(name: str, machine: type[Any], why: str) -> Twin:
+    return Twin(name, machine, "raft", why, profiles=("moving",))
 
 
 TWINS = [
     twin("moving: writes behind the fence", WritesBehindTheFence, "what was handed over lacks it"),
     twin("moving: reads behind the fence", ReadsBehindTheFence, "the new group may know better"),
     twin("moving: loses the last key", LosesTheLastKey, "a value does not come along"),
-    twin("moving: sees no fence", SeesNoFence, "the tail may have given the key away", "craq"),
 ]

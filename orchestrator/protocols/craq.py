@@ -112,6 +112,7 @@ class Craq(Link):
         pending = self._order.pending
         if not pending:
             return True
+        # What concerns all keys may have taken this one away.
         return op.kind == READ and op.key not in pending and ALL_KEYS not in pending
 
     def _ask(self, now_ns: int, effects: list[Effect]) -> None:
