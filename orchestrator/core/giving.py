@@ -183,7 +183,7 @@ class Giving(Sharded):
             due += [cell for cell in held.arrived if self._leaves(group, cell)]
             held.arrived.clear()
         # What an epoch does not change it need not be asked about again, unless it is new.
-        seen = (self._epoch, len(held.written))
+        seen = (self._epoch, held.first_written)
         if self._searched.get(group) != seen:
             self._searched[group] = seen
             leaving = {cell: True for cell in self._cells_here(group) if self._leaves(group, cell)}

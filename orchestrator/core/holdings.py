@@ -103,6 +103,8 @@ class Holdings:
         """Cells that have come since somebody has looked, who clears it."""
         self.written: dict[int, dict[bytes, bool]] = {}
         """The written keys of the cells that ever move."""
+        self.first_written = 0
+        """How often a cell without any got one."""
 
     # --- who holds what -------------------------------------------------------------------
 

@@ -305,7 +305,11 @@ class OwnedState(KeyValueState):
         layouts = self.holdings.layouts
         cell = layouts.cell_of(key)
         if len(layouts.owners(cell)) > 1:
-            self.holdings.written.setdefault(cell, {})[key] = True
+            keys = self.holdings.written.get(cell)
+            if keys is None:
+                keys = self.holdings.written[cell] = {}
+                self.holdings.first_written += 1
+            keys[key] = True
 
     def _fence(self, of: Cell, version: int) -> None:
         held = self.holdings
