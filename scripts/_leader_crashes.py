@@ -65,8 +65,8 @@ class Server(SimulatedNode):
     def reply(self, reply: Reply) -> None:
         pass
 
-    def became(self, role: str) -> None:
-        if role == LEADER:
+    def note(self, kind: str, detail: str) -> None:
+        if kind == "role" and detail == LEADER:
             self.cluster.led_by(self.node)
 
 

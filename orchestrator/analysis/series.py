@@ -103,6 +103,7 @@ def balance_series(record: RunRecord) -> Columns:
 
 _COUNTED: Final = (
     "operations", "messages", "refused", "cancelled", "cache_hits", "cache_misses",
+    "cache_evictions",
 )  # fmt: skip
 
 
