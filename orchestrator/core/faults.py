@@ -7,7 +7,8 @@ carries out. Conditions add up: a node is down while any of its conditions says 
 losses are independent, the tightest bandwidth counts.
 
 Parties are integers: node ``n``, the authority (where the protocol has one) behind the last
-node, and client ``c`` as :func:`client_party`. A link is a pair (sender, receiver).
+node, behind that the nodes of a cache tier, and client ``c`` as :func:`client_party`. A link is a
+pair (sender, receiver).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from orchestrator.core.faults import Hazards
 from orchestrator.core.machine import (
     REQUEST,
     RESPONSE,
+    UNMATCHED,
     ClaimContext,
     ClusterView,
     Entry,
@@ -68,8 +69,8 @@ class Answer(msgspec.Struct, array_like=True, tag=102, gc=False):
 Messages: Final = Ask | Answer
 
 # Outcomes of an Answer besides those of core.machine.
-REDIRECTED: Final = 3
-REFUSED: Final = 4
+REDIRECTED: Final = UNMATCHED + 1
+REFUSED: Final = REDIRECTED + 1
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ _POLLING: Final = -(2**63)
 class LoadDriver(Operations):
     """One client's load. The runtime hands in answers and calls ``poll`` when asked to."""
 
+    # Of a cache of its own, which this one has not.
     cache_hits = cache_lookups = 0
 
     def __init__(

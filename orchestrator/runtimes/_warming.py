@@ -24,7 +24,7 @@ def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> d
     """
     workload = parts.workload
     stream = workload.stream(parts.config.seed + 1, 0, 1)
-    names = workload.key_names
+    names, tier_nodes = workload.key_names, parts.tier_nodes
     passed: dict[bytes, int] = {}
     others: dict[int, bool] = {}  # keys that are not this node's
     evicted_enough = 0
@@ -39,7 +39,7 @@ def pass_through(cache: CachePolicy, parts: Parts, node: int | None = None) -> d
                 continue
             name = names[key]
             if node is not None and name not in passed:
-                if node_of(name, parts.tier_nodes) != node:
+                if node_of(name, tier_nodes) != node:
                     others[key] = True
                     continue
                 passed[name] = size
