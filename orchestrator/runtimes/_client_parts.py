@@ -88,7 +88,7 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
     distances_ns = [parts.client_distance_ns(client, node) for node in nodes]
     batching: BatchingPort | None = None
     if config.client.batch.max > 1:
-        batching = BatchingPort(port, config.client.batch, parts.served)
+        batching = BatchingPort(port, config.client.batch, parts.reachable)
     driver = _driver_of(parts, client)(
         client,
         parts.workload.stream(config.seed, client, config.clients),
@@ -107,7 +107,7 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
             health=make_health(parts, client),
             breaker=make_breaker(parts),
         ),
-        parts.served + 1,
+        parts.reachable + 1,
         batching or port,
         LevelMix(config.client.reads, block_stream(config.seed, f"client/{client}/levels")),
         model=parts.workload.model,

@@ -141,7 +141,7 @@ class Conductor:
                 return [self._begin_life(action)]
 
     def _tell_clients(self, name: str, node: int) -> list[tuple[Member, Any]]:
-        if node >= self._parts.served:
+        if node >= self._parts.reachable:
             return []  # clients do not know the authority
         return [(client, client.call(name, node)) for client in self._clients]
 

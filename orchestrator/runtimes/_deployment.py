@@ -161,7 +161,7 @@ class Deployment:
     @property
     def client_addresses(self) -> list[tuple[str, int]]:
         """Where the nodes listen for clients."""
-        return [(spec.host, spec.client_port) for spec in self._specs[: self._parts.served]]
+        return [(spec.host, spec.client_port) for spec in self._specs[: self._parts.reachable]]
 
     def _all_nodes(
         self, name: str, arguments: Callable[[int], tuple[Any, ...]], what: str

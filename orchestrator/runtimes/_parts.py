@@ -91,7 +91,7 @@ class Parts:
         return range(first, first if self.tier is None else first + self.tier.nodes)
 
     @property
-    def served(self) -> int:
+    def reachable(self) -> int:
         """The machines that clients have connections to are those below this number."""
         return self.machines if self.tier_nodes else self.system.nodes
 

@@ -37,7 +37,7 @@ class SimulatedClient:
                 Link(sender, parts.client_distance_ns(client, node))
                 for _ in range(parts.config.client.connections)
             ]
-            for node in range(parts.served)
+            for node in range(parts.reachable)
         ]
         self.driver: LoadDriver = make_driver(parts, client, self)
 
