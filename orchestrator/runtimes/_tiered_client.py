@@ -85,20 +85,21 @@ class TieredDriver(LoadDriver):
         op = session.op
         if session.step == INVALIDATING:
             op = msgspec.structs.replace(op, value=None)
-        if self._ask_tier(session, op):
-            session.target = node_of(op.key, self._plan.nodes)
+        node = self._ask_tier(session, op)
+        if node >= 0:
+            session.target = node
             session.sent_ns = now_ns
             session.out = True
         else:
             self._unreached(session, now_ns)
 
-    def _ask_tier(self, session: Session, op: Op) -> bool:
-        """Whether the tier node of its key can be reached."""
+    def _ask_tier(self, session: Session, op: Op) -> int:
+        """Send it to the tier node of its key, and say which that is; -1 where it is not there."""
+        node = node_of(op.key, self._plan.nodes)
         own, session.op = session.op, op
-        try:
-            return self._port.submit(session, node_of(op.key, self._plan.nodes))
-        finally:
-            session.op = own
+        is_sent = self._port.submit(session, node)
+        session.op = own
+        return node if is_sent else -1
 
     def _unreached(self, session: Session, now_ns: int) -> None:
         """The tier node is not there: clients of a cache-aside go on without it."""
