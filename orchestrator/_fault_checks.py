@@ -23,10 +23,8 @@ from orchestrator.core.units import format_duration
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._parts import Parts, cluster_state
 
-AUTO: Final = "auto"
 SLOWEST_DRIFT: Final = -0.99
 """A clock keeps one part in a hundred of its speed at least."""
-_PROBE_OPERATIONS: Final = 4096
 
 
 def check_faults(parts: Parts) -> None:

@@ -12,9 +12,7 @@ from orchestrator._fault_checks import check_faults
 from orchestrator.analysis.slo import bounded
 from orchestrator.config.schema import RAY, SIM, Config, Slo
 from orchestrator.core import levels
-from orchestrator.core.faults import (
-    Hazards,
-)
+from orchestrator.core.faults import Hazards
 from orchestrator.core.layout import MOVING
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
@@ -29,8 +27,6 @@ from orchestrator.systems.replicated_store import MEASURED
 from orchestrator.workloads.tenants import tenants_of
 
 AUTO: Final = "auto"
-SLOWEST_DRIFT: Final = -0.99
-"""A clock keeps one part in a hundred of its speed at least."""
 _PROBE_OPERATIONS: Final = 4096
 
 

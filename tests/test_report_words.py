@@ -43,6 +43,15 @@ def test_a_run_has_a_tile_for_what_it_has() -> None:
     assert not {"Did not match", "Goodput of gold"} & {*plain}
 
 
+def test_what_is_not_claimed_is_not_said_to_be_kept() -> None:
+    unclaimed = {"claimed": "none", "verdict": "valid", "strongest": [], "operations_checked": 0}
+    words = run_words(run_view(consistency=unclaimed))
+    assert "It claims no consistency, so none was checked." in words.sentences
+    assert "Consistency" not in {tile.label for tile in words.tiles}
+    broken = unclaimed | {"verdict": "invalid"}
+    assert "Consistency" in {tile.label for tile in run_words(run_view(consistency=broken)).tiles}
+
+
 def test_a_difference_within_the_noise_is_called_so() -> None:
     close = study_view(3, best=trial(2, 3010.0), default=trial(0, 3000.0))
     assert "cannot be told apart" in " ".join(study_words(close).sentences)

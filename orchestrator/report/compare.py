@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core import levels
 from orchestrator.core.units import format_size
-from orchestrator.core.verdict import INVALID
+from orchestrator.core.verdict import INVALID, VALID
 from orchestrator.report.model import Summary, finite, interval, lookup, metric
 from orchestrator.report.wording import (
     NONE,
@@ -27,6 +28,7 @@ from orchestrator.report.wording import (
 BETTER = "better"
 WORSE = "worse"
 UNCLEAR = "unclear"
+UNCLAIMED = "nothing claimed"
 
 KIB = 1024
 SATURATED = 0.8
@@ -176,13 +178,15 @@ def role_of_bottleneck(summary: Summary | None) -> str:
 
 
 def consistency(summary: Summary | None) -> str:
-    """``valid: read_your_writes, monotonic_reads``."""
+    """``valid: read_your_writes, monotonic_reads``, or ``nothing claimed``."""
     verdict = lookup(summary, "consistency.verdict")
     if not verdict:
         return NONE
+    if lookup(summary, "consistency.claimed") == levels.NONE and verdict == VALID:
+        return UNCLAIMED
     strongest = lookup(summary, "consistency.strongest")
-    levels = ", ".join(map(str, strongest)) if isinstance(strongest, (list, tuple)) else ""
-    return plain(f"{verdict}: {levels}" if levels else verdict)
+    passed = ", ".join(map(str, strongest)) if isinstance(strongest, (list, tuple)) else ""
+    return plain(f"{verdict}: {passed}" if passed else verdict)
 
 
 def recovery(summary: Summary | None) -> str:

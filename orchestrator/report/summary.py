@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.compare import (
     BETTER,
+    UNCLAIMED,
     UNCLEAR,
     Comparison,
     bottleneck,
@@ -241,7 +242,7 @@ def _common_tiles(summary: Summary | None) -> list[Tile]:
         label = role_of_bottleneck(summary).capitalize()
         tiles.append(Tile(label, plain(resource, 40), note))
     verdict = lookup(summary, "consistency.verdict")
-    if verdict:
+    if verdict and consistency(summary) != UNCLAIMED:
         tone = {"valid": GOOD, "invalid": WARN}.get(str(verdict), "")
         levels = consistency(summary).partition(": ")[2].replace("_", " ")
         tiles.append(Tile("Consistency", plain(verdict, 20), levels, tone))
@@ -278,7 +279,9 @@ def run_words(view: RunView) -> Words:
         sentences.append("It is within the SLO." if met else f"It misses the SLO: {missed}.")
     if bottleneck(summary) != NONE:
         sentences.append(f"Its {role_of_bottleneck(summary)} is {bottleneck(summary)}.")
-    if consistency(summary) != NONE:
+    if consistency(summary) == UNCLAIMED:
+        sentences.append("It claims no consistency, so none was checked.")
+    elif consistency(summary) != NONE:
         checked = metric(summary, "consistency.operations_checked")
         over = f" over {counted(int(checked), 'operation')}" if checked is not None else ""
         sentences.append(f"Consistency{over} is {consistency(summary).replace('_', ' ')}.")

@@ -22,6 +22,8 @@ from orchestrator.core.load import (
     Timetable,
 )
 from orchestrator.core.models import REGISTER
+from orchestrator.core.units import format_duration
+from orchestrator.errors import ConfigError
 from orchestrator.runtimes._agenda import NO_WAKE, Agenda
 from orchestrator.runtimes._ahead import draw
 from orchestrator.runtimes._attempts import Attempts
@@ -34,6 +36,8 @@ from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._session_pool import SessionPool
 
 _POLLING: Final = -(2**63)
+_INSTANT_MAX: Final = 100_000
+"""Operations of a closed load in a row that may begin and end at one time."""
 
 
 class LoadDriver(Operations):
@@ -81,6 +85,7 @@ class LoadDriver(Operations):
         self._levels = levels
         self._closed = timetable.sessions > 0 or joining is not None
         self._full_until_ns = NEVER
+        self._instant = (NEVER, 0)
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._final_reads = FinalReads()
@@ -175,12 +180,29 @@ class LoadDriver(Operations):
             return
         due_ns = now_ns + pause_ns
         ready = self._left and not self._crashed and self.outstanding < self._most
+        if due_ns <= session.invoked_ns:
+            self._check_progress(now_ns)
         if due_ns <= now_ns < self._end_ns and ready:
             self._start(session, due_ns, now_ns)
         else:
             self._pool.wait(session, due_ns)
             if due_ns < self._end_ns and self._left and not self._crashed:
                 self._wake_by(due_ns)
+
+    def _check_progress(self, now_ns: int) -> None:
+        """An operation took no time, and its session goes on at once: if all do, time never passes.
+
+        Raises ConfigError where that is so.
+        """
+        since_ns, count = self._instant
+        self._instant = (now_ns, count + 1 if since_ns == now_ns else 1)
+        if count > _INSTANT_MAX:
+            raise ConfigError(
+                f"at {format_duration(now_ns)} operations end (or are turned away) at the time at"
+                " which they begin, and their sessions go on at once, so that time stands still",
+                path="arrival.think_time",
+                hint="let sessions think, or give system.network.delay",
+            )
 
     # --- crashes --------------------------------------------------------------------------
 
