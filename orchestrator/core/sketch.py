@@ -22,8 +22,8 @@ Places = tuple[int, int, int, int]
 MOST: Final = 15
 _HALVES: Final = bytes(cell >> 1 for cell in range(256))
 # Odd multipliers of 64 bits, one a row, so that keys that share a cell in one row rarely do so in
-# another: from the fractions of the golden ratio and of the roots of 2, 3 and 7. That of 5 is twice
-# the golden ratio's, so where the width is a power of 2 its row would be nearly the first one again.
+# another: from the fractions of the golden ratio and of the roots of 2, 3 and 7. That of 5 is
+# twice the golden ratio, so where the width is a power of 2 it would nearly be the first row again.
 _ODD: Final = (0x9E3779B97F4A7C15, 0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0xA54FF53A5F1D36F1)
 
 
