@@ -42,7 +42,7 @@ class WindowTinyLfuParams(CacheParams):
         None,
         low=1,
         high=WIDTH_MAX,
-        help="cells in a row of the sketch; null: 5 for 4 entries, or for 4 KiB",
+        help="cells in a row of the sketch; null: one for an entry, or for 1 KiB",
     )
     sample: int = number(32, low=1, help="counted before all are halved, for each cell of a row")
 
@@ -73,7 +73,7 @@ class WindowTinyLfu(SegmentedCache):
         lowest = self._main_room - each * (params.segments - 1)
         self._rooms = (lowest, *[each] * (params.segments - 1))
         entries = self._amount // ENTRY_BYTES if self._in_bytes else self._amount
-        width = params.width or max(1, min(5 * entries // 4, WIDTH_MAX))
+        width = params.width or max(1, min(entries, WIDTH_MAX))
         self._sketch = FrequencySketch(width, params.sample * width)
         self._counts_all = params.counts == ALL
         self._places: dict[bytes, Places] = {}
