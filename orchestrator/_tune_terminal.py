@@ -18,6 +18,7 @@ from orchestrator.report.wording import (
     percent,
     plain,
     quantity,
+    setting,
     short_names,
     span,
     times,
@@ -80,7 +81,7 @@ def trial_line(news: News, planned: Plan) -> str:
     """``[8/24] trial 7: replicas=4 cache.size=3MiB: 5,120 ops/s, p99 96 ms, feasible; ...``."""
     outcome = news.outcome
     short = short_names([axis.path for axis in planned.space.axes])
-    params = " ".join(f"{short[path]}={value}" for path, value in outcome["params"].items())
+    params = " ".join(setting(short[path], value) for path, value in outcome["params"].items())
     figures = ""
     if news.summary is not None:
         figures = f"{_value(outcome, planned)}, p99 {quantity(metric(news.summary, _P99), 'ms')}, "

@@ -71,8 +71,8 @@ class MadeUp(Runner):
 
     def run(self, config: Any, *, seed: int | None = None) -> RunResult:
         plan(config)
-        replicas, size = config.system.params.replicas, config.system.params.cache.params.size
-        kib = size.amount / 1024
+        replicas, cache = config.system.params.replicas, config.system.params.cache
+        kib = 0.0 if cache is None else cache.params.size.amount / 1024
         throughput = 1000 * replicas * (1 + kib / 48) / (1 + (replicas / 5) ** 3)
         run_id = f"made-{os.getpid()}-{next(self.numbers)}"
         made = made_summary(throughput, 10.0 * replicas, run_id=run_id, runtime="sim")

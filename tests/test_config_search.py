@@ -143,6 +143,22 @@ def test_axes_translate_bounds_to_numbers_and_back() -> None:
     assert params.bandwidth == 2.0**30
 
 
+def test_a_whole_is_drawn_by_its_text() -> None:
+    choices = [{"name": "toy_vote", "heartbeat": "2ms"}, {"name": "toy_copy"}]
+    search = {"system.protocol": {"type": "categorical", "choices": choices}}
+    source = ConfigSource.of({**BASE, "tune": {"search": search}})
+    [axis] = axes(source.build())
+    assert axis.chooses
+    assert axis.sampled == ('{"heartbeat":"2ms","name":"toy_vote"}', '{"name":"toy_copy"}')
+    assert [axis.value(drawn) for drawn in axis.sampled] == choices
+    complete = source.complete()["system"]["protocol"]
+    assert complete != choices[1]
+    assert axis.reached(complete) == axis.reached(choices[1]) == axis.sampled[1]
+    assert axis.reached({"name": "toy_vote", "heartbeat": "3ms"}) is None
+    variant = source.with_values({axis.path: axis.value(axis.sampled[0])}).build()
+    assert variant.system.params.protocol.params == VoteParams(heartbeat=2_000_000)
+
+
 def test_a_searched_path_may_sleep_until_its_plugin_is_chosen() -> None:
     searched = {"system.protocol.heartbeat": {"type": "int", "low": "1ms", "high": "5ms"}}
     config = load_mapping({**BASE, "tune": {"search": searched}})

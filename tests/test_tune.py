@@ -255,6 +255,60 @@ def test_parameters_of_a_plugin_count_only_where_it_is_chosen(
     assert done.note == "the search space holds no further variant"
 
 
+def test_a_whole_part_may_come_and_go(tmp_path: Path, made_up: pytest.MonkeyPatch) -> None:
+    """With or without a cache, or a tier: what lies below counts where the part is there."""
+    tier = {"pattern": {"name": "write_back"}, "cache": {"name": "lru", "size": 50}}
+    search = {
+        "system.cache": {"type": "categorical", "choices": [None, {"name": "sieve", "size": 9}]},
+        "system.cache.size": {"type": "categorical", "choices": ["8KiB", "16KiB"]},
+        "system.tier": {"type": "categorical", "choices": [None, tier]},
+        "system.tier.nodes": {"type": "int", "low": 1, "high": 2},
+    }
+    system = TINY["system"] | {"protocol": {"name": "raft"}}
+    plain = {**TINY, "system": system, "tune": {"trials": 30, "search": search}}
+    done = tune(plain, results=tmp_path)
+    seen = [outcome["params"] for outcome in done.outcomes]
+    # The default has another policy, so it lies outside; then no cache or two sizes of one, and
+    # no tier or two sizes of it.
+    assert seen[0]["system.cache"]["name"] == "lru" and seen[0]["system.tier"] is None
+    assert "system.tier.nodes" not in seen[0] and done.outcomes[0]["state"] == "complete"
+    assert len(seen) == 1 + 3 * 3
+    for params in seen[1:]:
+        assert ("system.cache.size" in params) == (params["system.cache"] is not None)
+        assert ("system.tier.nodes" in params) == (params["system.tier"] is not None)
+    told = {view.params["system.cache"].text for view in done.view.trials[1:]}
+    assert told == {"none", "sieve size=9"}
+    texts = {view.range_text for view in done.view.parameters}
+    assert "none or pattern=write_back cache=(lru size=50)" in texts
+    again = tune(plain, results=tmp_path)
+    assert [outcome["params"] for outcome in again.outcomes] == seen
+
+
+def test_a_default_with_an_empty_slot_is_measured(
+    tmp_path: Path, made_up: pytest.MonkeyPatch
+) -> None:
+    search: dict[str, Any] = {
+        "system.cache.name": {"type": "categorical", "choices": ["lru", "arc"]}
+    }
+    plain = {
+        **TINY,
+        "system": TINY["system"] | {"cache": None},
+        "tune": {"trials": 6, "search": search},
+    }
+    done = tune(plain, results=tmp_path)
+    assert done.outcomes[0]["params"] == {}
+    assert done.outcomes[0]["is_default"] and done.outcomes[0]["state"] == "complete"
+    # A cache needs a size, which the search does not give.
+    assert {outcome["state"] for outcome in done.outcomes[1:]} == {"infeasible"}
+    search["system.cache"] = {"type": "categorical", "choices": [None, {"name": "lru", "size": 9}]}
+    done = tune(plain, results=tmp_path)
+    assert done.outcomes[0]["params"] == {"system.cache": None}
+    seen = [outcome["params"] for outcome in done.outcomes[1:]]
+    whole = {"name": "lru", "size": 9}
+    named = [{"system.cache": whole, "system.cache.name": name} for name in ("arc", "lru")]
+    assert sorted(seen, key=str) == sorted(named, key=str)
+
+
 def test_a_study_of_nothing_feasible_ends(tmp_path: Path, made_up: pytest.MonkeyPatch) -> None:
     made_up.setattr(importlib.import_module("orchestrator.study.driver"), "REFUSALS_PER_TRIAL", 5)
     done = tune(source("system.memory=1KiB", "tune.trials=2"), results=tmp_path)

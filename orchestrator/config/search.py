@@ -1,19 +1,22 @@
 """The search space of a study: its paths, and their bounds in plain numbers.
 
 Bounds are written in the unit of the path that they bound (``arrival.rate: {low: 500/s}``),
-while a sampler wants numbers; an :class:`Axis` translates both ways.
+while a sampler wants numbers; an :class:`Axis` translates both ways. So it does for *wholes*: a
+path to more than a single value (``system.cache: {choices: [null, {name: lru}]}``), of which a
+sampler gets the text.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.config.build import bare, build
-from orchestrator.config.paths import Part, assign, locate, parts_of
+from orchestrator.config.build import bare, build, frozen
+from orchestrator.config.paths import Part, assign, locate, parts_of, spelled
 from orchestrator.config.render import render
 from orchestrator.config.schema import CATEGORICAL, FLOAT, INT, Config, SearchRange
 from orchestrator.config.shape import (
@@ -45,6 +48,7 @@ _FIXED: Final = ("experiment", "tune")
 class Axis:
     """One searched path. ``low``, ``high`` and ``step`` are numbers in its canonical unit
     (ns, bytes, per second, entries; None for a categorical), ``choices`` as YAML writes them.
+    ``wholes``: the same with every default written out, where the path is no single value.
     """
 
     path: str
@@ -56,9 +60,31 @@ class Axis:
     choices: tuple[Any, ...]
     quantity: str | None
     in_bytes: bool
+    wholes: tuple[Any, ...] = ()
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its value decides which paths there are."""
+        return bool(self.wholes) or self.path.endswith(".name")
+
+    @property
+    def sampled(self) -> tuple[Any, ...]:
+        """What a sampler draws for each of the choices."""
+        return tuple(map(_as_text, self.choices)) if self.wholes else self.choices
+
+    def reached(self, value: Any) -> Any:
+        """What is sampled for a whole as YAML writes it, or with its defaults written out; None
+        where it is not among the choices.
+        """
+        for known in (self.choices, self.wholes):
+            if value in known:
+                return self.sampled[known.index(value)]
+        return None
 
     def value(self, number: Any) -> Any:
         """A sampled number (or choice) as a value for ``ConfigSource.with_values``."""
+        if self.wholes:
+            return self.choices[self.sampled.index(number)]
         if self.type == CATEGORICAL or self.quantity is None:
             return render(Anything(), number)
         return _written(self.quantity, number, self.in_bytes)
@@ -96,7 +122,8 @@ def canonical_search(
             name: None if number is None else axis.value(number)
             for name, number in (("low", axis.low), ("high", axis.high), ("step", axis.step))
         }
-        canonical[path] = dataclasses.replace(searched, choices=axis.choices, **changes)
+        choices = tuple(map(frozen, axis.choices))
+        canonical[path] = dataclasses.replace(searched, choices=choices, **changes)
     return FrozenMapping(canonical)
 
 
@@ -122,13 +149,14 @@ def _place_of(path: str, variants: Iterable[Any]) -> tuple[Node, bool]:
 
 
 def _searched_variants(path: str, search: Mapping[str, SearchRange], data: Any) -> Iterator[Any]:
-    """``data`` itself, then with each combination of the plug-ins searched above ``path``."""
+    """``data`` itself, then with each combination of what is searched above ``path``."""
     yield data
     names = sorted(
         (
             name
             for name in search
-            if name != path and name.endswith(".name") and path.startswith(name[:-4])
+            if (name != path and name.endswith(".name") and path.startswith(name[:-4]))
+            or path.startswith(f"{name}.")
         ),
         key=len,
     )
@@ -174,9 +202,7 @@ def _axis(path: str, searched: SearchRange, node: Node, optional: bool) -> Axis:
         case Quantity() | Scalar() | PluginName():
             pass
         case _:
-            raise ConfigError(
-                "is no single value", path=place, hint="search one of the values below it"
-            )
+            return _whole_axis(path, searched, node, optional)
     quantity = node.kind if isinstance(node, Quantity) else None
     if searched.type == CATEGORICAL:
         choices = tuple(
@@ -185,6 +211,33 @@ def _axis(path: str, searched: SearchRange, node: Node, optional: bool) -> Axis:
         )
         return Axis(path, CATEGORICAL, None, None, None, False, choices, quantity, False)
     return _numeric_axis(path, searched, node, quantity, place)
+
+
+def _whole_axis(path: str, searched: SearchRange, node: Node, optional: bool) -> Axis:
+    place = f"tune.search.{path}"
+    if searched.type != CATEGORICAL:
+        raise ConfigError(
+            "is no single value",
+            path=place,
+            hint=f"search one of the values below it, or use {CATEGORICAL!r} with whole choices",
+        )
+    choices = tuple(render(Anything(), choice) for choice in searched.choices)
+    wholes = tuple(
+        render(
+            node, build(node, spelled(node, choice), f"{place}.choices[{at}]", optional=optional)
+        )
+        for at, choice in enumerate(choices)
+    )
+    return Axis(
+        path, CATEGORICAL, None, None, None, False, choices, None, in_bytes=False, wholes=wholes
+    )
+
+
+def _as_text(choice: Any) -> Any:
+    """What a sampler can hold of it."""
+    if isinstance(choice, (Mapping, list)):
+        return json.dumps(choice, sort_keys=True, separators=(",", ":"))
+    return choice
 
 
 def _choice(node: Node, choice: Any, place: str, optional: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -180,6 +180,29 @@ def joined(items: Sequence[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def worded(value: object) -> str:
+    """A value of a config in words: ``lru size=100``, ``pattern=write_back``, ``none``."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case Mapping():
+            words = [str(value["name"])] if "name" in value else []
+            words += [setting(str(key), each) for key, each in value.items() if key != "name"]
+            return " ".join(words) or "none"
+        case list() | tuple():
+            return " + ".join(map(worded, value)) or "none"
+        case _:
+            return str(value)
+
+
+def setting(name: str, value: object) -> str:
+    """``cores=2``, ``cache=(lru size=100)``."""
+    text = worded(value)
+    return f"{name}=({text})" if " " in text else f"{name}={text}"
 
 
 def counted(count: int, noun: str) -> str:

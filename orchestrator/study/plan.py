@@ -193,7 +193,7 @@ def largest(space: SearchSpace, config: Config) -> int:
     together: dict[str, Any] = {}
     ends: list[dict[str, Any]] = [together]
     for axis in space.axes:
-        values = [axis.value(end) for end in axis.choices or (axis.low, axis.high)]
+        values = [axis.value(end) for end in axis.sampled or (axis.low, axis.high)]
         ends += [{axis.path: value} for value in values]
         together[axis.path] = values[-1]
     most = _processes(config)

@@ -49,7 +49,7 @@ _LISTED_VARIANTS: Final = 20_000
 def distribution(axis: Axis) -> BaseDistribution:
     """What Optuna draws from for one axis."""
     if axis.type == CATEGORICAL:
-        return CategoricalDistribution(axis.choices)
+        return CategoricalDistribution(axis.sampled)
     assert axis.low is not None and axis.high is not None
     if axis.type == INT:
         step = int(axis.step or 1)
@@ -69,6 +69,8 @@ def number(axis: Axis, value: Any) -> Any:
     None where the axis does not reach the value: another unit, a choice that is not offered, a
     number out of range or between two steps.
     """
+    if axis.wholes:
+        return axis.reached(value)
     if isinstance(value, Mapping) and value.get("name") == "constant":
         value = value.get("value")  # a bare duration stands for it
     if axis.quantity is not None:
@@ -106,35 +108,50 @@ class SearchSpace:
             )
 
     def values(self, params: Params) -> dict[str, Any]:
-        """The values to set; paths of plug-ins that this variant does not choose are left out."""
+        """The values to set; paths that this variant does not have are left out."""
         values = {axis.path: axis.value(params[axis.path]) for axis in self.axes}
-        names = {path: value for path, value in values.items() if path.endswith(".name")}
-        key = tuple(names.values())
+        chosen = {axis.path: params[axis.path] for axis in self.axes if axis.chooses}
+        key = tuple(chosen.values())
         if key not in self._applicable:
-            self._applicable[key] = self._applying(names)
+            self._applicable[key] = self._applying({path: values[path] for path in chosen})
         return {path: value for path, value in values.items() if path in self._applicable[key]}
 
-    def _applying(self, names: Mapping[str, Any]) -> frozenset[str]:
-        """The paths that exist once plug-ins are chosen, outer slots first."""
+    def _applying(self, choices: Mapping[str, Any]) -> frozenset[str]:
+        """The paths that exist once these are chosen, outer ones first."""
         variant, chosen = self.source, set()
-        for path in sorted(names, key=lambda path: (path.count("."), path)):
-            if variant.knows(path):
-                variant = variant.with_values({path: names[path]})
+        absent: tuple[str, ...] = ()
+        for path in sorted(choices, key=lambda path: (path.count("."), path)):
+            if variant.knows(path) and not path.startswith(absent):
+                variant = variant.with_values({path: choices[path]})
                 chosen.add(path)
-        rest = {axis.path for axis in self.axes} - set(names)
-        return frozenset(chosen | {path for path in sorted(rest) if variant.knows(path)})
+                if choices[path] is None:
+                    absent += (f"{path}.",)
+        rest = sorted({axis.path for axis in self.axes} - set(choices))
+        there = {path for path in rest if variant.knows(path) and not path.startswith(absent)}
+        return frozenset(chosen | there)
 
     def default(self) -> tuple[Params | None, Values]:
         """What the config itself has on the axes; params are None where they do not reach it."""
         complete = self.source.complete()
+        held = {axis.path: _at(complete, _names(axis.path)) for axis in self.axes}
+        choices = {axis.path: held[axis.path] for axis in self.axes if axis.chooses}
+        # A slot that is empty has no plug-in of which there could be a name.
+        empty = {path for path in choices if path.endswith(".name") and choices[path] is None}
+        there = self._applying({path: choices[path] for path in choices if path not in empty})
+        outside = {path for path in empty if path.removesuffix(".name") not in choices}
         params, values = {}, {}
         for axis in self.axes:
-            if self.source.knows(axis.path):
-                values[axis.path] = _at(complete, [part.text for part in parts_of(axis.path)])
-                reached = number(axis, values[axis.path])
-                if reached is not None:
-                    params[axis.path] = reached
-                    values[axis.path] = axis.value(reached)
+            if axis.path in outside:
+                continue
+            if axis.path in empty or axis.path not in there:
+                # A variant of the search has a value there, too, which makes no difference.
+                params[axis.path] = _spread(self.distributions[axis.path], 0.0)
+                continue
+            values[axis.path] = held[axis.path]
+            reached = number(axis, values[axis.path])
+            if reached is not None:
+                params[axis.path] = reached
+                values[axis.path] = axis.value(reached)
         return (params if len(params) == len(self.axes) else None), values
 
     def variant(self, values: Values) -> Config:
@@ -166,6 +183,10 @@ def suggest(trial: optuna.Trial, path: str, held: BaseDistribution) -> Any:
 def key(values: Values) -> str:
     """What two equal variants have in common."""
     return json_text(dict(sorted(values.items())))
+
+
+def _names(path: str) -> list[str]:
+    return [part.text for part in parts_of(path)]
 
 
 def _at(data: Any, names: Sequence[str]) -> Any:

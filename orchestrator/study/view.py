@@ -31,6 +31,7 @@ from orchestrator.report.model import (
     TrialView,
     Value,
 )
+from orchestrator.report.wording import worded
 from orchestrator.store.parquet import Store, result
 from orchestrator.stored import run_view
 from orchestrator.study.reasons import why
@@ -134,7 +135,7 @@ def _searched_config(store: Store, found: Sequence[Outcome]) -> Config:
 
 def _parameter(axis: Axis) -> ParameterView:
     if axis.type == CATEGORICAL:
-        choices = [str(axis.value(choice)) for choice in axis.choices]
+        choices = [worded(axis.value(choice)) for choice in axis.sampled]
         text = " or ".join(choices) if len(choices) < 3 else ", ".join(choices)
     else:
         text = f"{axis.value(axis.low)} to {axis.value(axis.high)}"
@@ -155,7 +156,7 @@ def value_of(axis: Axis, written: Any) -> Value:
     if isinstance(parsed, Capacity):
         parsed = parsed.amount
     plain = isinstance(parsed, (int, float)) and not isinstance(parsed, bool)
-    return Value(str(written), float(parsed) if plain else None)
+    return Value(worded(written), float(parsed) if plain else None)
 
 
 def _trial(
