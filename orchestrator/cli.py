@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _checking, _recorded, _terminal
+from orchestrator import _checking, _recorded, _series, _terminal
 from orchestrator._command import (
     BAD_ENVIRONMENT,
     BAD_INPUT,
@@ -319,6 +319,7 @@ def _with_options(
 
 _checking.register(app)
 _recorded.register(app)
+_series.register(app)
 
 
 # --- the way in and out -----------------------------------------------------------------

@@ -1,0 +1,169 @@
+"""The commands on series of figures: ``fit``, a law of scalability, and ``changes``, where a series
+begins to follow another law.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from orchestrator import _series_terminal
+from orchestrator._command import DEFAULT_RESULTS, Address, Answer, Json, Results
+from orchestrator.errors import DataError, InputError, suggestion
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.scalability import Fit
+
+SIZE: Final = "n"
+THROUGHPUT: Final = "throughput"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(fit)
+    app.command()(changes)
+
+
+def fit(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.csv", help="With the columns n and throughput.")
+    ],
+    model: Annotated[str, typer.Option("--model", metavar="usl|amdahl|gustafson")] = "usl",
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Fit a law of scalability to throughputs by size, with its peak where it has one."""
+    from orchestrator.analysis.scalability import LAWS
+    from orchestrator.analysis.scalability import fit as fitted
+    from orchestrator.store.columns import read_columns
+
+    if model not in LAWS:
+        raise InputError(f"unknown law {model!r}", path="--model", hint=suggestion(model, LAWS))
+    sizes, measured = read_columns(file, [SIZE, THROUGHPUT])
+    for name, values, least in ((SIZE, sizes, "above 0"), (THROUGHPUT, measured, "0 or more")):
+        wrong = [each for each in values if each < 0 or (each == 0 and name == SIZE)]
+        if wrong:
+            raise DataError(f"{name} {wrong[0]:g} must be {least}", path=file)
+    if not any(measured):
+        raise DataError("every throughput is 0", path=file)
+    try:
+        found = fitted(model, sizes, measured)
+    except ValueError as error:
+        raise DataError(str(error), path=file) from None
+    data = fit_data(found)
+    return Answer(data, lambda out: _series_terminal.show_fit(out, data, sizes, measured))
+
+
+def fit_data(found: Fit) -> dict[str, Any]:
+    """The object of ``fit --json``."""
+    return {
+        "model": found.law,
+        "points": len(found.residuals),
+        "sigma": found.sigma,
+        "kappa": found.kappa,
+        "lambda": found.one,
+        "peak_n": found.peak_n,
+        "peak_throughput": found.peak_throughput,
+        "limit_throughput": found.limit_throughput,
+        "ci95": {
+            name: [end if math.isfinite(end) else None for end in found.intervals[name]]
+            if name in found.intervals
+            else None
+            for name in ("sigma", "kappa", "lambda")
+        },
+        "residuals": list(found.residuals),
+        "residual_standard_error": found.residual_standard_error,
+    }
+
+
+def changes(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.csv|EXPERIMENT", help="A file, or an experiment whose runs are stored."
+        ),
+    ],
+    column: Annotated[
+        str, typer.Option("--column", metavar="C", help="Of the file, or of the view runs.")
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="SQL", help="Which of the stored runs; default: the valid."
+        ),
+    ] = None,
+    significance: Annotated[
+        float, typer.Option("--significance", metavar="P", help="How rare by chance.")
+    ] = 0.05,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Find the points of a series at which its level changes (E-divisive)."""
+    from orchestrator.analysis.changes import changes as found_in
+
+    if not 0 < significance < 1:
+        hint = "a probability between 0 and 1"
+        raise InputError(f"{significance:g} is none", path="--significance", hint=hint)
+    runs: list[str] = []
+    if Path(source).exists() or source.lower().endswith(".csv"):
+        from orchestrator.store.columns import read_columns
+
+        if where is not None:
+            raise InputError("is about stored runs, and this is a file", path="--where")
+        [series] = read_columns(source, [column])
+    else:
+        runs, series = _stored(results, source, column, where)
+    found = found_in(series, significance=significance)
+    data = {
+        "column": column,
+        "points": len(series),
+        "changes": [
+            {
+                "index": change.index,
+                "before": change.before,
+                "after": change.after,
+                "relative": change.relative,
+                "p": change.p,
+                "run_id": runs[change.index] if runs else None,
+            }
+            for change in found
+        ],
+    }
+    return Answer(data, lambda out: _series_terminal.show_changes(out, data))
+
+
+def _stored(
+    results: str, experiment: str, column: str, where: str | None
+) -> tuple[list[str], list[float]]:
+    """(runs, figures) of an experiment in the order of their starts."""
+    from orchestrator.store.query import query
+    from orchestrator.store.tables import NUMBER, RUNS, WHOLE
+
+    known = [name for name in RUNS.schema.names if RUNS.schema.field(name).type in (NUMBER, WHOLE)]
+    if column not in known:
+        hint = suggestion(column, known)
+        raise InputError(f"{column!r} is no figure of a run", path="--column", hint=hint)
+    quoted = experiment.replace("'", "''")
+    _, rows = query(
+        results,
+        f"SELECT run_id, {column}, clock FROM runs WHERE experiment = '{quoted}'"
+        f" AND {column} IS NOT NULL AND ({'valid' if where is None else where})"
+        " ORDER BY started_utc, run_id",
+    )
+    if not rows:
+        raise InputError(
+            f"there is no file and no such run of an experiment {experiment!r} in {results}",
+            hint="archbench query 'SELECT DISTINCT experiment FROM runs' names them",
+        )
+    if len({clock for _, _, clock in rows}) > 1:
+        raise InputError(
+            "some of these runs are simulated and some are not, which are two series",
+            path="--where",
+            hint="""--where "valid AND clock = 'real'\"""",
+        )
+    return [run_id for run_id, _, _ in rows], [float(value) for _, value, _ in rows]
