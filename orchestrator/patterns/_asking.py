@@ -16,7 +16,7 @@ from orchestrator.core.units import NS_PER_MS
 TIMER: Final = "asks"
 _PAUSE_NS: Final = 5 * NS_PER_MS
 """Before it is asked again who serves."""
-_DOUBLINGS: Final = 8
+_DOUBLINGS: Final = 3
 
 
 @dataclass(slots=True)
