@@ -265,7 +265,7 @@ class ForgetsWhatHasNoRoom(implementation("write_back")):  # type: ignore[misc]
         ("write_through", KeepsOneOfThoseThatOverlap, {}, 17, levels.LINEARIZABLE),
         ("write_around", KeepsWhileItWrites, {}, 2, levels.LINEARIZABLE),
         ("cache_aside", TakesAnyLease, {"invalidation": "lease"}, 23, levels.REGULAR),
-        ("write_back", ForgetsWhatHasNoRoom, {}, 1, levels.LINEARIZABLE),
+        ("write_back", ForgetsWhatHasNoRoom, {}, 4, levels.LINEARIZABLE),
     ],
 )
 def test_the_fuzzer_finds_what_is_wrong(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -290,6 +291,21 @@ def test_a_write_is_asked_for_again_only_where_it_is_known_again(
     node.until(NS_PER_MS)
     assert len(node.asks) == asked
     assert len({(ask.op.session, ask.op.sequence, ask.number) for _, ask in node.asks}) == 1
+
+
+def test_what_the_store_does_not_answer_is_asked_again_less_often_but_not_ever_less() -> None:
+    """After a long outage it must not be long until the store is asked."""
+    node = TierNode("write_back", resend=NS_PER_MS, flush_after=NS_PER_MS)
+    node.write(b"1")
+    asked_ns = []
+    for now_ms in range(1, 100):
+        known = len(node.asks)
+        node.until(now_ms * NS_PER_MS)
+        asked_ns += [now_ms] * (len(node.asks) - known)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(asked_ns)]
+    assert pauses[:4] == [1, 2, 4, 8]
+    assert set(pauses[4:]) == {8}
+    assert {ask.number for _, ask in node.asks} == {node.asks[0][1].number}
 
 
 def test_a_fetch_that_takes_too_long_has_failed() -> None:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.distributions import build
 from orchestrator.core.faults import leads
@@ -120,6 +120,10 @@ class FuzzedNode(PausableNode):
         super().request(request)
 
 
+_MOVES: Final = 3
+"""How many times as long as else nodes may take to settle while data moves."""
+
+
 class FuzzedCluster(SimulatedCluster):
     """Carries out the faults of a scenario. ``effective``: those that had an effect."""
 
@@ -132,6 +136,9 @@ class FuzzedCluster(SimulatedCluster):
         self.repeated: dict[tuple[int, int], bool] = {}
         self._cuts: dict[tuple[int, int], list[Fault]] = {}
         self.fuzzed: list[FuzzedNode] = []
+        if parts.store.moving_commands:
+            # Cells move one after the other, each by several commits.
+            self.settle_ns *= _MOVES
         super().__init__(parts)
 
     def _node(self, node: int) -> SimulatedNode:

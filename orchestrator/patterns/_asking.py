@@ -16,7 +16,10 @@ from orchestrator.core.units import NS_PER_MS
 TIMER: Final = "asks"
 _PAUSE_NS: Final = 5 * NS_PER_MS
 """Before it is asked again who serves."""
-_DOUBLINGS: Final = 8
+_DOUBLINGS: Final = 3
+"""Of the pause before a silent store is asked again: rarely enough not to feed an overload, and
+often enough to go on soon after an outage.
+"""
 
 
 @dataclass(slots=True)

@@ -29,11 +29,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._counters import node_record
-from orchestrator.runtimes._parts import (
-    Parts,
-    contents_digest,
-    offered_ops,
-)
+from orchestrator.runtimes._parts import Parts, contents_digest, offered_ops
 from orchestrator.runtimes._simulated_client import SimulatedClient
 from orchestrator.runtimes._simulated_node import SimulatedNode
 from orchestrator.runtimes._virtual_clock import VirtualClock
@@ -46,6 +42,8 @@ SETUP_NS: Final = -NS_PER_S
 
 class SimulatedCluster:
     """All parties of one run."""
+
+    settle_ns = SETTLE_NS
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -138,7 +136,7 @@ class SimulatedCluster:
         if not self.finished():
             raise EnvironmentFailure("the simulation ran out of events before the load ended")
         self.heal()
-        limit_ns = self.clock.current_ns + SETTLE_NS
+        limit_ns = self.clock.current_ns + self.settle_ns
         while self.clock.current_ns < limit_ns and not self.converged():
             self.clock.run(self.clock.current_ns + INTERVAL_NS)
 
