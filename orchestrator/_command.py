@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -52,3 +52,14 @@ class Answer:
     data: dict[str, Any]
     show: Callable[[Console], None]
     exit_code: int = 0
+
+
+def with_options(
+    overrides: Sequence[str] | None, runtime: str | None, seed: int | None
+) -> list[str]:
+    """Options are overrides that come last."""
+    options = {"runtime": runtime, "seed": seed}
+    return [
+        *(overrides or []),
+        *(f"{path}={value}" for path, value in options.items() if value is not None),
+    ]

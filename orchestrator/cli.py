@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _checking, _recorded, _series, _terminal
+from orchestrator import _checking, _measuring, _recorded, _series, _terminal
 from orchestrator._command import (
     BAD_ENVIRONMENT,
     BAD_INPUT,
@@ -36,6 +36,7 @@ from orchestrator._command import (
     RuntimeName,
     Seed,
     app,
+    with_options,
 )
 from orchestrator.errors import ArchbenchError, EnvironmentFailure, InputError, RunInterrupted
 from orchestrator.errors import suggestion as suggested
@@ -66,7 +67,7 @@ def run(
     from orchestrator.plan import plan
     from orchestrator.run import Runner
 
-    loaded = load(config, *_with_options(overrides, runtime, seed))
+    loaded = load(config, *with_options(overrides, runtime, seed))
     if repeat < 1:
         raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
     planned = plan(loaded)
@@ -104,7 +105,7 @@ def sweep(
     from orchestrator.sweep import split_axes, with_own_axes
     from orchestrator.sweep import sweep as run_sweep
 
-    plain, axes = split_axes(_with_options(overrides, runtime, seed))
+    plain, axes = split_axes(with_options(overrides, runtime, seed))
     source, axes = with_own_axes(ConfigSource.read(config, *plain), plain, axes)
     if not axes:
         raise InputError(
@@ -157,7 +158,7 @@ def tune(
     from orchestrator.tune import dry_run as forecast
     from orchestrator.tune import tune as search
 
-    source = ConfigSource.read(config, *_with_options(overrides, runtime, seed))
+    source = ConfigSource.read(config, *with_options(overrides, runtime, seed))
     planned = prepare(source, trials=trials, results=results, study=study, storage=storage)
     if dry_run:
         found = forecast(planned, address=address)
@@ -306,18 +307,8 @@ def doctor(
     )
 
 
-def _with_options(
-    overrides: Sequence[str] | None, runtime: str | None, seed: int | None
-) -> list[str]:
-    """Options are overrides that come last."""
-    options = {"runtime": runtime, "seed": seed}
-    return [
-        *(overrides or []),
-        *(f"{path}={value}" for path, value in options.items() if value is not None),
-    ]
-
-
 _checking.register(app)
+_measuring.register(app)
 _recorded.register(app)
 _series.register(app)
 

@@ -111,6 +111,20 @@ def write_cost_figure(results: str, experiment: str, variants: Sequence[Variant]
     return target
 
 
+def write_capacity_figure(
+    results: str, experiment: str, found: Mapping[str, Any], hashed: str, *, simulated: bool
+) -> Path:
+    """The picture of a capacity and the curve on the way; of the same config at the same place."""
+    from orchestrator.report.figures.capacity import capacity
+    from orchestrator.report.page import write_atomically
+
+    target = reports_folder(results) / "capacity" / f"{experiment}-{hashed[:8]}.png"
+    with room_needed(str(target.parent)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, capacity(experiment, found, simulated=simulated).png)
+    return target
+
+
 def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:
     """The report of one run: the paths of its page and of its figures."""
     from orchestrator.report import page
