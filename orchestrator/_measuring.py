@@ -1,4 +1,4 @@
-"""The commands that answer by many runs: ``capacity``, the highest rate that meets the objective."""
+"""The commands that answer by many runs: ``capacity``, the highest rate within the objective."""
 
 from __future__ import annotations
 

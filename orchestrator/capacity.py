@@ -5,8 +5,8 @@ own seed. A run whose figures may not be believed did not meet the objective. Ru
 results already are not made again, so the same command goes on where it was stopped.
 
 Once the crossing is known it is confirmed by runs just below its interval, most of which must meet
-the objective; where they do not, the search goes on with what they found. Then rates are measured that the curve lacks, which is
-also what tells whether less load is ever worse.
+the objective; where they do not, the search goes on with what they found. Then rates are measured
+that the curve lacks, which is also what tells whether less load is ever worse.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ the crossing well enough, or may not ask any more.
 1. **Bracket**: the rate doubles while the objective is met, or halves while it is missed.
 2. **Bisection** between the highest rate that met it below the lowest that missed it.
 3. **Regression**, as soon as there are probes whose margin is small. In heavy traffic latency grows
-   as 1 / (1 - utilisation) (Kingman, Proc. Cambridge Phil. Soc. 57(4), 1961), so that the margin is
-   about linear in the rate, and a line through many probes says more than the last verdict does; its
-   scatter says how much. New probes go to both sides of the root.
-   The interval of the root is that of a calibration (Draper and Smith, "Applied Regression
-   Analysis", section 3.2, Fieller). Where the margin jumps there is no line: then the bracket is
-   made narrow, and each of its ends is asked again until its verdicts agree two to one.
+   as 1 / (1 - utilisation) (Kingman, Proc. Cambridge Phil. Soc. 57(4), 1961), so the margin is
+   about linear in the rate, and a line through many probes says more than the last verdict does;
+   its scatter says how much. New probes go to both sides of the root, whose interval is that of a
+   calibration (Draper and Smith, "Applied Regression Analysis", section 3.2; Fieller). Where the
+   margin jumps there is no line: then the bracket is made narrow, and each of its ends is asked
+   again until its verdicts agree two to one.
 
 Nothing here takes it for granted that more load is worse: who measures below the crossing tells
 that, too, and :attr:`Crossing.contradictions` names rates that missed below others that met.

@@ -185,8 +185,12 @@ class _Problem:
             min(max(begin[name], 1e-9 * scales[name]), bound - 1e-9)
             for name, bound in zip(names, upper, strict=True)
         ]
+
+        def residuals(values: Floats) -> Floats:
+            return self.residuals(held | dict(zip(names, values.tolist(), strict=True)))
+
         found = least_squares(
-            lambda values: self.residuals(held | dict(zip(names, values.tolist(), strict=True))),
+            residuals,
             first,
             bounds=([0.0] * len(names), upper),
             x_scale=[max(scales[name], 1e-12) for name in names],

@@ -23,18 +23,17 @@ def capacity(experiment: str, found: Mapping[str, Any], *, simulated: bool) -> P
     title = "No capacity was found"
     if rate is not None:
         title = f"It carries {number(rate)} operations/s within its objective"
-    between = (
-        ""
-        if interval is None
-        else f", 95 % interval {number(interval[0])} to {number(interval[1])}"
-    )
+    between = ""
+    if interval is not None:
+        between = f", 95 % interval {number(interval[0])} to {number(interval[1])}"
     return canvas.picture(
         "capacity",
         title,
         f"{plain(experiment, 60)}: {counted(found['runs'], 'run')}{between}",
-        "Latency from the intended start, by the rate that was offered. Crosses missed the objective,"
-        " or may not be believed; the band is the interval of the capacity, and the dashed line the"
-        " bound of the p99. The diamond is the knee: the most throughput for its mean latency.",
+        "Latency from the intended start, by the rate that was offered. Crosses missed the"
+        " objective, or may not be believed; the band is the interval of the capacity, and the"
+        " dashed line the bound of the p99. The diamond is the knee: the most throughput for its"
+        " mean latency.",
         lambda figure: _draw(figure, found),
         mark=" (simulated)" if simulated else "",
     )
