@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy
 import pytest
 from made_records import TIMEOUT_NS, history, node, record, skewed, steady
+from numpy.typing import NDArray
 
 from orchestrator.analysis import intervals
 from orchestrator.analysis.latency import (
@@ -169,21 +171,43 @@ def test_throughput_intervals_cover() -> None:
     assert 180 <= covered <= 199
 
 
-def test_p99_intervals_cover() -> None:
-    chance, covered, truth = block_stream(4, "coverage"), 0, -numpy.log(0.01)
-    for _ in range(200):
-        latency_ns = (chance.exponential(1.0, 20_000) * NS_PER_MS).astype(numpy.int64)
-        p99_ns = quantile_ns(latency_ns, 990)
-        assert p99_ns is not None
-        found = intervals.p99_interval_ns(latency_ns, p99_ns)
-        assert found is not None and found[0] <= p99_ns <= found[1]
-        covered += found[0] <= truth * NS_PER_MS <= found[1]
-    assert 180 <= covered <= 199
+@pytest.mark.parametrize("per_mille", [500, 990])
+def test_intervals_of_quantiles_cover(per_mille: int) -> None:
+    """Independent latencies, and those of M/M/1 at half of its capacity, which are not: sojourn
+    times are exponential, too, with mean 1 / (1 - rho) service times.
+    """
+    truth = -math.log(1 - per_mille / 1000)
+    covered = {"independent": 0, "queue": 0}
+    for seed in range(200):
+        chance = block_stream(seed, "coverage")
+        for name, latency in (
+            ("independent", chance.exponential(1.0, 20_000)),
+            ("queue", sojourn_times(chance, 0.5, 20_000) / 2),
+        ):
+            latency_ns = (latency * NS_PER_MS).astype(numpy.int64)
+            found = intervals.quantile_interval_ns(latency_ns, per_mille)
+            assert found is not None
+            covered[name] += found[0] <= truth * NS_PER_MS <= found[1]
+    assert all(180 <= count <= 199 for count in covered.values()), covered
+
+
+def sojourn_times(
+    chance: numpy.random.Generator, load: float, count: int
+) -> NDArray[numpy.float64]:
+    """In service times, by Lindley's recursion from an empty queue, the first tenth left out."""
+    extra = count // 10
+    gaps = chance.exponential(1 / load, count + extra)
+    services = chance.exponential(1.0, count + extra)
+    walk = numpy.concatenate([[0.0], numpy.cumsum(services[:-1] - gaps[1:])])
+    waits = walk - numpy.minimum.accumulate(walk)
+    found: NDArray[numpy.float64] = (waits + services)[extra:]
+    return found
 
 
 def test_too_few_samples_have_no_interval() -> None:
-    assert intervals.p99_interval_ns(skewed(999), 1.0) is None
-    assert intervals.p99_interval_ns(skewed(1000), 1.0) is not None
+    for count, per_mille in ((2000, 990), (20_000, 999), (40, 500), (200, 100)):
+        assert intervals.quantile_interval_ns(skewed(count), per_mille) is not None
+        assert intervals.quantile_interval_ns(skewed(count - 10), per_mille) is None
     assert intervals.throughput_interval_ops(numpy.arange(99), 0, 100) is None
     assert intervals.throughput_interval_ops(numpy.arange(100), 0, 100) is not None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from orchestrator import cli
 from orchestrator.analysis.crossing import Crossing
@@ -132,7 +131,7 @@ def test_the_knee_has_the_most_throughput_for_its_latency() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "queue.yaml"
-    path.write_text(yaml.safe_dump(QUEUE | {"duration": "20s"}), encoding="utf-8")
+    path.write_text(json.dumps(QUEUE | {"duration": "20s"}), encoding="utf-8")
     arguments = ["capacity", str(path), "--precision", "0.1", "--results", str(tmp_path / "r")]
     assert cli.main([*arguments, "--json"]) == 0
     told = capsys.readouterr()

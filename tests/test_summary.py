@@ -28,7 +28,8 @@ SECTION_KEYS = (
     "run_id", "experiment", "config_hash", "runtime", "clock",
     "seed", "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
-    "latency_p99_ci95_ms", "uncorrected_p99_ms", "outcomes", "compare_and_set", "consistency",
+    "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms", "outcomes", "compare_and_set",
+    "consistency",
     "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
     "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
@@ -46,7 +47,9 @@ def test_summary_has_every_key_and_is_json() -> None:
     assert found["latency_ms"]["read"] == found["latency_ms"]["all"]
     assert found["latency_ms"]["write"]["p99"] is None
     assert found["latency_ms"]["all"]["p99"] == 1.0 == found["uncorrected_p99_ms"]
-    assert found["latency_p99_ci95_ms"] == [1.0, 1.0]
+    assert found["latency_p99_ci95_ms"] == pytest.approx([1.0, 1.0])
+    assert found["latency_ci95_ms"]["p50"] == pytest.approx([1.0, 1.0])
+    assert found["latency_ci95_ms"]["p999"] is None
     assert found["bottleneck"] == {"resource": "leader.cpu", "utilisation": pytest.approx(0.3)}
     assert found["generator"] == {
         "lag_p99_ms": 0.05,

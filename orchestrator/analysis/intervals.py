@@ -1,10 +1,15 @@
-"""95 % intervals for figures of one run (batch means) and of several (repeats).
+"""95 % intervals for figures of one run (blocks of it) and of several (repeats).
 
-Operations of one run are correlated, so their own variance says little; means of long batches
-are nearly independent (Law, "Simulation Modeling and Analysis", section 9.5.3). For a quantile
-the batches scatter around the quantile of the whole run and not around their own mean, which
-carries the bias of small batches (sectioning: Asmussen and Glynn, "Stochastic Simulation",
-section III.5b). 10 to 30 batches are enough (Schmeiser, Operations Research 30(3), 1982).
+Operations of one run are correlated, so their own variance says little; means of long blocks
+are nearly independent (Law, "Simulation Modeling and Analysis", section 9.5.3), and 10 to 30 of
+them are enough (Schmeiser, Operations Research 30(3), 1982). Throughput is a mean over blocks of
+time, and its interval Student's.
+
+A quantile of a block is biased the more the shorter the block is, so quantiles have a **block
+bootstrap** (Kuensch, Annals of Statistics 17(3), 1989): blocks are drawn anew with replacement, and
+the quantile of all that were drawn is looked at, again and again. What it strays by is taken of its
+logarithm, because far quantiles of latency stray farther up than down, and is widened by Student's
+factor for so few blocks.
 """
 
 from __future__ import annotations
@@ -17,15 +22,20 @@ import numpy
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from orchestrator.core.randomness import block_stream
 from orchestrator.core.units import NS_PER_S
 
 CONFIDENCE: Final = 0.95
-BATCHES: Final = 20
-BATCHES_MIN: Final = 10
-COMPLETIONS_PER_BATCH_MIN: Final = 10
-"""Fewer completions make a batch's count too coarse to be taken for normal."""
-P99_OPERATIONS_PER_BATCH_MIN: Final = 100
-"""Fewer operations have no 99th percentile apart from their maximum."""
+BLOCKS: Final = 20
+BLOCKS_MIN: Final = 10
+COMPLETIONS_PER_BLOCK_MIN: Final = 10
+"""Fewer completions make a block's count too coarse to be taken for normal."""
+QUANTILE_BLOCKS: Final = 10
+BEYOND_MIN: Final = 2
+_RESAMPLES: Final = 1000
+_GRID: Final = 129
+_FINE: Final = 400
+"""Levels at which the blocks are looked at: all over, and near the quantile."""
 
 Interval = tuple[float, float]
 
@@ -51,28 +61,53 @@ def throughput_interval_ops(
 
     None with fewer than 100 completions.
     """
-    batches = min(BATCHES, len(returned_ns) // COMPLETIONS_PER_BATCH_MIN)
-    if batches < BATCHES_MIN or end_ns <= start_ns:
+    blocks = min(BLOCKS, len(returned_ns) // COMPLETIONS_PER_BLOCK_MIN)
+    if blocks < BLOCKS_MIN or end_ns <= start_ns:
         return None
     counts = numpy.bincount(
-        (returned_ns - start_ns) * batches // (end_ns - start_ns), minlength=batches
+        (returned_ns - start_ns) * blocks // (end_ns - start_ns), minlength=blocks
     )
-    batch_s = (end_ns - start_ns) / NS_PER_S / batches
-    return student_interval((counts / batch_s).tolist())
+    block_s = (end_ns - start_ns) / NS_PER_S / blocks
+    return student_interval((counts / block_s).tolist())
 
 
-def p99_interval_ns(latency_ns: NDArray[numpy.int64], p99_ns: float) -> Interval | None:
-    """Interval of the 99th percentile around the run's own ``p99_ns``.
+def quantile_interval_ns(latency_ns: NDArray[numpy.int64], per_mille: int) -> Interval | None:
+    """Interval of a quantile, given in thousandths, of latencies in the order of time.
 
-    ``latency_ns`` is in order of time. None with fewer than 1,000 operations.
+    None where a block has fewer than two operations beyond the quantile, where they are fewer.
     """
-    batches = min(BATCHES, len(latency_ns) // P99_OPERATIONS_PER_BATCH_MIN)
-    if batches < BATCHES_MIN:
+    share = per_mille / 1000
+    blocks = QUANTILE_BLOCKS
+    length = len(latency_ns) // blocks
+    if length * min(share, 1 - share) < BEYOND_MIN:
         return None
-    length = len(latency_ns) // batches
-    rows = latency_ns[: length * batches].reshape(batches, length)
-    position = -(-length * 99 // 100) - 1
-    return student_interval(numpy.partition(rows, position, axis=1)[:, position].tolist(), p99_ns)
+    rows = numpy.sort(latency_ns[: length * blocks].reshape(blocks, length), axis=1)
+    values = _values_near(rows, share)
+    # Of each block, how many are up to each of these values; the last one is the maximum.
+    at_most = numpy.stack([numpy.searchsorted(row, values, side="right") for row in rows])
+    chance = block_stream(1, "bootstrap")
+    times_drawn = chance.multinomial(blocks, numpy.full(blocks, 1 / blocks), size=_RESAMPLES)
+    places = (times_drawn @ at_most >= share * blocks * length).argmax(axis=1)
+    found = numpy.log(numpy.maximum(values[places], 1))
+    scatter = float(found.std(ddof=1)) * math.sqrt(blocks / (blocks - 1))
+    half = float(stdtrit(blocks - 1, (1 + CONFIDENCE) / 2)) * scatter
+    position = max(0, math.ceil(share * len(latency_ns)) - 1)
+    centre = max(1.0, float(numpy.partition(latency_ns, position)[position]))
+    return centre * math.exp(-half), centre * math.exp(half)
+
+
+def _values_near(rows: NDArray[numpy.int64], share: float) -> NDArray[numpy.int64]:
+    """The values to look at: all over, and closely near the quantile, in order."""
+    beyond = min(share, 1 - share)
+    levels = numpy.concatenate(
+        [
+            numpy.linspace(0, 1, _GRID),
+            share + beyond * numpy.linspace(-1, 1, _FINE),
+            # Of far quantiles closer towards the end.
+            1 - (1 - share) * numpy.geomspace(8, 1 / 20, _FINE),
+        ]
+    )
+    return numpy.unique(numpy.quantile(rows, levels.clip(0, 1), method="inverted_cdf"))
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -17,6 +17,7 @@ from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
+    QUANTILES,
     LatencyHistogram,
     Window,
     histograms,
@@ -53,7 +54,7 @@ KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
-    "latency_ms", "latency_p99_ci95_ms", "uncorrected_p99_ms",
+    "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
@@ -86,8 +87,7 @@ def summarise(
     throughput = intervals.throughput_interval_ops(
         window.completed_ns, window.start_ns, window.end_ns
     )
-    p99_ns = latencies[ALL].quantile_ns(990)
-    p99 = None if p99_ns is None else intervals.p99_interval_ns(window.latency_ns, p99_ns)
+    quantiles = _quantile_intervals_ms(window)
     return _ordered(
         _figures([window], latencies, config)
         | {
@@ -102,13 +102,26 @@ def summarise(
             "host_limited": validity.host_limited(record, config),
             "digest": digest(record) if record.runtime == SIM else None,
             "throughput_ci95_ops": None if throughput is None else list(throughput),
-            "latency_p99_ci95_ms": None if p99 is None else [edge / NS_PER_MS for edge in p99],
+            "latency_p99_ci95_ms": quantiles["p99"],
+            "latency_ci95_ms": quantiles,
             "consistency": _consistency(claims) | _staleness(record),
             "latency_breakdown_ms": None,
             "results": results,
         }
         | _in_trouble(record, config, model)
     )
+
+
+def _quantile_intervals_ms(window: Window) -> dict[str, list[float] | None]:
+    """Of each quantile of all operations; None where too few are beyond it."""
+    found = {
+        name: intervals.quantile_interval_ns(window.latency_ns, per_mille)
+        for name, per_mille in QUANTILES.items()
+    }
+    return {
+        name: None if each is None else [edge / NS_PER_MS for edge in each]
+        for name, each in found.items()
+    }
 
 
 def _in_trouble(record: RunRecord, config: Config, model: str) -> dict[str, Any]:
@@ -284,9 +297,13 @@ def pool(
     pooled["overload"] = pooled_overload([summary["overload"] for summary in summaries])
     if len(summaries) > 1:
         rates = [summary["throughput_ops"] for summary in summaries]
-        p99s = [summary["latency_ms"][ALL]["p99"] for summary in summaries]
         pooled["throughput_ci95_ops"] = _across(rates, figures["throughput_ops"])
-        pooled["latency_p99_ci95_ms"] = _across(p99s, figures["latency_ms"][ALL]["p99"])
+        each = [summary["latency_ms"][ALL] for summary in summaries]
+        pooled["latency_ci95_ms"] = {
+            name: _across([found[name] for found in each], figures["latency_ms"][ALL][name])
+            for name in QUANTILES
+        }
+        pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
 
 

@@ -109,6 +109,10 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("goodput_ops", NUMBER, "1/s", "OK operations within the latency bound of the SLO"),
     *_latencies(),
     ("latency_p99_ci95_ms", _NUMBERS, "ms", "95 % confidence interval [low, high]"),
+    *(
+        (f"latency_ci95_ms.{name}", _NUMBERS, "ms", f"95 % confidence interval of the {name}")
+        for name in ("p50", "p90", "p99", "p999")
+    ),
     ("uncorrected_p99_ms", NUMBER, "ms", "p99 blind to waiting before the send"),
     ("outcomes.ok", WHOLE, "", "operations answered"),
     ("outcomes.fail", WHOLE, "", "operations that definitely did not happen"),
