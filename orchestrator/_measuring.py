@@ -1,8 +1,10 @@
-"""The commands that answer by many runs: ``capacity``, the highest rate within the objective."""
+"""The commands that answer by many runs: ``capacity``, the highest rate within the objective, and
+``compare``, whether one variant is better than another.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -21,12 +23,14 @@ from orchestrator._command import (
 )
 from orchestrator.errors import InputError
 
-RUNS_MIN = 10
+RUNS_MIN: Final = 10
+PAIRS_MIN: Final = 3
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(capacity)
+    app.command()(compare)
 
 
 def capacity(
@@ -75,3 +79,60 @@ def capacity(
     figure = write_capacity_figure(done.results, name, data, hashed, simulated=simulated)
     data["figure"] = str(figure)
     return Answer(data, lambda out: terminal.show(out, data, name), 0 if done.good else BAD_VERDICT)
+
+
+def compare(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A config, run or experiment.")],
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="The same; of configs both are run in turn.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Replace values in both configs."),
+    ] = None,
+    runtime: RuntimeName = None,
+    seed: Seed = None,
+    pairs: Annotated[int, typer.Option("--pairs", metavar="N", help="Runs of each config.")] = 10,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="P", help="A smaller difference is none.")
+    ] = 0.02,
+    results: Results = DEFAULT_RESULTS,
+    json: Json = False,
+    address: Address = None,
+) -> Answer:
+    """Say whether a candidate is better or worse than a base, and by how much.
+
+    Exit code 1: something is worse.
+    """
+    from orchestrator import _compare_terminal as terminal
+    from orchestrator import compare as comparing
+    from orchestrator.config.load import ConfigSource
+    from orchestrator.run import Runner
+    from orchestrator.store.parquet import Store
+
+    if pairs < PAIRS_MIN:
+        raise InputError(f"{pairs} are too few", path="--pairs", hint=f"{PAIRS_MIN} or more")
+    if not 0 <= threshold < 1:
+        hint = "a part of the base's figure, such as 0.02"
+        raise InputError(f"{threshold:g} is none", path="--threshold", hint=hint)
+    files = [comparing.is_config(name) for name in (base, candidate)]
+    if all(files):
+        plain = with_options(overrides, runtime, seed)
+        sources = [ConfigSource.read(name, *plain) for name in (base, candidate)]
+        with Runner(results, address) as runner:
+            done = comparing.compare_configs(
+                *sources,
+                runner,
+                pairs=pairs,
+                threshold=threshold,
+                told=terminal.told(pairs),
+                lost=terminal.lost,
+            )
+    elif any(files):
+        raise InputError(
+            "one is a config and one is not", hint="give two configs, or two runs or experiments"
+        )
+    else:
+        done = comparing.compare_stored(Store(results), base, candidate, threshold=threshold)
+    data = done.as_json()
+    return Answer(data, lambda out: terminal.show(out, data), 0 if done.good else BAD_VERDICT)

@@ -197,7 +197,9 @@ def metric(summary: Summary | None, path: str) -> float | None:
 def interval(summary: Summary | None, path: str) -> tuple[float, float] | None:
     """The 95 % interval that a summary holds for a metric, where it holds one."""
     where = {"throughput_ops": "throughput_ci95_ops", "latency_ms.all.p99": "latency_p99_ci95_ms"}
-    bounds = lookup(summary, where.get(path, "")) if path in where else None
+    name = path.removeprefix("latency_ms.all.")
+    place = where.get(path, f"latency_ci95_ms.{name}" if name != path else "")
+    bounds = lookup(summary, place) if place else None
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
         return None
     low, high = finite(bounds[0]), finite(bounds[1])
