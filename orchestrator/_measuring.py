@@ -118,10 +118,11 @@ def compare(
     files = [comparing.is_config(name) for name in (base, candidate)]
     if all(files):
         plain = with_options(overrides, runtime, seed)
-        sources = [ConfigSource.read(name, *plain) for name in (base, candidate)]
+        one, other = (ConfigSource.read(name, *plain) for name in (base, candidate))
         with Runner(results, address) as runner:
             done = comparing.compare_configs(
-                *sources,
+                one,
+                other,
                 runner,
                 pairs=pairs,
                 threshold=threshold,

@@ -46,10 +46,10 @@ class Effect:
 
 def of_pairs(base: Sequence[float], candidate: Sequence[float]) -> Effect:
     """``base[i]`` and ``candidate[i]`` were measured as a pair."""
-    logs = _logs(base), _logs(candidate)
-    if logs[0] is None or logs[1] is None:
+    ones, others = _logs(base), _logs(candidate)
+    if ones is None or others is None:
         return _without_ratio(base, candidate)
-    differences = [other - one for one, other in zip(*logs, strict=True)]
+    differences = [other - one for one, other in zip(ones, others, strict=True)]
     count, middle = len(differences), _mean(differences)
     scatter = None
     if count > 1:
@@ -59,18 +59,16 @@ def of_pairs(base: Sequence[float], candidate: Sequence[float]) -> Effect:
 
 def of_groups(base: Sequence[float], candidate: Sequence[float]) -> Effect:
     """Runs of one and of the other that have nothing to do with each other."""
-    logs = _logs(base), _logs(candidate)
-    if logs[0] is None or logs[1] is None:
+    ones, others = _logs(base), _logs(candidate)
+    if ones is None or others is None:
         return _without_ratio(base, candidate)
-    middle = _mean(logs[1]) - _mean(logs[0])
-    parts = [
-        _squares(each) / (len(each) - 1) / len(each) if len(each) > 1 else None for each in logs
-    ]
-    if parts[0] is None or parts[1] is None:
+    middle = _mean(others) - _mean(ones)
+    if min(len(ones), len(others)) < 2:
         return _effect(base, candidate, middle, None, 0)
-    total = parts[0] + parts[1]
+    parts = [_squares(each) / (len(each) - 1) / len(each) for each in (ones, others)]
+    total = math.fsum(parts)
     # Welch and Satterthwaite.
-    below = sum(part**2 / (len(each) - 1) for part, each in zip(parts, logs, strict=True) if part)
+    below = parts[0] ** 2 / (len(ones) - 1) + parts[1] ** 2 / (len(others) - 1)
     freedom = total**2 / below if below else len(base) + len(candidate) - 2
     return _effect(base, candidate, middle, math.sqrt(total), freedom)
 
