@@ -219,6 +219,34 @@ def test_a_configuration_that_is_cut_off_is_out_of_force() -> None:
     assert bench.replies[write(bench, 1, 5)].outcome == OK
 
 
+def test_who_is_being_removed_stands_after_a_restart_too() -> None:
+    """It alone has the entry that removes it, so the other member cannot lead without it; and what
+    was committed before its crash it does not know any more.
+    """
+    bench = cluster(5)
+    change(bench, "add", 3)
+    change(bench, "add", 4)
+    for gone in (2, 1, 0):
+        change(bench, "remove", gone)
+    leader, other = (3, 4) if bench.machines[3].role == LEADER else (4, 3)
+    beat(bench, leader=leader)
+    assert members(bench, leader) == (3, 4)
+    bench.admin(leader, "remove", leader)
+    bench.wire.clear()
+    bench.crash(leader)
+    bench.restart(leader)
+    assert members(bench, leader) == (other,) and bench.machines[leader].commit == 0
+    stand(bench, other)
+    assert bench.machines[other].role != LEADER, "its log is the shorter one"
+    stand(bench, leader)
+    for _ in range(3):
+        if bench.machines[leader].role == LEADER:
+            beat(bench, leader=leader)
+    assert not bench.machines[leader]._may_stand()
+    assert bench.machines[other].role == LEADER and members(bench, other) == (other,)
+    assert bench.replies[write(bench, other, 9)].outcome == OK
+
+
 @pytest.mark.parametrize("snapshot_every", [None, 4])
 def test_members_survive_a_restart(snapshot_every: int | None) -> None:
     params = Params(election_timeout=1000, heartbeat=100, snapshot_every=snapshot_every)
@@ -242,6 +270,10 @@ def test_membership_looks_up_and_cuts() -> None:
     assert [known.at(index) for index in (0, 4, 5, 8)] == [(0, 1, 2)] * 2 + [(0, 1, 2, 3)] * 2
     assert (known.index, known.majority) == (9, 3)
     assert known.within(5, 9) and known.within(4, 5) and not known.within(5, 8)
+    known.append(12, (0, 1, 2))
+    needed = [[node for node in range(6) if known.may_need(node, at)] for at in (4, 5, 9, 12)]
+    assert needed == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2]]
+    known.cut_after(11)
     known.drop_through(6)
     assert known.at(6) == (0, 1, 2, 3)
     known.cut_after(8)

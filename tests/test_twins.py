@@ -25,7 +25,7 @@ from orchestrator.fuzzing.simulation import Violation, simulate
 
 HERE = Path(__file__).parent
 SCENARIOS = HERE / "scenarios"
-SEEDS = 500
+SEEDS = 1000
 
 
 def all_twins() -> list[Twin]:

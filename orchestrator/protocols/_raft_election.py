@@ -166,10 +166,10 @@ class Elector(ABC):
     def _may_stand(self) -> bool:
         """Whether it is a member, or still needed as one until it is known not to be.
 
-        A member that is being removed stands for the majority of the others (section 4.2.2).
+        A member that is being removed stands for the majority of the others (section 4.2.2), also
+        when it has come back and does not know any more what is committed.
         """
-        members = self.members
-        return self._node in members.current or self._node in members.at(self.commit)
+        return self.members.may_need(self._node, self.commit)
 
     def _arm_election(self, effects: list[Effect]) -> None:
         more_ns = self._chance.randrange(self._timeout_span_ns + 1)

@@ -70,6 +70,17 @@ class Membership:
         """What was in force when the log ended at ``index``."""
         return next(members for at, members in reversed(self._changes) if at <= index)
 
+    def may_need(self, node: int, commit: int) -> bool:
+        """Whether the node is a member by what is in force at ``commit``, or by anything later: by
+        which of them it is, only who knows what is committed can tell.
+        """
+        for at, members in reversed(self._changes):
+            if node in members:
+                return True
+            if at <= commit:
+                return False
+        return False
+
     def within(self, behind: int, last: int) -> bool:
         """Whether an entry behind the one index and up to the other is a configuration."""
         return any(behind < at <= last for at, _ in self._changes)
