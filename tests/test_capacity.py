@@ -25,8 +25,8 @@ QUEUE: dict[str, Any] = {
     "workload": {"name": "ycsb", "mix": "c", "keys": 100},
     "arrival": {"name": "poisson", "rate": "300/s"},
     "client": {"timeout": "10s"},
-    "warmup": "2s",
-    "duration": "60s",
+    "warmup": "1s",
+    "duration": "10s",
     "slo": {"p99": "46.0517ms"},
 }
 
@@ -36,26 +36,35 @@ def search(tmp_path: Path, *overrides: str, **options: Any) -> CapacityResult:
         return capacity(ConfigSource.of(QUEUE).with_overrides(*overrides), runner, **options)
 
 
-def test_the_capacity_of_m_m_1(tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_capacity_of_m_m_1_closely(tmp_path: Path) -> None:
     """p99 = ln 100 / (1 - rho) service times: 46.0517 of them at rho = .9 (Kleinrock)."""
+    found = search(tmp_path, "duration=120s", precision=0.01)
+    assert found.estimate is not None and found.good
+    assert found.estimate.rate == pytest.approx(900, rel=0.02)
+
+
+def test_the_capacity_of_m_m_1(tmp_path: Path) -> None:
+    """The same with runs of ten seconds."""
     seen: list[float] = []
 
     def told(each: dict[str, Any], state: Crossing) -> None:
         seen.append(each["offered_ops"])
 
-    found = search(tmp_path, told=told)
+    found = search(tmp_path, precision=0.05, told=told)
     assert found.estimate is not None and found.good
-    assert found.estimate.rate == pytest.approx(900, rel=0.02)
+    assert found.estimate.rate == pytest.approx(900, rel=0.05)
     data = found.as_json()
     low, high = data["capacity_ci95_ops"]
     assert low <= data["capacity_ops"] <= high <= 1.1 * low
-    assert data["knee_ops"] == pytest.approx(450, rel=0.25)
+    assert 300 <= data["knee_ops"] <= 700
     assert data["slo"] == {"p99": 46.0517} and data["contradictions_ops"] == []
     rates = [each["offered_ops"] for each in data["curve"]]
     assert rates == sorted(set(rates)) and {*rates} == {*seen} and found.runs == len(seen)
-    assert [each["met"] for each in data["curve"] if each["offered_ops"] < 0.85 * 900] == [True] * 6
-    assert all(not each["met"] for each in data["curve"] if each["offered_ops"] > 1.05 * 900)
-    again = search(tmp_path)
+    assert all(each["met"] for each in data["curve"] if each["offered_ops"] < 0.7 * 900)
+    assert all(not each["met"] for each in data["curve"] if each["offered_ops"] > 1.1 * 900)
+    again = search(tmp_path, precision=0.05)
     assert again.runs == 0 and again.as_json() | {"runs": found.runs} == data
 
 
@@ -131,14 +140,14 @@ def test_the_knee_has_the_most_throughput_for_its_latency() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "queue.yaml"
-    path.write_text(json.dumps(QUEUE | {"duration": "20s"}), encoding="utf-8")
+    path.write_text(json.dumps(QUEUE | {"duration": "5s"}), encoding="utf-8")
     arguments = ["capacity", str(path), "--precision", "0.1", "--results", str(tmp_path / "r")]
     assert cli.main([*arguments, "--json"]) == 0
     told = capsys.readouterr()
     data = json.loads(told.out)
-    assert data["capacity_ops"] == pytest.approx(900, rel=0.1)
+    assert data["capacity_ops"] == pytest.approx(900, rel=0.15)
     assert Path(data["figure"]).read_bytes().startswith(b"\x89PNG")
-    assert "[1] 300 ops/s" in told.err and "not bracketed yet" in told.err
+    assert "[1] 300" in told.err and "not bracketed yet" in told.err
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "capacity of queue" in printed and "knee" in printed and "0 runs" in printed

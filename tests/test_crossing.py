@@ -44,7 +44,7 @@ def test_the_capacity_of_a_queue(start: float, noise: float) -> None:
         errors.append(found.rate / 0.9 - 1)
         held += found.low <= 0.9 <= found.high
         probes.append(len(search.probes))
-    assert abs(float(numpy.mean(errors))) < 0.001
+    assert abs(float(numpy.mean(errors))) < 0.002
     assert numpy.quantile(numpy.abs(errors), 0.95) < 0.01
     # 95 % intervals: fewer than 87 of 100 would come once in 1,000 times.
     assert held >= 87
