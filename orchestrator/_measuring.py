@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -22,6 +22,9 @@ from orchestrator._command import (
     with_options,
 )
 from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.compare import ComparisonResult
 
 RUNS_MIN: Final = 10
 PAIRS_MIN: Final = 3
@@ -105,9 +108,7 @@ def compare(
     Exit code 1: something is worse.
     """
     from orchestrator import _compare_terminal as terminal
-    from orchestrator import compare as comparing
-    from orchestrator.config.load import ConfigSource
-    from orchestrator.run import Runner
+    from orchestrator.compare import compare_stored, is_config
     from orchestrator.store.parquet import Store
 
     if pairs < PAIRS_MIN:
@@ -115,25 +116,41 @@ def compare(
     if not 0 <= threshold < 1:
         hint = "a part of the base's figure, such as 0.02"
         raise InputError(f"{threshold:g} is none", path="--threshold", hint=hint)
-    files = [comparing.is_config(name) for name in (base, candidate)]
+    files = [is_config(name) for name in (base, candidate)]
+    if any(files) and not all(files):
+        hint = "give two configs, or two runs or experiments"
+        raise InputError("one is a config and one is not", hint=hint)
     if all(files):
         plain = with_options(overrides, runtime, seed)
-        one, other = (ConfigSource.read(name, *plain) for name in (base, candidate))
-        with Runner(results, address) as runner:
-            done = comparing.compare_configs(
-                one,
-                other,
-                runner,
-                pairs=pairs,
-                threshold=threshold,
-                told=terminal.told(pairs),
-                lost=terminal.lost,
-            )
-    elif any(files):
-        raise InputError(
-            "one is a config and one is not", hint="give two configs, or two runs or experiments"
-        )
+        done = _compared((base, candidate), plain, pairs, threshold, results, address)
     else:
-        done = comparing.compare_stored(Store(results), base, candidate, threshold=threshold)
+        done = compare_stored(Store(results), base, candidate, threshold=threshold)
     data = done.as_json()
     return Answer(data, lambda out: terminal.show(out, data), 0 if done.good else BAD_VERDICT)
+
+
+def _compared(
+    names: tuple[str, str],
+    overrides: list[str],
+    pairs: int,
+    threshold: float,
+    results: str,
+    address: str | None,
+) -> ComparisonResult:
+    """Both configs run in turn."""
+    from orchestrator import _compare_terminal as terminal
+    from orchestrator.compare import compare_configs
+    from orchestrator.config.load import ConfigSource
+    from orchestrator.run import Runner
+
+    base, candidate = (ConfigSource.read(name, *overrides) for name in names)
+    with Runner(results, address) as runner:
+        return compare_configs(
+            base,
+            candidate,
+            runner,
+            pairs=pairs,
+            threshold=threshold,
+            told=terminal.told(pairs),
+            lost=terminal.lost,
+        )

@@ -109,15 +109,7 @@ def changes(
     if not 0 < significance < 1:
         hint = "a probability between 0 and 1"
         raise InputError(f"{significance:g} is none", path="--significance", hint=hint)
-    runs: list[str] = []
-    if Path(source).exists() or source.lower().endswith(".csv"):
-        from orchestrator.store.columns import read_columns
-
-        if where is not None:
-            raise InputError("is about stored runs, and this is a file", path="--where")
-        [series] = read_columns(source, [column])
-    else:
-        runs, series = _stored(results, source, column, where)
+    runs, series = _series(source, column, where, results)
     found = found_in(series, significance=significance)
     data = {
         "column": column,
@@ -135,6 +127,20 @@ def changes(
         ],
     }
     return Answer(data, lambda out: _series_terminal.show_changes(out, data))
+
+
+def _series(
+    source: str, column: str, where: str | None, results: str
+) -> tuple[list[str], list[float]]:
+    """(runs, figures); of a file there are no runs."""
+    if not Path(source).exists() and not source.lower().endswith(".csv"):
+        return _stored(results, source, column, where)
+    from orchestrator.store.columns import read_columns
+
+    if where is not None:
+        raise InputError("is about stored runs, and this is a file", path="--where")
+    [series] = read_columns(source, [column])
+    return [], series
 
 
 def _stored(
