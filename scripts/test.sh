@@ -61,7 +61,7 @@ check "import-linter" lint-imports --no-logo
 # Tests that measure time or start Ray come first, alone; the others share the cores.
 check "tests, one by one" serial_tests "$@"
 check "tests, side by side" \
-  python -m pytest -m "$selection not serial" -n 2 --dist loadfile "$@"
+  python -m pytest -m "$selection not serial" -n 2 --dist worksteal "$@"
 
 if ((${#failed[@]})); then
   fail_list="$(printf ', %s' "${failed[@]}")"
