@@ -65,7 +65,7 @@ def refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["compare", "a", "b"], "no such command: 'compare' (allowed: run, sweep, tune"),
+        (["predict", "a"], "no such command: 'predict' (allowed: run, sweep, tune"),
         (["runn", "small.yaml"], "no such command: 'runn' (did you mean 'run'?)"),
         (["--speed", "3"], "No such option: --speed (see archbench --help)"),
         (["run"], "Missing argument 'CONFIG' (see archbench run --help)"),

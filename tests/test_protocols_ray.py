@@ -34,11 +34,16 @@ QUICK: dict[str, dict[str, Any]] = {
     "raft": {"election_timeout": "200ms", "heartbeat": "30ms"},
 }
 PROTOCOLS = [name for name in plugins(Family.PROTOCOL) if name != "unreplicated"]
+# One of each way to agree; the others are of the same ways.
+OFTEN = ("chain", "epaxos", "multi_paxos", "quorum", "raft")
 VICTIM = 0
 """Whoever leads at first."""
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "protocol",
+    [pytest.param(name, marks=() if name in OFTEN else (pytest.mark.long,)) for name in PROTOCOLS],
+)
 def test_what_is_claimed_holds_through_the_crash_of_the_leader(
     runtime: ray_cluster.RayRuntime, protocol: str
 ) -> None:

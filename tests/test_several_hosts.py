@@ -136,6 +136,7 @@ def lines(pipe: IO[str]) -> Iterator[tuple[float, str]]:
         yield time.monotonic(), line
 
 
+@pytest.mark.long
 def test_a_study_outlives_a_host_and_uses_it_again(hosts: list[str], tmp_path: Path) -> None:
     config = written(
         tmp_path,
