@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _terminal
@@ -12,26 +11,15 @@ from orchestrator.analysis.crossing import Crossing, Estimate
 if TYPE_CHECKING:
     from rich.console import Console
 
-Told = Callable[[dict[str, Any], Crossing], None]
 
-
-@contextmanager
-def progress() -> Iterator[Told]:
+def told(point: dict[str, Any], search: Crossing) -> None:
     """A line a run, with what is known after it."""
     from orchestrator.report.wording import quantity
 
-    def told(point: dict[str, Any], search: Crossing) -> None:
-        verdict = "met" if point["met"] else "missed" if point["valid"] else "not valid"
-        rate = quantity(point["offered_ops"], "ops/s")
-        line = f"[{len(search.probes)}] {rate}: p99 {quantity(point['p99_ms'], 'ms')}, {verdict}"
-        _terminal.say(f"{line}; {_standing(search.estimate())}")
-
-    yield told
-
-
-def lost(reason: str) -> None:
-    """A run lost a part and is made again."""
-    _terminal.say(f"run again: {reason}")
+    verdict = "met" if point["met"] else "missed" if point["valid"] else "not valid"
+    rate = quantity(point["offered_ops"], "ops/s")
+    line = f"[{len(search.probes)}] {rate}: p99 {quantity(point['p99_ms'], 'ms')}, {verdict}"
+    _terminal.say(f"{line}; {_standing(search.estimate())}")
 
 
 def _standing(found: Estimate | None) -> str:

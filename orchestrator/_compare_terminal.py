@@ -10,6 +10,12 @@ from orchestrator import _terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+_WORDS: Final = {
+    "better": "the candidate is better",
+    "worse": "the candidate is worse",
+    "same": "the candidate is the same",
+    "inconclusive": "nobody can tell yet",
+}
 _STYLES: Final = {"better": "green", "worse": "bold red", "inconclusive": "yellow"}
 
 
@@ -24,11 +30,6 @@ def told(pairs: int) -> Callable[[int, str, dict[str, Any]], None]:
         _terminal.say(f"[{pair + 1}/{pairs}] {name}: {rate}, p99 {p99}{doubt}")
 
     return tell
-
-
-def lost(reason: str) -> None:
-    """A run lost a part and is made again."""
-    _terminal.say(f"run again: {reason}")
 
 
 def show(out: Console, data: Mapping[str, Any]) -> None:
@@ -58,7 +59,4 @@ def show(out: Console, data: Mapping[str, Any]) -> None:
         how += f"; {counted(data['invalid_runs'], 'run')} not valid, and left out"
     out.print(f"{how}; below {100 * data['threshold']:g} % a difference is none", markup=False)
     verdict = data["verdict"]
-    text = f"the candidate is {verdict}" if verdict != "inconclusive" else "nobody can tell yet"
-    if verdict == "same":
-        text = "the candidate is the same"
-    out.print(text, style=_STYLES.get(verdict, ""), markup=False)
+    out.print(_WORDS[verdict], style=_STYLES.get(verdict, ""), markup=False)

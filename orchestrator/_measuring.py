@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from orchestrator import _terminal
 from orchestrator._command import (
     BAD_VERDICT,
     DEFAULT_RESULTS,
@@ -71,9 +72,14 @@ def capacity(
     if runs < RUNS_MIN:
         raise InputError(f"{runs} are too few", path="--runs", hint=f"{RUNS_MIN} or more")
     source = ConfigSource.read(config, *with_options(overrides, runtime, seed))
-    with Runner(results, address) as runner, terminal.progress() as told:
+    with Runner(results, address) as runner:
         done = search(
-            source, runner, precision=precision, runs_max=runs, told=told, lost=terminal.lost
+            source,
+            runner,
+            precision=precision,
+            runs_max=runs,
+            told=terminal.told,
+            lost=_terminal.say_lost,
         )
     data = done.as_json()
     simulated = done.config.runtime == "sim"
@@ -152,5 +158,5 @@ def _compared(
             pairs=pairs,
             threshold=threshold,
             told=terminal.told(pairs),
-            lost=terminal.lost,
+            lost=_terminal.say_lost,
         )

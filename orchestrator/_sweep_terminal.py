@@ -17,28 +17,17 @@ def labels(values: Sequence[Any]) -> dict[str, str]:
     """A short name for each value of an axis, by its text: that of its plug-ins, with their
     parameters where that alone does not tell them apart.
     """
+    from orchestrator.report.wording import worded
+
     texts = [cell(value) for value in values]
     short = [_name(value) for value in values]
     told = []
     for value, text, name in zip(values, texts, short, strict=True):
-        if not name:
-            told.append(_spelt_out(value) or text)
-        elif short.count(name) == 1:
+        if name and short.count(name) == 1:
             told.append(name)
         else:
-            told.append(_spelt_out(value) or text)
+            told.append(worded(value) if isinstance(value, Mapping) else text)
     return dict(zip(texts, told, strict=True))
-
-
-def _spelt_out(value: Any) -> str:
-    """``power_of_d d=2``, ``after=5ms``; empty where it is no mapping of plain values."""
-    if not isinstance(value, Mapping):
-        return ""
-    rest = {key: each for key, each in value.items() if key != "name"}
-    if any(isinstance(each, (Mapping, list, tuple)) for each in rest.values()):
-        return ""
-    words = [str(value["name"])] if "name" in value else []
-    return " ".join([*words, *(f"{key}={cell(each)}" for key, each in rest.items())])
 
 
 def _name(value: Any) -> str:

@@ -86,6 +86,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def say_lost(reason: str) -> None:
+    """A run lost a part and is made again."""
+    say(f"run again: {reason}")
+
+
 def expected_s(planned: Parts, repeats: int) -> float | None:
     """How long a real run takes; a simulation, and a load with an end of its own, take as long
     as they take.

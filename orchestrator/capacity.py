@@ -2,7 +2,7 @@
 
 :mod:`orchestrator.analysis.crossing` says at which rate to measure next; each probe is a run of its
 own seed. A run whose figures may not be believed did not meet the objective. Runs that are in the
-results already are not made again, so the same command goes on where it was stopped.
+results already, and valid, are not made again, so the same command goes on where it was stopped.
 
 Once the crossing is known it is confirmed by runs just below its interval, most of which must meet
 the objective; where they do not, the search goes on with what they found. Then rates are measured
@@ -162,10 +162,16 @@ def _first_rate(source: ConfigSource, config: Config) -> float:
 
 
 def _one_sided(search: Crossing) -> str:
+    """Why there is no crossing."""
+    verdicts = {probe.met for probe in search.probes}
     rates = [probe.rate for probe in search.probes]
-    if search.probes and all(probe.met for probe in search.probes):
+    if verdicts == {True}:
         return f"every rate met the objective, up to {max(rates):g}/s"
-    return f"no rate met the objective, down to {min(rates):g}/s"
+    if verdicts == {False}:
+        return f"no rate met the objective, down to {min(rates):g}/s"
+    return (
+        f"the lowest rates missed the objective, down to {min(rates):g}/s, and only higher ones met"
+    )
 
 
 class _Prober:
@@ -183,7 +189,7 @@ class _Prober:
         self._source, self._config, self._runner = source, config, runner
         self._search, self._told, self._lost = search, told, lost
         self._seeds = itertools.count(config.seed)
-        self._done = _stored(runner)
+        self._done = runner.valid_results()
         self._found: dict[float, list[dict[str, Any]]] = {}
         self.runs = 0
 
@@ -224,15 +230,6 @@ class _Prober:
     def curve(self) -> list[dict[str, Any]]:
         """A point a rate, in order."""
         return [point(rate, self._found[rate]) for rate in sorted(self._found)]
-
-
-def _stored(runner: Runner) -> dict[str, dict[str, Any]]:
-    """Config hash -> result object of the latest run that is stored."""
-    from orchestrator.store.parquet import result
-
-    rows = runner.store.table("runs").to_pylist()
-    rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
-    return {row["config_hash"]: result(row) for row in rows}
 
 
 def _met(summary: Mapping[str, Any]) -> bool:

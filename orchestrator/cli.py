@@ -120,7 +120,7 @@ def sweep(
             told=lambda number, of, point: _terminal.say(
                 _sweep_terminal.point_line(number, of, point)
             ),
-            lost=lambda reason: _terminal.say(f"run again: {reason}"),
+            lost=_terminal.say_lost,
         )
     figure = _sweep_terminal.draw_costs(done, source.build().experiment)
     found = done.as_json() | {"figure": figure}

@@ -270,6 +270,14 @@ class Runner:
         seeds = range(parts.config.seed, parts.config.seed + repeats)
         return pooled([self.run_surely(parts, seed=seed) for seed in seeds])
 
+    def valid_results(self) -> dict[str, dict[str, Any]]:
+        """Config hash -> result object of the latest valid run that is stored."""
+        from orchestrator.store.parquet import result
+
+        rows = self.store.table("runs").to_pylist()
+        rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
+        return {row["config_hash"]: result(row) for row in rows if row["valid"]}
+
     def _stored(
         self,
         parts: Parts,

@@ -220,7 +220,7 @@ def sweep(
     Finished runs are kept, and the same call goes on where it stopped.
     """
     grid = variants(source, axes)
-    done = _valid_runs(runner)
+    done = runner.valid_results()
     points: list[Point] = []
     streak = Streak()
     for number, variant in enumerate(grid, start=1):
@@ -248,15 +248,6 @@ def sweep(
         raise errors[-1]
     listed = {path: list(values) for path, values in axes.items()}
     return SweepResult(tuple(points), runner.store.results, listed)
-
-
-def _valid_runs(runner: Runner) -> dict[str, dict[str, Any]]:
-    """Config hash -> result object of the latest valid run that is stored."""
-    from orchestrator.store.parquet import result
-
-    rows = runner.store.table("runs").to_pylist()
-    rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
-    return {row["config_hash"]: result(row) for row in rows if row["valid"]}
 
 
 def _known(variant: Variant, done: Mapping[str, dict[str, Any]]) -> Point | None:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy
 
-from orchestrator.analysis.intervals import quantile_interval_ns, throughput_interval_ops
+from orchestrator.analysis.intervals import quantile_intervals_ns, throughput_interval_ops
 from orchestrator.analysis.latency import measured_window, quantile_ns
 from orchestrator.config.load import load_mapping
 from orchestrator.core.units import NS_PER_S
@@ -82,8 +82,9 @@ def measure(job: tuple[float, int]) -> dict[str, Found]:
     bounds = throughput_interval_ops(window.completed_ns, window.start_ns, window.end_ns)
     assert bounds is not None
     found = {"throughput": Found(len(window.completed_ns) / window.length_s, *bounds)}
+    intervals = quantile_intervals_ns(window.latency_ns, QUANTILES)
     for name, per_mille in QUANTILES.items():
-        bounds = quantile_interval_ns(window.latency_ns, per_mille)
+        bounds = intervals[name]
         estimate_ns = quantile_ns(window.latency_ns, per_mille)
         assert bounds is not None and estimate_ns is not None
         found[name] = Found(float(estimate_ns), *bounds)

@@ -185,7 +185,7 @@ def test_intervals_of_quantiles_cover(per_mille: int) -> None:
             ("queue", sojourn_times(chance, 0.5, 20_000) / 2),
         ):
             latency_ns = (latency * NS_PER_MS).astype(numpy.int64)
-            found = intervals.quantile_interval_ns(latency_ns, per_mille)
+            found = intervals.quantile_intervals_ns(latency_ns, {"one": per_mille})["one"]
             assert found is not None
             covered[name] += found[0] <= truth * NS_PER_MS <= found[1]
     assert all(180 <= count <= 199 for count in covered.values()), covered
@@ -206,8 +206,9 @@ def sojourn_times(
 
 def test_too_few_samples_have_no_interval() -> None:
     for count, per_mille in ((2000, 990), (20_000, 999), (40, 500), (200, 100)):
-        assert intervals.quantile_interval_ns(skewed(count), per_mille) is not None
-        assert intervals.quantile_interval_ns(skewed(count - 10), per_mille) is None
+        for these, known in ((count, True), (count - 10, False)):
+            found = intervals.quantile_intervals_ns(skewed(these), {"one": per_mille})
+            assert (found["one"] is not None) == known
     assert intervals.throughput_interval_ops(numpy.arange(99), 0, 100) is None
     assert intervals.throughput_interval_ops(numpy.arange(100), 0, 100) is not None
 

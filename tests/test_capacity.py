@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator import cli
-from orchestrator.analysis.crossing import Crossing
-from orchestrator.capacity import CapacityResult, capacity, knee_ops, point, probe_of
+from orchestrator.analysis.crossing import Crossing, Probe
+from orchestrator.capacity import CapacityResult, _one_sided, capacity, knee_ops, point, probe_of
 from orchestrator.config.load import ConfigSource, load_mapping
 from orchestrator.errors import ConfigError
 from orchestrator.run import Runner
@@ -84,6 +84,21 @@ def test_a_capacity_that_there_is_not(tmp_path: Path) -> None:
     assert always.estimate is None
     # A millisecond has too few operations at most of these rates to be believed.
     assert always.reason is not None
+
+
+def test_why_there_is_none_is_said() -> None:
+    def reason(*verdicts: bool) -> str:
+        search = Crossing(10.0)
+        for rate, met in enumerate(verdicts, start=1):
+            search.tell(Probe(float(rate), met))
+        return _one_sided(search)
+
+    assert reason(True, True) == "every rate met the objective, up to 2/s"
+    assert reason(False, False) == "no rate met the objective, down to 1/s"
+    assert (
+        reason(False, True)
+        == "the objective was missed at the lowest rates, down to 1/s, and met above"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from orchestrator.analysis.crossing import Crossing, Estimate, Probe
+from orchestrator.analysis.crossing import Crossing, Probe
 
 BOUND = 46.0517
 """Service times: the p99 of M/M/1 at .9 of its service rate."""
@@ -107,4 +107,3 @@ def test_one_bad_verdict_among_good_ones_does_not_count() -> None:
     search.tell(Probe(200.0, True))
     assert search.contradictions == []
     assert search.next() == 400.0
-    assert Estimate(1.0, 0.5, 2.0, False) == Estimate(1.0, 0.5, 2.0, False)

@@ -4,8 +4,7 @@ E-divisive (Matteson and James, JASA 109(505), 2014; Daly et al., "The Use of Ch
 to Identify Software Performance Regressions in a Continuous Integration System", ICPE 2020). The
 energy statistic of a split compares all distances across it with those on either side; the split
 with the largest one is a change point if so large a one is rare when the order of the points is
-shuffled. Then both sides are looked at in the same way, the whole at each step: whether there is a
-further change is one question, asked of the split that is largest for its size.
+shuffled. Then each side is looked at in the same way.
 
 It looks at no mean or variance and takes no law for granted, but points that follow each other
 must not depend on each other beyond a change of level.

@@ -15,7 +15,7 @@ factor for so few blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy
@@ -71,43 +71,55 @@ def throughput_interval_ops(
     return student_interval((counts / block_s).tolist())
 
 
-def quantile_interval_ns(latency_ns: NDArray[numpy.int64], per_mille: int) -> Interval | None:
-    """Interval of a quantile, given in thousandths, of latencies in the order of time.
+def quantile_intervals_ns(
+    latency_ns: NDArray[numpy.int64], quantiles: Mapping[str, int]
+) -> dict[str, Interval | None]:
+    """Intervals of quantiles by their names, given in thousandths, of latencies in order of time.
 
     None where a block has fewer than two operations beyond the quantile, where they are fewer.
     """
-    share = per_mille / 1000
     blocks = QUANTILE_BLOCKS
     length = len(latency_ns) // blocks
-    if length * min(share, 1 - share) < BEYOND_MIN:
-        return None
     rows = numpy.sort(latency_ns[: length * blocks].reshape(blocks, length), axis=1)
-    values = _values_near(rows, share)
-    # Of each block, how many are up to each of these values; the last one is the maximum.
-    at_most = numpy.stack([numpy.searchsorted(row, values, side="right") for row in rows])
+    ordered = numpy.sort(latency_ns)
     chance = block_stream(1, "bootstrap")
     times_drawn = chance.multinomial(blocks, numpy.full(blocks, 1 / blocks), size=_RESAMPLES)
+    found: dict[str, Interval | None] = {}
+    for name, per_mille in quantiles.items():
+        share = per_mille / 1000
+        known = length * min(share, 1 - share) >= BEYOND_MIN
+        found[name] = _bootstrapped(rows, ordered, share, times_drawn) if known else None
+    return found
+
+
+def _bootstrapped(
+    rows: NDArray[numpy.int64],
+    ordered: NDArray[numpy.int64],
+    share: float,
+    times_drawn: NDArray[numpy.int64],
+) -> Interval:
+    """Of one quantile; ``rows`` are the blocks, each in ascending order."""
+    blocks, length = rows.shape
+    # All over, closely near the quantile, and of far quantiles closer towards the end.
+    beyond = min(share, 1 - share)
+    near = share + beyond * numpy.linspace(-1, 1, _FINE)
+    far = 1 - (1 - share) * numpy.geomspace(8, 1 / 20, _FINE)
+    levels = numpy.concatenate([numpy.linspace(0, 1, _GRID), near, far])
+    values = numpy.unique(ordered[_places(levels, len(ordered))])
+    # Of each block, how many are up to each of these values; the last one is the maximum.
+    at_most = numpy.stack([numpy.searchsorted(row, values, side="right") for row in rows])
     places = (times_drawn @ at_most >= share * blocks * length).argmax(axis=1)
     found = numpy.log(numpy.maximum(values[places], 1))
     scatter = float(found.std(ddof=1)) * math.sqrt(blocks / (blocks - 1))
     half = float(stdtrit(blocks - 1, (1 + CONFIDENCE) / 2)) * scatter
-    position = max(0, math.ceil(share * len(latency_ns)) - 1)
-    centre = max(1.0, float(numpy.partition(latency_ns, position)[position]))
+    centre = max(1.0, float(ordered[_places(numpy.array([share]), len(ordered))[0]]))
     return centre * math.exp(-half), centre * math.exp(half)
 
 
-def _values_near(rows: NDArray[numpy.int64], share: float) -> NDArray[numpy.int64]:
-    """The values to look at: all over, and closely near the quantile, in order."""
-    beyond = min(share, 1 - share)
-    levels = numpy.concatenate(
-        [
-            numpy.linspace(0, 1, _GRID),
-            share + beyond * numpy.linspace(-1, 1, _FINE),
-            # Of far quantiles closer towards the end.
-            1 - (1 - share) * numpy.geomspace(8, 1 / 20, _FINE),
-        ]
-    )
-    return numpy.unique(numpy.quantile(rows, levels.clip(0, 1), method="inverted_cdf"))
+def _places(levels: NDArray[numpy.float64], count: int) -> NDArray[numpy.int64]:
+    """The places of quantiles among so many in ascending order."""
+    found: NDArray[numpy.int64] = numpy.ceil(levels * count - 1e-9).astype(numpy.int64) - 1
+    return found.clip(0, count - 1)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

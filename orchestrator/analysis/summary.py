@@ -114,10 +114,7 @@ def summarise(
 
 def _quantile_intervals_ms(window: Window) -> dict[str, list[float] | None]:
     """Of each quantile of all operations; None where too few are beyond it."""
-    found = {
-        name: intervals.quantile_interval_ns(window.latency_ns, per_mille)
-        for name, per_mille in QUANTILES.items()
-    }
+    found = intervals.quantile_intervals_ns(window.latency_ns, QUANTILES)
     return {
         name: None if each is None else [edge / NS_PER_MS for edge in each]
         for name, each in found.items()
