@@ -169,9 +169,7 @@ def _one_sided(search: Crossing) -> str:
         return f"every rate met the objective, up to {max(rates):g}/s"
     if verdicts == {False}:
         return f"no rate met the objective, down to {min(rates):g}/s"
-    return (
-        f"the lowest rates missed the objective, down to {min(rates):g}/s, and only higher ones met"
-    )
+    return f"the objective was missed at the lowest rates, down to {min(rates):g}/s, and met above"
 
 
 class _Prober:

@@ -14,6 +14,7 @@ from made_views import summary as made_summary
 from study_toys import REPLICAS, SIZE, TINY, MadeUp, check_whole, make_up, module, runner, source
 
 from orchestrator.cli import main
+from orchestrator.config.load import ConfigSource
 from orchestrator.errors import InputError
 from orchestrator.plan import plan
 from orchestrator.report.model import TrialView
@@ -21,6 +22,7 @@ from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.study import view as views
 from orchestrator.study.driver import News
+from orchestrator.study.space import SearchSpace
 from orchestrator.study.verdict import constraints_of, feasible
 from orchestrator.tune import TuneResult, tune
 
@@ -282,6 +284,10 @@ def test_a_whole_part_may_come_and_go(tmp_path: Path, made_up: pytest.MonkeyPatc
     assert "none or pattern=write_back cache=(lru size=50)" in texts
     again = tune(plain, results=tmp_path)
     assert [outcome["params"] for outcome in again.outcomes] == seen
+    # The config's own variant is one of the search, where that offers what it has.
+    within = {**plain, "system": system | {"cache": None}}
+    params, _ = SearchSpace(ConfigSource(within), ConfigSource(within).build()).default()
+    assert params is not None and params["system.cache"] == params["system.tier"] == "null"
 
 
 def test_a_default_with_an_empty_slot_is_measured(

@@ -233,11 +233,9 @@ def _whole_axis(path: str, searched: SearchRange, node: Node, optional: bool) ->
     )
 
 
-def _as_text(choice: Any) -> Any:
-    """What a sampler can hold of it."""
-    if isinstance(choice, (Mapping, list)):
-        return json.dumps(choice, sort_keys=True, separators=(",", ":"))
-    return choice
+def _as_text(choice: Any) -> str:
+    """What a sampler can hold of it; of null, too, a text, since None stands for not reached."""
+    return json.dumps(choice, sort_keys=True, separators=(",", ":"))
 
 
 def _choice(node: Node, choice: Any, place: str, optional: bool) -> Any:
