@@ -46,6 +46,8 @@ class Clock:
     def now_ns(self) -> int:
         return self.time_ns
 
+    moment_ns = now_ns
+
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
         heapq.heappush(self._heap, (when_ns, next(self._order), callback, argument))
 

@@ -131,6 +131,10 @@ class Child:
         await asyncio.sleep(after_s)
         return await self._role.probe()
 
+    async def do_lead(self, leads_ns: Mapping[int, int]) -> None:
+        """Node or client: what messages to these parties take at least."""
+        self._role.lead(leads_ns)
+
     async def do_start(self, origin_ns: int) -> None:
         """Start the machine, or the load."""
         self._role.start(origin_ns)

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
             self.write(data)
         else:
             clock = self._client.clock
-            link.carry(clock.at, clock.now_ns(), REQUEST, len(data), self.write, data)
+            link.carry(clock.at, clock.moment_ns(), REQUEST, len(data), self.write, data)
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""

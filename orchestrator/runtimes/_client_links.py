@@ -22,6 +22,7 @@ class ClientLinks:
         # By the party that each client is.
         self._links: dict[int, list[Link]] = {}
         self._disturbed: Mapping[int, LinkState] = {}
+        self._leads_ns: Mapping[int, int] = {}
 
     def to(self, handle: Any) -> Link:
         """A new one to who asked; plain clients stand beside the node that they ask."""
@@ -33,10 +34,18 @@ class ClientLinks:
         link = handle[0].connection.link = Link(self._sender, distance_ns)
         if own:
             party = client_party(client)
+            link.lead_ns = self._leads_ns.get(party, 0)
             self._links.setdefault(party, []).append(link)
             if party in self._disturbed:
                 link.disturb(self._disturbed[party])
         return link
+
+    def lead(self, leads_ns: Mapping[int, int]) -> None:
+        """What is on its way to these parties anyway takes so long at least, of what is emulated.
+
+        Links that are there already were for probes, which showed it.
+        """
+        self._leads_ns = leads_ns
 
     def disturb(self, links: Mapping[int, LinkState]) -> None:
         """From now on those to these parties are in these states, all others clear."""

@@ -95,6 +95,7 @@ class ClientProcess:
         self._closing = False
         self._crashed = False
         self._disturbed: Mapping[int, LinkState] = {}
+        self._leads_ns: Mapping[int, int] = {}
         # Nodes whose machines are silent: the kernel would tell of their end what no network does.
         self._vanished: set[int] = set()
         # At the start and at the end of the measured window.
@@ -135,7 +136,17 @@ class ClientProcess:
         if self._sender is None:
             return None
         parts, client = self._spec.parts, self._spec.client
-        return Link(self._sender, parts.client_distance_ns(client, node))
+        link = Link(self._sender, parts.client_distance_ns(client, node))
+        link.lead_ns = self._leads_ns.get(node, 0)
+        return link
+
+    def lead(self, leads_ns: Mapping[int, int]) -> None:
+        """What these nodes are sent takes so long at least, which is taken off its delays."""
+        self._leads_ns = leads_ns
+        for node, connections in enumerate(self._connections):
+            for connection in connections:
+                if connection is not None and connection.link is not None:
+                    connection.link.lead_ns = leads_ns.get(node, 0)
 
     async def _open(self, node: int, number: int, patience_s: float = 0.0) -> None:
         link = self._link_to(node)

@@ -3,6 +3,9 @@
 An event loop's own timers are too coarse for emulated waits of 200 microseconds (asyncio's
 fire almost a millisecond late, uvloop's round to whole milliseconds). A timerfd wakes the
 loop some tens of microseconds after the time.
+
+That lateness need not add up over the waits of an operation: what a callback makes wait next is
+counted from the time for which the callback was asked (:meth:`RealClock.moment_ns`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ _NONBLOCK: Final = 0o4000
 _CLOSE_ON_EXEC: Final = 0o2000000
 _ABSOLUTE: Final = 1
 _FAR_NS: Final = 2**62
+MADE_UP_NS: Final = 1_000_000
+"""Lateness up to this is that of a timer; what is later was held up, and has lost its time."""
 
 
 class _Timespec(ctypes.Structure):
@@ -42,6 +47,8 @@ class RealClock:
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._order = 0
         self._armed_ns = _FAR_NS
+        # What time it should be in the callback that is running; None outside of callbacks.
+        self._due_ns: int | None = None
         self._setting = _Itimerspec()
         self._file = _libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK | _CLOSE_ON_EXEC)
         if self._file < 0:
@@ -50,6 +57,12 @@ class RealClock:
 
     def now_ns(self) -> int:
         return time.monotonic_ns() - self.origin_ns
+
+    def moment_ns(self) -> int:
+        """What time it should be: in a callback that is no later than timers are, its own."""
+        now_ns = time.monotonic_ns() - self.origin_ns
+        due_ns = self._due_ns
+        return now_ns if due_ns is None or now_ns - due_ns > MADE_UP_NS else due_ns
 
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
         """Call back at ``when_ns``; in order of time, ties in order of asking."""
@@ -75,10 +88,11 @@ class RealClock:
         self._armed_ns = -_FAR_NS
         now_ns = self.now_ns()
         while heap and heap[0][0] <= now_ns:
-            _, _, callback, argument = heapq.heappop(heap)
+            self._due_ns, _, callback, argument = heapq.heappop(heap)
             callback(argument)
             if not heap or heap[0][0] > now_ns:
                 now_ns = self.now_ns()
+        self._due_ns = None
         self._armed_ns = _FAR_NS
         if heap:
             self._arm(heap[0][0])

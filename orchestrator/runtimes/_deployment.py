@@ -33,7 +33,7 @@ from orchestrator.runtimes._host_clock import (
     clock_tracks,
     read_clocks,
 )
-from orchestrator.runtimes._link_probe import TURN_S, link_record
+from orchestrator.runtimes._link_survey import probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts, offered_ops
@@ -43,7 +43,6 @@ from orchestrator.runtimes._supervisor import Rebirth
 CONNECT_S: Final = 20.0
 PRELOAD_S: Final = 300.0
 """For a system that is not emulated, whose data is really written."""
-PROBE_S: Final = 20.0
 STOP_S: Final = 10.0
 DRAIN_S: Final = 10.0
 """Beyond the end of the load and the clients' timeout."""
@@ -122,7 +121,8 @@ class Deployment:
         self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
         self._readings = self._read_clocks()
-        self.links = self._probe_links()
+        self.links, leads_ns = probed_links(self._nodes, self._clients)
+        self._specs = [replace(spec, leads_ns=leads_ns[spec.node]) for spec in self._specs]
         if not parts.system.emulated:
             loading = self._clients[0].call(
                 "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
@@ -130,21 +130,6 @@ class Deployment:
             gather_all(
                 self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data", self._nodes
             )
-
-    def _probe_links(self) -> tuple[LinkRecord, ...]:
-        """What the links between all parties really take."""
-        members = self._nodes + self._clients
-        names = [f"n{node}" for node in range(len(self._nodes))]
-        names += [f"client {client}" for client in range(len(self._clients))]
-        probing = [member.call("probe", turn * TURN_S) for turn, member in enumerate(members)]
-        limit_s = PROBE_S + len(members) * TURN_S
-        found = gather_all(members, probing, limit_s, "probing links")
-        return tuple(
-            link_record(name, names[target], samples)
-            for name, by_target in zip(names, found, strict=True)
-            for target, samples in sorted(by_target.items())
-            if samples
-        )
 
     def _read_clocks(self) -> dict[str, Reading]:
         return read_clocks(m for m in self._nodes + self._clients if not m.is_silent())

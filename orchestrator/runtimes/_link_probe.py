@@ -49,14 +49,14 @@ def carry(
     made: Callable[[int], bytes],
 ) -> int:
     """Send what is ``made`` of its delay (ns) over a link that nothing disturbs; its delay."""
-    now_ns = clock.now_ns()
+    now_ns = clock.moment_ns()
     if link is None or link.instant:
         deliver(made(0))
         return 0
     due_ns = link.arrival_ns(now_ns, kind, PROBE_BYTES)
     if due_ns == LOST:
         return 0
-    clock.at(due_ns, deliver, made(due_ns - now_ns))
+    clock.at(due_ns - link.lead_ns, deliver, made(due_ns - now_ns))
     return due_ns - now_ns
 
 
@@ -72,6 +72,7 @@ def link_record(source: str, target: str, samples: Samples) -> LinkRecord:
         statistics.mean(trips) / 2,
         statistics.median(excess) / 2,
         len(samples),
+        min(excess) / 2,
     )
 
 
@@ -125,6 +126,10 @@ class NodeProbes:
         # Of their own: what was sent before must not hold up what is sent under load.
         self._links: dict[int, Link] = {}
         self._probes: dict[int, Probes] = {}
+
+    def begin_again(self) -> None:
+        """Links are no longer what they were."""
+        self._links.clear()
 
     async def send(self) -> dict[int, Samples]:
         """Samples by peer."""

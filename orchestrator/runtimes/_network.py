@@ -67,7 +67,11 @@ class Sender:
 
 
 class Link:
-    """One direction between two parties. ``state``: what faults make of it."""
+    """One direction between two parties. ``state``: what faults make of it.
+
+    ``lead_ns``: by how much a message leaves an emulated delay early, since what carries it
+    really takes that long at least.
+    """
 
     __slots__ = (
         "_cap_free_ns",
@@ -78,6 +82,7 @@ class Link:
         "_plain",
         "_sender",
         "instant",
+        "lead_ns",
         "state",
     )  # fmt: skip
 
@@ -85,6 +90,7 @@ class Link:
         self._sender = sender
         self._plain = sender.plain
         self.state = CLEAR
+        self.lead_ns = 0
         self._disturbed = False
         self._cap_free_ns = BEFORE_ALL_NS
         self._distance_ns = distance_ns
@@ -143,11 +149,11 @@ class Link:
         if not self._disturbed:
             due_ns = self.arrival_ns(now_ns, kind, size_bytes)
             if due_ns != LOST:
-                at(due_ns, deliver, argument)
+                at(due_ns - self.lead_ns, deliver, argument)
             return due_ns != LOST
         arrivals_ns = self._arrivals_ns(now_ns, kind, size_bytes)
         for arrival_ns in arrivals_ns:
-            at(arrival_ns, deliver, argument)
+            at(arrival_ns - self.lead_ns, deliver, argument)
         return bool(arrivals_ns)
 
     def _arrivals_ns(self, now_ns: int, kind: str, size_bytes: int) -> list[int]:

@@ -73,7 +73,7 @@ class NodeShell:
         self.machine = machine
         self.stopped = False
         self._handle = machine.handle
-        self._now_ns = scheduler.now_ns
+        self._now_ns = scheduler.moment_ns
         self._at = scheduler.at
         # What the machine takes for the time; None: the true one.
         self._local = local

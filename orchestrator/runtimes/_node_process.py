@@ -7,7 +7,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -63,6 +63,7 @@ class NodeSpec:
     client_port: int = 0
     peer_port: int = 0
     restarted: bool = False
+    leads_ns: Mapping[int, int] = field(default_factory=dict)
 
 
 class NodeProcess:
@@ -89,6 +90,8 @@ class NodeProcess:
         self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
         self._answers_plainly = self._answers_at_once and self._load is None
         self._disturbed: Mapping[int, LinkState] = {}
+        self._leads_ns = spec.leads_ns
+        self._client_links.lead(spec.leads_ns)
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
         self._peers: dict[int, _peers.Outgoing] = {}
@@ -149,7 +152,17 @@ class NodeProcess:
                 )
 
     def _link_to(self, peer: int) -> Link:
-        return Link(self._sender, self._spec.parts.node_distance_ns(self.node, peer))
+        link = Link(self._sender, self._spec.parts.node_distance_ns(self.node, peer))
+        link.lead_ns = self._leads_ns.get(peer, 0)
+        return link
+
+    def lead(self, leads_ns: Mapping[int, int]) -> None:
+        """What these parties are sent takes so long at least, which is taken off its delays."""
+        self._leads_ns = leads_ns
+        for peer, outgoing in self._peers.items():
+            outgoing.link.lead_ns = leads_ns.get(peer, 0)
+        self._client_links.lead(leads_ns)
+        self._probes.begin_again()
 
     async def probe(self) -> dict[int, Samples]:
         """What the links to its peers really take."""
@@ -290,7 +303,7 @@ class NodeProcess:
         value = getattr(effect, "value", None)
         size_bytes = len(value) if type(value) is bytes else 0
         clock, deliver = self.clock, functools.partial(answer, handle)
-        if not link.carry(clock.at, clock.now_ns(), RESPONSE, size_bytes, deliver, effect):
+        if not link.carry(clock.at, clock.moment_ns(), RESPONSE, size_bytes, deliver, effect):
             handle[0].unheard(handle)
 
     def append(self, record: Any, replaces: bool, group: int) -> None:

@@ -13,7 +13,7 @@ class PausableClock:
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        self.now_ns = clock.now_ns
+        self.now_ns = self.moment_ns = clock.now_ns
         self.paused = False
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
 

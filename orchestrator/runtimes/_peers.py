@@ -215,7 +215,7 @@ class Outgoing(asyncio.Protocol):
         if link.instant:
             self.write(data)
         else:
-            link.carry(clock.at, clock.now_ns(), kind, len(data), self.write, data)
+            link.carry(clock.at, clock.moment_ns(), kind, len(data), self.write, data)
 
     def write(self, data: bytes) -> None:
         """Queue a frame for the end of this tick."""

@@ -34,7 +34,7 @@ class Storage:
     def __init__(self, parallel: int | None, costs: Costs, scheduler: Scheduler) -> None:
         self._station = Station(parallel)
         self._read, self._write = costs.storage_read, costs.storage_write
-        self._now_ns, self._at = scheduler.now_ns, scheduler.at
+        self._now_ns, self._at = scheduler.moment_ns, scheduler.at
         self._slowness, self._adds_ns = 1.0, 0
         # When all that was to be written will be.
         self._written_ns = BEFORE_ALL_NS

@@ -15,6 +15,12 @@ class Scheduler(Protocol):
         """Time since the start of the load; negative before it."""
 
     @abstractmethod
+    def moment_ns(self) -> int:
+        """What time it should be: that for which the running callback was asked, where it is a
+        little late; else :meth:`now_ns`. What a model makes wait next is counted from here.
+        """
+
+    @abstractmethod
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
         """Call back at that time, or at once when it has passed."""
 
@@ -60,7 +66,7 @@ class Timers:
 
     __slots__ = ("_alarms", "_at", "_due_ns", "_fired", "_now_ns")
 
-    def __init__(self, scheduler: Scheduler, fired: Callable[[str], None]) -> None:
+    def __init__(self, scheduler: Scheduler | LocalClock, fired: Callable[[str], None]) -> None:
         self._now_ns = scheduler.now_ns
         self._at = scheduler.at
         self._fired = fired

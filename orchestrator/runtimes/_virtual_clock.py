@@ -32,6 +32,9 @@ class VirtualClock:
     def now_ns(self) -> int:
         return self.current_ns
 
+    def moment_ns(self) -> int:
+        return self.current_ns
+
     def run(self, limit_ns: int = NEVER_NS) -> None:
         """Run events until ``stopping`` is set, past ``limit_ns``, or none is left."""
         heap, pop = self._heap, heapq.heappop

@@ -1,0 +1,74 @@
+"""All links of a run probed before its load, and set right.
+
+A message between real processes takes its time, whatever the model says: timers, sockets and the
+waking of who reads. What all probes of a link took beyond their emulated delay is therefore taken
+off that delay from then on, so that a hop takes what was asked and not that and the host's part.
+Then the links are probed once more: what is left is told with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from orchestrator.core.faults import client_party
+from orchestrator.core.record import LinkRecord
+from orchestrator.runtimes._link_probe import TURN_S, link_record
+from orchestrator.runtimes._member import CALL_S, Member, gather_all
+
+PROBE_S: Final = 20.0
+
+Leads = dict[int, dict[int, int]]
+"""What messages take at least (ns), by party and then by the party that they go to."""
+
+
+def probed_links(
+    nodes: Sequence[Member], clients: Sequence[Member]
+) -> tuple[tuple[LinkRecord, ...], Leads]:
+    """What the links take once they are set right, and by how much that was.
+
+    Raises PartLost where a party does not answer.
+    """
+    members = [*nodes, *clients]
+    names = {f"n{node}": node for node in range(len(nodes))}
+    names |= {f"client {client}": client_party(client) for client in range(len(clients))}
+    links = _probe(members, list(names))
+    if not any(link.asked_ns for link in links):
+        return links, {party: {} for party in names.values()}
+    leads = leads_ns(links, names)
+    told = [m.call("lead", each) for m, each in zip(members, leads.values(), strict=True)]
+    gather_all(members, told, CALL_S, "setting up links")
+    again = [
+        replace(link, lead_ns=leads[names[link.source]].get(names[link.target], 0))
+        for link in _probe(members, list(names))
+    ]
+    return tuple(again), leads
+
+
+def _probe(members: Sequence[Member], names: Sequence[str]) -> tuple[LinkRecord, ...]:
+    probing = [member.call("probe", turn * TURN_S) for turn, member in enumerate(members)]
+    limit_s = PROBE_S + len(members) * TURN_S
+    found = gather_all(members, probing, limit_s, "probing links")
+    return tuple(
+        link_record(name, names[target], samples)
+        for name, by_target in zip(names, found, strict=True)
+        for target, samples in sorted(by_target.items())
+        if samples
+    )
+
+
+def leads_ns(links: Iterable[LinkRecord], parties: Mapping[str, int]) -> dict[int, dict[int, int]]:
+    """What messages really take at least between two parties, by party and then by the other.
+
+    ``parties`` are the numbers behind the names of the links. Clients alone probe what is between
+    them and the nodes, so a node's way back to them is taken for their way to it.
+    """
+    found: dict[int, dict[int, int]] = {party: {} for party in parties.values()}
+    for link in links:
+        source, target = parties[link.source], parties[link.target]
+        least_ns = max(0, int(link.least_ns))
+        found[source][target] = least_ns
+        if source < 0:
+            found[target][source] = least_ns
+    return found
