@@ -62,11 +62,11 @@ def _check_runtime(parts: Parts) -> None:
             path="runtime",
             hint=f"use runtime: {RAY}",
         )
-    if parts.store.node.costs == MEASURED:
+    if parts.store.node.costs == MEASURED and parts.profile is None:
         raise ConfigError(
             "the simulator cannot measure costs and has no profile of this machine's",
             path="system.node.costs",
-            hint=f"use costs: modelled, or runtime: {RAY}",
+            hint=f"use costs: modelled, runtime: {RAY}, or a hosts.profile of archbench calibrate",
         )
 
 

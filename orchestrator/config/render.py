@@ -10,6 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, assert_never
 
 from omegaconf import OmegaConf
@@ -48,10 +50,14 @@ def config_hash(config: Config) -> str:
     """16 hex digits of SHA-256 over the canonical JSON of the resolved config.
 
     It does not depend on the order of keys, on how units were spelled, on which defaults were
-    written out, or on the process. Everything counts, the seed, the runtime and the
-    experiment's name included.
+    written out, or on the process. Everything counts, the seed, the runtime, the experiment's
+    name and what the host profile holds included.
     """
     text = json.dumps(resolved(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if config.hosts.profile is not None:
+        # What is in the file decides on the results, wherever it lies.
+        with suppress(OSError):
+            text += hashlib.sha256(Path(config.hosts.profile).read_bytes()).hexdigest()
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 

@@ -247,6 +247,19 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """The machines that processes run on."""
+
+    profile: str | None = text(
+        None, help="file that `archbench calibrate` wrote: what they take in sim; null: nothing"
+    )
+    count: int = number(1, low=1, high=1000, help="in sim with a profile; a cluster has its own")
+    pin: bool = flag(
+        False, help="each process keeps to one core: clients to the last ones, nodes to the others"
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     experiment: str = text("experiment", help="names the results; letters, digits, . _ -")
     seed: int = number(1, low=0, high=2**63 - 1)
@@ -257,6 +270,7 @@ class Config:
     arrival: Slot = slot(Family.ARRIVAL, {"name": "closed"})
     clients: int = number(1, low=1, high=500, help="client actors")
     client: Client = field(default_factory=Client)
+    hosts: Hosts = field(default_factory=Hosts)
     warmup: int = duration("1s", help="run before the measured window, not counted")
     duration: int = duration("5s", low="1ms", help="of the measured window")
     faults: tuple[tuple[Aim, Slot], ...] = slots(

@@ -36,6 +36,21 @@ EJECTED: Final = "ejected"
 
 
 @dataclass(frozen=True)
+class ProcessUsage:
+    """What a process used of its host over the measured window, as the kernel counts it.
+
+    ``sleeps``: how often it waited for something to do; ``reads`` and ``writes``: system calls,
+    those of sockets included, which moved ``transferred_bytes`` in all.
+    """
+
+    cpu_ns: int
+    sleeps: int
+    reads: int
+    writes: int
+    transferred_bytes: int
+
+
+@dataclass(frozen=True)
 class NodeRecord:
     """Counters of one node per interval of INTERVAL_NS from time 0; columns of equal length.
 
@@ -67,6 +82,7 @@ class NodeRecord:
     cache_evictions: NDArray[numpy.int64]
     process_cpu_ns: int
     contents_digest: str
+    usage: ProcessUsage | None = None
 
 
 def digests_to_compare(contents_digests: Iterable[str]) -> list[str]:
@@ -107,6 +123,7 @@ class ClientRecord:
     follow_ups: int = 0
     carried: tuple[int, int] = (0, 0)
     answers_in_vain: int = 0
+    usage: ProcessUsage | None = None
 
 
 @dataclass(frozen=True)

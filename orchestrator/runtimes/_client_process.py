@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._link_probe import ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._process_usage import FIELDS, between, process_usage
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
 RECONNECT_S: Final = 0.05
@@ -99,7 +99,7 @@ class ClientProcess:
         # Nodes whose machines are silent: the kernel would tell of their end what no network does.
         self._vanished: set[int] = set()
         # At the start and at the end of the measured window.
-        self._cpu_ns = [0, 0]
+        self._used: list[tuple[int, ...]] = [(0,) * FIELDS] * 2
         self._wall_ns = [0, 0]
         self._host_ticks = [(0, 0), (0, 0)]
         self._tasks: list[asyncio.Task[None]] = []
@@ -299,7 +299,7 @@ class ClientProcess:
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
-        self._cpu_ns[which] = time.process_time_ns()
+        self._used[which] = process_usage()
         self._wall_ns[which] = self.clock.now_ns()
         self._host_ticks[which] = host_ticks()
 
@@ -330,10 +330,11 @@ class ClientProcess:
             self._note_cpu(1)
         lag_ns = numpy.array(self.driver.lag_ns, dtype=numpy.int64)
         step = max(1, -(-len(lag_ns) // LAG_SAMPLES))
+        usage = between(*self._used)
         client = ClientRecord(
             client=self._spec.client,
             host=self._spec.host,
-            process_cpu_ns=self._cpu_ns[1] - self._cpu_ns[0],
+            process_cpu_ns=usage.cpu_ns,
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
             extra_attempts=self.driver.extra_attempts,
@@ -342,6 +343,7 @@ class ClientProcess:
             follow_ups=self.driver.follow_ups,
             carried=self.driver.carried,
             answers_in_vain=self.driver.answers_in_vain,
+            usage=usage,
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

@@ -9,12 +9,13 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord
+from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord, ProcessUsage
 from orchestrator.core.scaling import changes_of, provided_ns
 from orchestrator.core.tier import Pattern
 from orchestrator.runtimes._journal import Journal
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._process_usage import FIELDS, between
 
 COUNTERS: Final = (
     "operations",
@@ -48,7 +49,7 @@ def node_record(
     host: str,
     role: str,
     samples: NDArray[numpy.int64],
-    process_cpu_ns: int,
+    usage: ProcessUsage | None,
     contents_digest: str,
     events: Iterable[EventRecord],
 ) -> NodeRecord:
@@ -66,7 +67,8 @@ def node_record(
         cores=model.cores,
         storage_parallel=model.storage.parallel,
         provided_ns=provided_ns(model.cores, changes_of(events, node), len(counts)),
-        process_cpu_ns=process_cpu_ns,
+        process_cpu_ns=0 if usage is None else usage.cpu_ns,
+        usage=usage,
         contents_digest=contents_digest,
         **{name: counts[:, index] for index, name in enumerate(COUNTERS)},
     )
@@ -84,9 +86,9 @@ def journal_record(
 ) -> tuple[NodeRecord, list[EventRecord]]:
     """The record of a node from what its processes have noted."""
     intervals = max(1, -(-end_ns // INTERVAL_NS))
-    # The last column is the CPU time of the process.
-    samples = journal.table(intervals, len(COUNTERS) + 1)
-    window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
-    cpu_ns = int(window[1] - window[0])
-    counts, events = samples[:, :-1], journal.events
-    return node_record(parts, node, host, role, counts, cpu_ns, digest, events), events
+    # The last columns are what the process used.
+    samples = journal.table(intervals, len(COUNTERS) + FIELDS)
+    used = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -FIELDS:]
+    counts, events = samples[:, :-FIELDS], journal.events
+    usage = between(used[0], used[1])
+    return node_record(parts, node, host, role, counts, usage, digest, events), events

@@ -38,6 +38,7 @@ from orchestrator.runtimes._parts import (
 )
 from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
+from orchestrator.runtimes._process_usage import process_usage
 from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._tier import messages_of, receiver
@@ -395,7 +396,7 @@ class NodeProcess:
     # --- what it counted ------------------------------------------------------------------
 
     def _sample(self, number: int) -> None:
-        self._journal.sample(number, (*counted(self.shell), time.process_time_ns()))
+        self._journal.sample(number, (*counted(self.shell), *process_usage()))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator.config.schema import Config
+from orchestrator.config.profile import read_profile
+from orchestrator.config.schema import SIM, Config
 from orchestrator.core.caching import build_cache
 from orchestrator.core.fault_exposure import exposure
 from orchestrator.core.fault_plan import NEVER_NS, FaultPlan
 from orchestrator.core.faults import CPU, STORAGE, ClusterState
+from orchestrator.core.host_profile import HostProfile
 from orchestrator.core.load import (
     Arrival,
     CachePolicy,
@@ -55,14 +57,19 @@ class Parts:
     system: System
     workload: Workload
     arrival: Arrival
+    profile: HostProfile | None = None
 
     @staticmethod
     def of(config: Config) -> Parts:
-        """Raises DataError where the workload's file is missing or malformed."""
+        """Raises DataError where the workload's file is missing or malformed, and ConfigError where
+        the host profile is.
+        """
         system = config.system.implementation(config.system.params)
         workload = config.workload.implementation(config.workload.params)
         arrival = config.arrival.implementation(config.arrival.params)
-        return Parts(config, system, workload, arrival)
+        path = config.hosts.profile
+        profile = read_profile(path) if path is not None and config.runtime == SIM else None
+        return Parts(config, system, workload, arrival, profile)
 
     @property
     def store(self) -> ReplicatedStoreParams:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.runtimes._virtual_clock import VirtualClock
+from orchestrator.runtimes._timers import Scheduler
 
 
 class PausableClock:
     """One node's clock: while the node is paused its callbacks wait."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: Scheduler) -> None:
         self._clock = clock
-        self.now_ns = self.moment_ns = clock.now_ns
+        self.now_ns, self.moment_ns = clock.now_ns, clock.moment_ns
         self.paused = False
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
 
@@ -32,5 +32,5 @@ class PausableClock:
         self.paused = False
         waiting, self._waiting = self._waiting, []
         for callback, argument in waiting:
-            self._clock.at(self._clock.current_ns, callback, argument)
+            self._clock.at(self._clock.now_ns(), callback, argument)
         return len(waiting)

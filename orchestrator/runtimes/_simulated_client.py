@@ -102,4 +102,4 @@ class SimulatedClient:
     def stop_if_finished(self) -> None:
         """Stop the clock after the last answer."""
         if self.driver.outstanding == 0 and self._cluster.finished():
-            self._clock.stopping = True
+            self._cluster.clock.stopping = True

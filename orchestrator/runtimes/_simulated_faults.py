@@ -36,7 +36,7 @@ class PausableNode(SimulatedNode):
     """A node that can be paused: what happens to it meanwhile happens when it goes on."""
 
     def _shell_clock(self) -> Any:
-        self.pausable = PausableClock(self.cluster.clock)
+        self.pausable = PausableClock(self._base_clock())
         return self.pausable
 
     def arrive(self, message: tuple[int, Any]) -> None:

@@ -74,7 +74,12 @@ class SimulatedNode:
 
     def _shell_clock(self) -> Scheduler:
         """The clock that the node's shell goes by."""
-        return self._clock
+        return self._base_clock()
+
+    def _base_clock(self) -> Scheduler:
+        """The clock of whatever the node runs in."""
+        clock: Scheduler = self.cluster.clock
+        return clock
 
     def _new_shell(self) -> NodeShell:
         parts = self.cluster.parts

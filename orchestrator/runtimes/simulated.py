@@ -23,6 +23,7 @@ from orchestrator.core.record import (
     ClientRecord,
     EventRecord,
     NodeRecord,
+    ProcessUsage,
     RunRecord,
 )
 from orchestrator.core.units import NS_PER_S
@@ -55,10 +56,23 @@ class SimulatedCluster:
         self.nodes = self.machines[: parts.system.nodes]
         self.tier = [self.machines[node] for node in parts.tier_nodes]
         self.counted = [*self.nodes, *self.tier]
-        self.clients = [SimulatedClient(self, client) for client in range(parts.config.clients)]
+        self.clients = [self._client(client) for client in range(parts.config.clients)]
 
     def _node(self, node: int) -> SimulatedNode:
         return SimulatedNode(self, node)
+
+    def usage(self, member: int) -> ProcessUsage | None:
+        """What the process of a member (machines first, then clients) used in the measured window;
+        None where there are no processes.
+        """
+        return None
+
+    def host_busy(self, window_ns: int) -> float | None:
+        """The busiest host's share of its cores in use; None where there are no hosts."""
+        return None
+
+    def _client(self, client: int) -> SimulatedClient:
+        return SimulatedClient(self, client)
 
     def event(self, node: int, kind: str, detail: str) -> None:
         self.events.append(EventRecord(self.clock.current_ns, node, kind, detail))
@@ -165,10 +179,15 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     parts = node.cluster.parts
     digest = NO_COPY if node.shell.stopped else contents_digest(machine)
     events = node.cluster.events
-    return node_record(parts, node.node, "sim", machine.role, samples, 0, digest, events)
+    usage = node.cluster.usage(node.node)
+    return node_record(parts, node.node, "sim", machine.role, samples, usage, digest, events)
 
 
 def _cluster_of(parts: Parts) -> SimulatedCluster:
+    if parts.profile is not None:
+        from orchestrator.runtimes import _hosted
+
+        return (_hosted.HostedFrailCluster if parts.config.faults else _hosted.HostedCluster)(parts)
     if not parts.config.faults:
         return SimulatedCluster(parts)
     from orchestrator.runtimes._simulated_faults import FrailCluster
@@ -208,7 +227,8 @@ def run(parts: Parts) -> RunRecord:
             ClientRecord(
                 client=client.client,
                 host="sim",
-                process_cpu_ns=0,
+                process_cpu_ns=0 if usage is None else usage.cpu_ns,
+                usage=usage,
                 wall_ns=end_ns,
                 lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
                 extra_attempts=client.driver.extra_attempts,
@@ -219,7 +239,9 @@ def run(parts: Parts) -> RunRecord:
                 answers_in_vain=client.driver.answers_in_vain,
             )
             for client in cluster.clients
+            for usage in (cluster.usage(parts.machines + client.client),)
         ),
+        host_busy=cluster.host_busy(end_ns - parts.config.warmup),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,

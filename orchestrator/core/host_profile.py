@@ -1,0 +1,82 @@
+"""What a host really takes for the work of emulated nodes and clients, as it was measured there.
+
+A node and a client are single-threaded processes behind an event loop. Whatever has come when the
+loop looks is one tick: each socket that has something is read by one system call and each that
+has something to say is written by one, so what comes together shares those costs. An idle process
+sleeps, and takes a while to be woken.
+
+The model is linear, as in Ousterhout's and Ailijiang's accounts of where the time of a
+replicated store goes (Ailijiang, Charapko, Demirbas, "Dissecting the Performance of
+Strongly-Consistent Replication Protocols", SIGMOD 2019, section 3): CPU time of a process =
+sleeps x ``sleep`` + system calls x ``call`` + operations and messages x their own cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.core.parameters import ParameterError, duration, mapping, number, text
+
+
+@dataclass(frozen=True)
+class LoopCosts:
+    """CPU time of what every event loop does."""
+
+    sleep: int = duration("0s", help="to fall asleep and to be woken once")
+    call: int = duration("0s", help="to read or write a socket once, whatever is in it")
+    timer: int = duration("0s", help="to end one emulated wait")
+
+
+@dataclass(frozen=True)
+class ProtocolCosts:
+    """CPU time of a node under one protocol, beside its event loop's."""
+
+    read: int = duration("0s", help="to parse, carry out and answer a read")
+    write: int = duration("0s", help="the same of any other operation, on the node that is asked")
+    message: int = duration("0s", help="to take a message of a peer, and to send one")
+    entry: int = duration("0s", help="to take an operation that a message brings")
+
+
+@dataclass(frozen=True)
+class HostProfile:
+    """One host. Tuples of durations are quantiles at equal steps, each equally likely.
+
+    ``parallel_speed``: the share of its speed that a core keeps while all are busy.
+    ``background``: the share of all cores that others use while nothing is measured.
+    """
+
+    host: str = text("", help="its name")
+    cpu: str = text("", help="its model")
+    measured_utc: str = text("", help="when")
+    cores: int = number(1, low=1, help="that processes may run on")
+    parallel_speed: float = number(1.0, low=0.05, high=1.0)
+    background: float = number(0.0, low=0.0, high=0.95)
+    wake: tuple[int, ...] = duration(
+        (), many=1, help="from the writing of a socket until a process that sleeps on it runs"
+    )
+    timer_late: tuple[int, ...] = duration(
+        (), many=1, help="from the end of an emulated wait until a process that sleeps on it runs"
+    )
+    fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
+    hop_least: int = duration("0s", help="what a message between two idle processes takes at least")
+    loop: LoopCosts = field(default_factory=LoopCosts)
+    client: int = duration("0s", help="CPU time of a client to begin and to end an operation")
+    protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their mean")
+
+    def __post_init__(self) -> None:
+        for key in ("wake", "timer_late", "fsync"):
+            if not getattr(self, key):
+                raise ParameterError("needs at least one duration", key=key)
+        if not self.protocols:
+            raise ParameterError("needs the costs of at least one protocol", key="protocols")
+
+    def costs_of(self, protocol: str) -> ProtocolCosts:
+        """Those of a protocol; the mean of all that were measured where it was not."""
+        known = self.protocols.get(protocol)
+        if known is not None:
+            return known
+        names = ProtocolCosts.__dataclass_fields__
+        each = list(self.protocols.values())
+        return ProtocolCosts(
+            **{name: round(sum(getattr(one, name) for one in each) / len(each)) for name in names}
+        )

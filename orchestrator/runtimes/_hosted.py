@@ -1,0 +1,262 @@
+"""Nodes and clients in virtual time that run in processes of simulated hosts.
+
+The machines, shells, links and drivers are those of every simulation. Here what arrives comes into
+a process, which carries it out when it has a core, and what is said leaves at the end of its tick.
+Emulated delays are waits of the process that sends, as in real ones, and are set right by what a
+message takes at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts
+from orchestrator.core.load import Word
+from orchestrator.core.machine import READING, Op, Redirect, Reply
+from orchestrator.core.record import ProcessUsage
+from orchestrator.core.waiting import Refusal, Tie
+from orchestrator.runtimes._network import Link
+from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes._process_usage import between
+from orchestrator.runtimes._simulated_client import SimulatedClient
+from orchestrator.runtimes._simulated_faults import FrailCluster, FrailNode
+from orchestrator.runtimes._simulated_host import (
+    AtWork,
+    Cores,
+    SimulatedHost,
+    SimulatedProcess,
+)
+from orchestrator.runtimes._simulated_node import SimulatedNode
+from orchestrator.runtimes.simulated import SimulatedCluster
+
+
+def entries_of(message: Any) -> int:
+    """How many operations, or other items, a message brings."""
+    values = (getattr(message, name) for name in getattr(message, "__struct_fields__", ()))
+    return sum(len(value) for value in values if type(value) is list)
+
+
+def _lead(links: Iterable[Link], lead_ns: int) -> None:
+    for link in links:
+        link.lead_ns = lead_ns
+
+
+class HostedNode(SimulatedNode):
+    """A node in a process."""
+
+    def __init__(self, cluster: Any, node: int) -> None:
+        parts: Parts = cluster.parts
+        profile = parts.profile
+        assert profile is not None
+        self._costs: ProtocolCosts = profile.costs_of(parts.store.protocol.name)
+        self.process = cluster.process(node, self._serve)
+        self._pending: list[tuple[Any, Op]] = []
+        super().__init__(cluster, node)
+        # Outlets send by the process; whatever need not wait leaves with this tick.
+        self._clock: Any = _Outlets(self.process)
+        self._response_ns = None
+        _lead(self.links.values(), profile.hop_least)
+        _lead((link for links in self.client_links for link in links), profile.hop_least)
+
+    def _base_clock(self) -> Any:
+        return self.process
+
+    def _serve(self) -> None:
+        """All operations that have been read in this tick."""
+        pending, self._pending = self._pending, []
+        if pending and not self.shell.stopped:
+            self.shell.requested([handle for handle, _ in pending], [op for _, op in pending])
+
+    # --- arrivals, in the process of whoever sends ----------------------------------------
+
+    def arrive(self, message: tuple[int, Any]) -> None:
+        source, what = message
+        cost_ns = self._costs.message + self._costs.entry * entries_of(what)
+        self.process.take((source, self.node), cost_ns, super().arrive, message)
+
+    def _operation_ns(self, op: Op) -> int:
+        return self._costs.read if op.kind in READING else self._costs.write
+
+    def request(self, request: tuple[Any, Op]) -> None:
+        (session, _, _), op = request
+        socket = (session.client, session.connection, self.node)
+        self.process.take(socket, self._operation_ns(op), self._requested, request)
+
+    def _requested(self, request: tuple[Any, Op]) -> None:
+        if self.shell.modelled or self.load is not None:
+            super().request(request)
+        else:
+            self._pending.append(request)
+
+    def requests(self, requests: Sequence[tuple[Any, Op, Tie | None]]) -> None:
+        for handle, op, tie in requests:
+            if tie is None:
+                self.request((handle, op))
+            else:
+                self.tied((handle, op, tie))
+
+    def tied(self, request: tuple[Any, Op, Tie]) -> None:
+        (session, _, _), op, _ = request
+        socket = (session.client, session.connection, self.node)
+        self.process.take(socket, self._operation_ns(op), super().tied, request)
+
+    def asked(self, client: int) -> None:
+        self.process.take((client, 0, self.node), 0, super().asked, client)
+
+    def sync(self, done: Callable[[], None]) -> None:
+        due_ns = self.process.now_ns() + self.process.fsync.draw_ns()
+        self._scheduler.at(due_ns, lambda _: done(), None)
+
+
+class HostedFrailNode(HostedNode, FrailNode):
+    """One that faults can strike."""
+
+
+class _Outlets:
+    """What a node or a client sends by: the clock of its process."""
+
+    def __init__(self, process: SimulatedProcess) -> None:
+        self._process = process
+        self.at = process.at_once
+        self.now_ns = process.now_ns
+        self.moment_ns = process.moment_ns
+
+    @property
+    def current_ns(self) -> int:
+        return self._process.moment_ns()
+
+
+class HostedClient(SimulatedClient):
+    """A client in a process."""
+
+    def __init__(self, cluster: Any, client: int, profile: HostProfile) -> None:
+        self.process = cluster.process(cluster.parts.machines + client, None)
+        super().__init__(cluster, client)
+        self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
+        self._request_ns = None
+        _lead((link for links in self.links for link in links), profile.hop_least)
+
+    def answered(
+        self, socket: tuple[int, int, int], cost_ns: int, callback: Any, what: Any
+    ) -> None:
+        """Something has come."""
+        self.process.take(socket, cost_ns, callback, what)
+
+    def wake_at(self, when_ns: int) -> None:
+        self.process.at(when_ns, self._poll, when_ns)
+
+
+class _Hosting(SimulatedCluster):
+    """What clusters on hosts have in common, with faults and without."""
+
+    def __init__(self, parts: Parts) -> None:
+        profile = parts.profile
+        assert profile is not None
+        self._profile = profile
+        self._at_work = AtWork()
+        self._processes: list[SimulatedProcess] = []
+        # What each had used when the measured window began, and when it ended.
+        self._used: list[list[tuple[int, ...]]] = []
+        hosts = [str(number) for number in range(parts.config.hosts.count)]
+        of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
+        self._placed = [int(host) for host in of_nodes + of_clients]
+        self.hosts = [SimulatedHost(profile, parts.config.hosts.pin, self._at_work) for _ in hosts]
+        super().__init__(parts)
+
+    def process(self, member: int, served: Callable[[], None] | None) -> SimulatedProcess:
+        """A new process for a member: nodes first, then clients."""
+        parts, placed_on = self.parts, self._placed[member]
+        host = self.hosts[placed_on]
+        core = core_of(self._placed, member, parts.machines, self._profile.cores)
+        cores: Cores = host.pool(core)
+        name = f"process/{member}"
+        made = SimulatedProcess(self.clock, host, cores, parts.config.seed, name, served)
+        self._processes.append(made)
+        return made
+
+    # --- what they use --------------------------------------------------------------------
+
+    def start(self) -> None:
+        super().start()
+        self.clock.at(self.parts.config.warmup, self._note, None)
+        if self.parts.end_ns is not None:
+            self.clock.at(self.parts.end_ns, self._note, None)
+
+    def _note(self, _: None) -> None:
+        self._used.append([process.used() for process in self._processes])
+
+    def usage(self, member: int) -> ProcessUsage:
+        """What a member's process used in the measured window."""
+        if len(self._used) < 2:
+            self._note(None)
+        return between(self._used[0][member], self._used[-1][member])
+
+    def host_busy(self, window_ns: int) -> float:
+        """The busiest host's share of its cores in use over a measured window of that length."""
+        used_ns = [0] * len(self.hosts)
+        for member, host in enumerate(self._placed):
+            used_ns[host] += self.usage(member).cpu_ns
+        share = max(used_ns) / max(1, window_ns) / self._profile.cores
+        return min(1.0, share + self._profile.background)
+
+    def _client(self, client: int) -> SimulatedClient:
+        return HostedClient(self, client, self._profile)
+
+    # --- answers, in the process of the node ----------------------------------------------
+
+    def _to(self, effect: Any, callback: Callable[[Any], None], word: Word | None) -> None:
+        session, _, node = effect.handle
+        client = self.clients[session.client]
+        assert isinstance(client, HostedClient)
+        socket = (session.client, session.connection, node)
+        client.answered(socket, self._profile.client, callback, (effect, word))
+
+    def answered(self, reply: Reply, word: Word | None = None) -> None:
+        self._to(reply, lambda said: super(_Hosting, self).answered(*said), word)
+
+    def redirected(self, redirect: Redirect, word: Word | None = None) -> None:
+        self._to(redirect, lambda said: super(_Hosting, self).redirected(*said), word)
+
+    def refused(self, refusal: Refusal, word: Word | None = None) -> None:
+        self._to(refusal, lambda said: super(_Hosting, self).refused(*said), word)
+
+    def told(self, said: tuple[int, int, Word]) -> None:
+        client, node, _ = said
+        hosted = self.clients[client]
+        assert isinstance(hosted, HostedClient)
+        hosted.answered((client, 0, node), 0, super().told, said)
+
+
+class HostedCluster(_Hosting):
+    """All parties of a run on simulated hosts."""
+
+    def _node(self, node: int) -> SimulatedNode:
+        return HostedNode(self, node)
+
+
+class HostedFrailCluster(_Hosting, FrailCluster):
+    """The same with faults."""
+
+    def _node(self, node: int) -> SimulatedNode:
+        made = HostedFrailNode(self, node)
+        self.frail.append(made)
+        return made
+
+
+def core_of(hosts: Sequence[Any], member: int, machines: int, cores: int) -> int:
+    """The core that a member of a run keeps to where it is pinned; ``hosts`` by member, machines
+    first.
+
+    Of each host, clients have the last cores, at most half of them, and machines the others.
+    """
+    here = [other for other, host in enumerate(hosts) if host == hosts[member]]
+    clients = [other for other in here if other >= machines]
+    kept = min(len(clients), max(1, cores // 2)) if len(clients) < len(here) else cores
+    if not clients:
+        kept = 0
+    if member >= machines:
+        return cores - 1 - clients.index(member) % kept
+    own = [other for other in here if other < machines]
+    return own.index(member) % max(1, cores - kept)

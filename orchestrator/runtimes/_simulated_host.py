@@ -1,0 +1,243 @@
+"""Hosts in virtual time: cores that processes share, and what their event loops take.
+
+A process sleeps until something comes for it, then waits for a core, and works off all that has
+come by then in one tick: socket by socket, then the operations together, then everything it has to
+say is written out, socket by socket. What arrives meanwhile is for the next tick. A process that
+has had its tick goes behind the others that wait for a core. Costs are those of a
+:class:`~orchestrator.core.host_profile.HostProfile`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestrator.core.distributions import Empirical, EmpiricalParams, Sampler
+from orchestrator.core.host_profile import HostProfile
+from orchestrator.core.randomness import block_stream
+from orchestrator.runtimes._clock import MADE_UP_NS
+from orchestrator.runtimes._virtual_clock import VirtualClock
+
+Call = Callable[[Any], None]
+Item = tuple[int, int | None, Call, Any]
+"""What has come: what it costs (ns), for when it was asked if it is a wait, and what it does."""
+
+TIMERS: Final = ("timers",)
+"""The socket, as it were, that waits come from."""
+
+
+class Cores:
+    """Cores that any of their processes may run on."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.busy = 0
+        self._waiting: deque[SimulatedProcess] = deque()
+
+    def ask(self, process: SimulatedProcess) -> None:
+        """It runs as soon as a core is free."""
+        if self.busy < self.count:
+            self.busy += 1
+            process.run()
+        else:
+            self._waiting.append(process)
+
+    def leave(self) -> None:
+        """A process needs its core no more, for now."""
+        if self._waiting:
+            self._waiting.popleft().run()
+        else:
+            self.busy -= 1
+
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits for a core."""
+        return bool(self._waiting)
+
+
+@dataclass
+class AtWork:
+    """Which process of a cluster does something in this event, and for which time it was asked."""
+
+    process: SimulatedProcess | None = None
+    due_ns: int | None = None
+
+
+class SimulatedHost:
+    """The cores of one host, which all of them share, or of which each process keeps to one."""
+
+    def __init__(self, profile: HostProfile, pinned: bool, at_work: AtWork) -> None:
+        self.profile, self.at_work = profile, at_work
+        cores = profile.cores
+        self._pools = [Cores(1) for _ in range(cores)] if pinned else [Cores(cores)]
+        self._cores = cores
+        # What others take is spread over all cores.
+        self._alone = 1 / (1 - profile.background)
+        self._crowd = self._alone / profile.parallel_speed
+
+    def pool(self, core: int) -> Cores:
+        """Where a process runs that would keep to that core."""
+        return self._pools[core % len(self._pools)]
+
+    def lasts_ns(self, work_ns: float) -> int:
+        """How long so much work takes now."""
+        busy = sum(pool.busy for pool in self._pools)
+        return round(work_ns * (self._crowd if busy >= self._cores > 1 else self._alone))
+
+
+class SimulatedProcess:
+    """One single-threaded process; ``served`` is called when all that came in a tick is read."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        host: SimulatedHost,
+        cores: Cores,
+        seed: int,
+        name: str,
+        served: Callable[[], None] | None = None,
+    ) -> None:
+        self._clock, self._host, self._cores = clock, host, cores
+        self._served = served
+        profile = host.profile
+        self._loop = profile.loop
+
+        def sampler(values: tuple[int, ...], what: str) -> Sampler:
+            law = Empirical(EmpiricalParams(values))
+            return Sampler(law, block_stream(seed, f"{name}/host/{what}"))
+
+        self._wake = sampler(profile.wake, "wake")
+        self._timer_late = sampler(profile.timer_late, "timer")
+        self.fsync = sampler(profile.fsync, "fsync")
+        self._at_work = host.at_work
+        # What has come, by socket; and what is to be said, by socket.
+        self._inbox: dict[Hashable, list[Item]] = {}
+        self._outbox: dict[Hashable, list[tuple[SimulatedProcess, Item]]] = {}
+        self._awake = False
+        self._work_ns = 0
+        self._sleeps = self._reads = self._writes = 0
+        # Sockets of this tick that are still to be read.
+        self._tick: deque[tuple[Hashable, list[Item]]] = deque()
+
+    def used(self) -> tuple[int, ...]:
+        """The fields of ProcessUsage so far; bytes are not counted."""
+        return (self._work_ns, self._sleeps, self._reads, self._writes, 0)
+
+    # --- the clock of what runs in it -----------------------------------------------------
+
+    @property
+    def current_ns(self) -> int:
+        """As :meth:`moment_ns`."""
+        return self.moment_ns()
+
+    def now_ns(self) -> int:
+        return self._clock.current_ns
+
+    def moment_ns(self) -> int:
+        """What time it should be: in a wait that ended a little late, that of its end."""
+        now_ns, due_ns = self._clock.current_ns, self._at_work.due_ns
+        return now_ns if due_ns is None or now_ns - due_ns > MADE_UP_NS else due_ns
+
+    def at(self, when_ns: int, callback: Call, argument: Any) -> None:
+        """An emulated wait."""
+        item = (self._loop.timer, when_ns, callback, argument)
+        self._clock.at(max(when_ns, self._clock.current_ns), self._ring, item)
+
+    def at_once(self, when_ns: int, callback: Call, argument: Any) -> None:
+        """The same, but what need not wait happens here and now."""
+        if when_ns <= self.moment_ns():
+            callback(argument)
+        else:
+            self.at(when_ns, callback, argument)
+
+    def _ring(self, item: Item) -> None:
+        self._come(TIMERS, item, self._timer_late)
+
+    # --- what comes and goes --------------------------------------------------------------
+
+    def take(self, socket: Hashable, cost_ns: int, callback: Call, argument: Any) -> None:
+        """Something for this process: from whoever is at work now, by that socket, at the end of
+        its tick; at once where nobody is.
+        """
+        item = (cost_ns, None, callback, argument)
+        sender = self._at_work.process
+        if sender is None or sender is self:
+            self._come(socket, item, self._wake)
+        else:
+            sender._outbox.setdefault(socket, []).append((self, item))
+
+    def _come(self, socket: Hashable, item: Item, waking: Sampler) -> None:
+        self._inbox.setdefault(socket, []).append(item)
+        if not self._awake:
+            self._awake = True
+            self._sleeps += 1
+            self._clock.at(self._clock.current_ns + waking.draw_ns(), self._woken, None)
+
+    def _woken(self, _: None) -> None:
+        self._after(self._loop.sleep, self._ready)
+
+    def _ready(self, _: None) -> None:
+        self._cores.ask(self)
+
+    def _after(self, work_ns: int, then: Call) -> None:
+        self._work_ns += work_ns
+        self._clock.at(self._clock.current_ns + self._host.lasts_ns(work_ns), then, None)
+
+    # --- a tick ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """It has a core now."""
+        self._tick.extend(self._inbox.items())
+        self._inbox.clear()
+        self._read_next()
+
+    def _read_next(self) -> None:
+        self._reads += 1
+        self._after(self._loop.call, self._read)
+
+    def _read(self, _: None) -> None:
+        """All of one socket; what it asks for is done when its time has passed."""
+        cost_ns = self._carry_out(self._tick.popleft()[1])
+        if self._tick:
+            self._reads += 1
+            self._after(cost_ns + self._loop.call, self._read)
+            return
+        if self._served is not None:
+            self._at_work.process = self
+            self._served()
+            self._at_work.process = None
+        self._after(cost_ns, self._write)
+
+    def _carry_out(self, items: list[Item]) -> int:
+        """Returns what that costs."""
+        cost_ns, at_work = 0, self._at_work
+        at_work.process = self
+        for item_ns, due_ns, callback, argument in items:
+            cost_ns += item_ns
+            at_work.due_ns = due_ns
+            callback(argument)
+        at_work.process = at_work.due_ns = None
+        return cost_ns
+
+    def _write(self, _: None) -> None:
+        """One socket after the other; whoever reads the first need not wait for the last."""
+        outbox = self._outbox
+        if outbox:
+            self._writes += 1
+            self._after(self._loop.call, self._written)
+        elif not self._inbox:
+            self._awake = False
+            self._cores.leave()
+        elif self._cores.crowded:
+            self._cores.leave()
+            self._cores.ask(self)
+        else:
+            self.run()
+
+    def _written(self, _: None) -> None:
+        socket = next(iter(self._outbox))
+        for process, item in self._outbox.pop(socket):
+            process._come(socket, item, process._wake)
+        self._write(None)
