@@ -228,6 +228,7 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import (
         consistency,
+        harness,
         hot_shards,
         links,
         lost_writes,
@@ -251,6 +252,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("shards", hot_shards(summary).replace(NONE, ""), "yellow" if hot else ""),
         ("moves", moves(summary).replace(NONE, ""), ""),
         ("links", links(summary).replace(NONE, ""), "" if as_asked else "yellow"),
+        ("harness", harness(summary).replace(NONE, ""), ""),
         ("faults", recovery(summary).replace(NONE, ""), ""),
         ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),
         ("consistency", consistency(summary), "" if kept else bad),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _checking, _measuring, _recorded, _series, _terminal
+from orchestrator import _checking, _measuring, _predicting, _recorded, _series, _terminal
 from orchestrator._command import (
     BAD_ENVIRONMENT,
     BAD_INPUT,
@@ -309,6 +309,7 @@ def doctor(
 
 _checking.register(app)
 _measuring.register(app)
+_predicting.register(app)
 _recorded.register(app)
 _series.register(app)
 

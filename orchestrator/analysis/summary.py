@@ -14,6 +14,7 @@ import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
 from orchestrator.analysis.goodput import goodput_ops
+from orchestrator.analysis.harness import harness
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
     ALL,
@@ -57,7 +58,7 @@ KEYS: Final = (
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results",
+    "latency_breakdown_ms", "generator", "harness", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -166,6 +167,7 @@ def _figures(
         "shards": shard_figures(windows, config),
         "bottleneck": resources.bottleneck(shares),
         "generator": _generator(records),
+        "harness": harness(records, latencies[ALL].figures_ms()["p50"]),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
         "scaling": resources.scaling(records, config),

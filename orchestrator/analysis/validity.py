@@ -13,6 +13,7 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
+from orchestrator.analysis.harness import SHARE_MAX, floor_ns
 from orchestrator.analysis.latency import Window, quantile_ns
 from orchestrator.analysis.resources import costs
 from orchestrator.config.schema import Config
@@ -58,6 +59,7 @@ def invalid_reasons(window: Window, config: Config, claims: ClaimsVerdict | None
         *_rate(window),
         *_generator_cpu(record),
         *_late_emulation(record, config),
+        *_harness_floor(window, config),
         *_consistency(claims),
     ]
 
@@ -139,6 +141,21 @@ def _late_emulation(record: RunRecord, config: Config) -> list[str]:
     return [
         f"a host was {busy:.0%} busy; above {EMULATION_HOST_BUSY_MAX:.0%} modelled waits "
         "end late (use a lower rate, more hosts, or runtime sim)"
+    ]
+
+
+def _harness_floor(window: Window, config: Config) -> list[str]:
+    """Measured costs contain what the harness takes; modelled ones are to be what was measured."""
+    if costs(config) == MEASURED:
+        return []
+    floor = floor_ns([window.record], 0.5)
+    median_ns = quantile_ns(window.latency_ns, 500)
+    if floor is None or not median_ns or floor <= SHARE_MAX * median_ns:
+        return []
+    return [
+        f"a null operation takes {floor / NS_PER_MS:.3f} ms, {floor / median_ns:.0%} of the median"
+        f" latency; with modelled costs at most {SHARE_MAX:.0%} may be the host's own (use longer"
+        " delays or costs, quieter hosts, costs: measured, or runtime sim)"
     ]
 
 

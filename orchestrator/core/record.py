@@ -142,7 +142,7 @@ class LinkRecord:
 
     ``source`` and ``target`` name the parties (``n0``, ``client 1``). ``asked_ns`` and ``got_ns``
     are means of what the emulated link was asked to take, and of what a probe took;
-    ``excess_ns`` is the median of what each took beyond its own delay, and ``least_ns`` the least.
+    ``excess_ns`` is the median of ``excesses_ns``, what each took beyond its own delay.
     ``lead_ns``: by how much messages leave their emulated delay early, so that what carries them
     does not come on top.
     """
@@ -153,7 +153,7 @@ class LinkRecord:
     got_ns: float
     excess_ns: float
     probes: int
-    least_ns: float = 0.0
+    excesses_ns: tuple[float, ...] = ()
     lead_ns: int = 0
 
 

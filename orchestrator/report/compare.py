@@ -327,6 +327,15 @@ def _item(item: object) -> str:
     return f"{item['metric']} is {value}, bound {bound}"
 
 
+def harness(summary: Mapping[str, Any] | None) -> str:
+    """What measuring itself takes, in words."""
+    if summary is None or summary["harness"] is None:
+        return NONE
+    found = summary["harness"]
+    share = "" if found["share"] is None else f", {percent(found['share'])} of the median latency"
+    return f"a null operation takes {quantity(found['floor_ms'], 'ms')}{share}"
+
+
 def links(summary: Mapping[str, Any] | None) -> str:
     """``250 us one way, asked for 200 us``, and the worst link where it is not as asked."""
     asked, got = metric(summary, "links.asked_ms"), metric(summary, "links.got_ms")

@@ -20,6 +20,7 @@ from typing import Any, Final
 from orchestrator.core.faults import LinkState, NodeState
 from orchestrator.core.record import EventRecord, NodeRecord
 from orchestrator.errors import ArchbenchError, EnvironmentFailure
+from orchestrator.runtimes._placement import Pin
 
 REUNION_S: Final = 0.1
 """How long a node that comes back waits for its peers."""
@@ -92,6 +93,7 @@ class Child:
         from orchestrator.runtimes._node_process import NodeProcess
         from orchestrator.runtimes._server_process import ServerProcess
 
+        _keep_to(spec.pin)
         become = NodeProcess if spec.parts.system.emulated else ServerProcess
         self._role = become(spec, self._loop)
         try:
@@ -107,6 +109,7 @@ class Child:
         """Become a client and connect to all nodes."""
         from orchestrator.runtimes._client_process import ClientProcess
 
+        _keep_to(spec.pin)
         self._role = ClientProcess(spec, self._loop)
         await self._role.connect(addresses)
 
@@ -201,6 +204,13 @@ class Child:
     async def do_client_record(self) -> Any:
         """Client: its ClientReport."""
         return self._role.record()
+
+
+def _keep_to(pin: Pin | None) -> None:
+    """Run on one core of those that this process may use, with all that it starts from now on."""
+    if pin is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[pin.core(len(cores))]})
 
 
 def main(control_file: int, lifeline_file: int) -> None:

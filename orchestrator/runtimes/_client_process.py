@@ -30,6 +30,7 @@ from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._link_probe import ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._process_usage import FIELDS, between, process_usage
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
@@ -48,6 +49,7 @@ class ClientSpec:
     host: str
     origin_ns: int
     credentials: Credentials
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True)

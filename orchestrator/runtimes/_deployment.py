@@ -37,6 +37,7 @@ from orchestrator.runtimes._link_survey import probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts, offered_ops
+from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._read_back import PASS_NS, PASSES
 from orchestrator.runtimes._supervisor import Rebirth
 
@@ -101,6 +102,7 @@ class Deployment:
                 now_ns,
                 self.credentials,
                 client_port=first_port + node if first_port else 0,
+                pin=self._pin(node),
             )
             for node, member in enumerate(self._nodes)
         ]
@@ -113,7 +115,14 @@ class Deployment:
         connecting = [
             member.call(
                 "client",
-                ClientSpec(parts, c, member.host, now_ns, self.credentials),
+                ClientSpec(
+                    parts,
+                    c,
+                    member.host,
+                    now_ns,
+                    self.credentials,
+                    self._pin(len(self._nodes) + c),
+                ),
                 client_addresses,
             )
             for c, member in enumerate(self._clients)
@@ -130,6 +139,12 @@ class Deployment:
             gather_all(
                 self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data", self._nodes
             )
+
+    def _pin(self, member: int) -> Pin | None:
+        if not self._parts.config.hosts.pin:
+            return None
+        hosts = tuple(each.host_id for each in self._nodes + self._clients)
+        return Pin(hosts, member, len(self._nodes))
 
     def _read_clocks(self) -> dict[str, Reading]:
         return read_clocks(m for m in self._nodes + self._clients if not m.is_silent())

@@ -18,7 +18,7 @@ from orchestrator.core.record import ProcessUsage
 from orchestrator.core.waiting import Refusal, Tie
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes._placement import core_of, placed
 from orchestrator.runtimes._process_usage import between
 from orchestrator.runtimes._simulated_client import SimulatedClient
 from orchestrator.runtimes._simulated_faults import FrailCluster, FrailNode
@@ -243,20 +243,3 @@ class HostedFrailCluster(_Hosting, FrailCluster):
         made = HostedFrailNode(self, node)
         self.frail.append(made)
         return made
-
-
-def core_of(hosts: Sequence[Any], member: int, machines: int, cores: int) -> int:
-    """The core that a member of a run keeps to where it is pinned; ``hosts`` by member, machines
-    first.
-
-    Of each host, clients have the last cores, at most half of them, and machines the others.
-    """
-    here = [other for other, host in enumerate(hosts) if host == hosts[member]]
-    clients = [other for other in here if other >= machines]
-    kept = min(len(clients), max(1, cores // 2)) if len(clients) < len(here) else cores
-    if not clients:
-        kept = 0
-    if member >= machines:
-        return cores - 1 - clients.index(member) % kept
-    own = [other for other in here if other < machines]
-    return own.index(member) % max(1, cores - kept)

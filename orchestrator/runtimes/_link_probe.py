@@ -20,6 +20,7 @@ import msgspec
 
 from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE, REQUEST, RESPONSE
 from orchestrator.core.record import LinkRecord
+from orchestrator.core.units import NS_PER_US
 from orchestrator.runtimes import _peers, _wire
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._network import LOST, Link
@@ -32,6 +33,11 @@ PROBE_BYTES: Final = 64
 """What a link with a bandwidth takes a probe for."""
 BACK_S: Final = 2.0
 """Within which the last probe is back, beyond twice what was asked of the slowest."""
+
+WAIT_NS: Final = 100 * NS_PER_US
+"""For which a node with modelled costs holds back its answer to a client, as it would an
+operation's.
+"""
 
 Samples = list[tuple[int, int]]
 """(round trip, what both halves together were asked to take), in nanoseconds."""
@@ -72,7 +78,7 @@ def link_record(source: str, target: str, samples: Samples) -> LinkRecord:
         statistics.mean(trips) / 2,
         statistics.median(excess) / 2,
         len(samples),
-        min(excess) / 2,
+        tuple(each / 2 for each in sorted(excess)),
     )
 
 
@@ -161,16 +167,27 @@ class NodeProbes:
         )
 
 
-def answer(clock: RealClock, link: Link, request: bytes, write: Callable[[bytes], None]) -> None:
-    """A node answers the probe of a client."""
+def answer(
+    clock: RealClock, link: Link, request: bytes, write: Callable[[bytes], None], wait_ns: int
+) -> None:
+    """A node answers the probe of a client, after an emulated wait where that is above 0."""
     _, number, so_far_ns = _REQUEST.unpack(request)
-    carry(
-        clock,
-        link,
-        RESPONSE,
-        write,
-        lambda asked_ns: _wire.encode_bulk(_ANSWER.pack(number, so_far_ns + asked_ns)),
-    )
+
+    before_ns = so_far_ns + wait_ns
+
+    def respond(_: Any) -> None:
+        carry(
+            clock,
+            link,
+            RESPONSE,
+            write,
+            lambda asked_ns: _wire.encode_bulk(_ANSWER.pack(number, before_ns + asked_ns)),
+        )
+
+    if wait_ns:
+        clock.at(clock.moment_ns() + wait_ns, respond, None)
+    else:
+        respond(None)
 
 
 def session_of(request: bytes) -> int:

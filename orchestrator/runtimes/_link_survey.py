@@ -67,7 +67,7 @@ def leads_ns(links: Iterable[LinkRecord], parties: Mapping[str, int]) -> dict[in
     found: dict[int, dict[int, int]] = {party: {} for party in parties.values()}
     for link in links:
         source, target = parties[link.source], parties[link.target]
-        least_ns = max(0, int(link.least_ns))
+        least_ns = max(0, int(link.excesses_ns[0]))
         found[source][target] = least_ns
         if source < 0:
             found[target][source] = least_ns

@@ -24,7 +24,7 @@ from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog, recovered
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
-from orchestrator.runtimes._link_probe import NodeProbes, Samples, decode_probe, session_of
+from orchestrator.runtimes._link_probe import WAIT_NS, NodeProbes, Samples, decode_probe, session_of
 from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._overdue import Overdue
@@ -36,6 +36,7 @@ from orchestrator.runtimes._parts import (
     make_machine,
     make_shell,
 )
+from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
 from orchestrator.runtimes._process_usage import process_usage
@@ -65,6 +66,7 @@ class NodeSpec:
     peer_port: int = 0
     restarted: bool = False
     leads_ns: Mapping[int, int] = field(default_factory=dict)
+    pin: Pin | None = None
 
 
 class NodeProcess:
@@ -171,7 +173,8 @@ class NodeProcess:
 
     def probed(self, connection: Connection, request: bytes) -> None:
         link = self._client_links.to((connection, session_of(request)))
-        answer_probe(self.clock, link, request, connection.write)
+        wait_ns = WAIT_NS if self.shell.modelled else 0
+        answer_probe(self.clock, link, request, connection.write, wait_ns)
 
     def load_asked(self, connection: Connection, session: int) -> None:
         if self._load is None:

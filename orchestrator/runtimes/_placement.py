@@ -1,9 +1,10 @@
-"""Which host each part of a run goes to."""
+"""Which host each part of a run goes to, and which core of it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def placed(hosts: Sequence[str], nodes: int, clients: int) -> tuple[list[str], list[str]]:
@@ -20,3 +21,35 @@ def placed(hosts: Sequence[str], nodes: int, clients: int) -> tuple[list[str], l
     turns = sorted(range(len(hosts)), key=lambda turn: (load[hosts[turn]], -turn))
     room = idle or [hosts[turn] for turn in turns]
     return of_nodes, [room[number % len(room)] for number in range(clients)]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """That a process keeps to one core: where the members of its run are, machines first, and which
+    of them it is.
+    """
+
+    hosts: tuple[str, ...]
+    member: int
+    machines: int
+
+    def core(self, cores: int) -> int:
+        """Of so many that its host has."""
+        return core_of(self.hosts, self.member, self.machines, cores)
+
+
+def core_of(hosts: Sequence[object], member: int, machines: int, cores: int) -> int:
+    """The core that a member of a run keeps to where it is pinned; ``hosts`` by member, machines
+    first.
+
+    Of each host, clients have the last cores, at most half of them, and machines the others.
+    """
+    here = [other for other, host in enumerate(hosts) if host == hosts[member]]
+    clients = [other for other in here if other >= machines]
+    kept = min(len(clients), max(1, cores // 2)) if len(clients) < len(here) else cores
+    if not clients:
+        kept = 0
+    if member >= machines:
+        return cores - 1 - clients.index(member) % kept
+    own = [other for other in here if other < machines]
+    return own.index(member) % max(1, cores - kept)

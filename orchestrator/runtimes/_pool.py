@@ -105,12 +105,13 @@ class _Batch:
 class Pool:
     """Actors by host. ``actor_class``: what they are.
 
-    ``turn``: of several pools in one cluster, each begins with another host.
+    ``turn``: of several pools in one cluster, each begins with another host. ``only``: the address
+    of the one host that is used (None: all are).
     """
 
-    def __init__(self, actor_class: type[Any], turn: int = 0) -> None:
+    def __init__(self, actor_class: type[Any], turn: int = 0, only: str | None = None) -> None:
         self._actor_class = actor_class
-        self._turn = turn
+        self._turn, self._only = turn, only
         self._batches: list[_Batch] = []
         self._heartbeat = Heartbeat()
         self._doubted_s: dict[str, float] = {}
@@ -160,6 +161,8 @@ class Pool:
     def _usable(self) -> dict[str, str]:
         """Addresses of the hosts that answer."""
         known = _addresses()
+        if self._only is not None and len(known) > 1:
+            known = {host: at for host, at in known.items() if at == self._only}
         silent = [host for host in known if self._heartbeat.silent(host)]
         now_s = time.monotonic()
         doubted = [host for host, since_s in self._doubted_s.items() if now_s < since_s + DOUBT_S]

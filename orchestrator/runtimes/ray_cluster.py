@@ -129,12 +129,13 @@ def cluster_shape() -> dict[str, float]:
 class RayRuntime:
     """A warm pool of actors that runs one plan at a time; of several, each has its ``turn``.
 
-    It joins Ray, and leaves it at :meth:`close`.
+    ``only``: the address of the one host of the cluster that is used. It joins Ray, and leaves it
+    at :meth:`close`.
     """
 
-    def __init__(self, address: str | None = None, turn: int = 0) -> None:
+    def __init__(self, address: str | None = None, turn: int = 0, only: str | None = None) -> None:
         connect(address)
-        self._pool = Pool(_Actor, turn)
+        self._pool = Pool(_Actor, turn, only)
         self._closed = False
         self._last_return_s: float | None = None
         self.lost_between_runs_s: float | None = None

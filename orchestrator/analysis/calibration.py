@@ -1,0 +1,110 @@
+"""Costs of a host from what its processes used: a linear model, fitted to many of them.
+
+Each process of each run gives one equation: its CPU time is the sum of what it did (sleeps, system
+calls, emulated waits, operations, messages), each times its cost. Costs are at least 0 (Lawson and
+Hanson's problem of non-negative least squares); the equations count by their relative error, and
+one that is far off (somebody else was on the host) counts less, by the soft L1 loss of Huber's
+kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy
+from numpy.typing import NDArray
+
+from orchestrator.core.host_profile import LoopCosts, ProtocolCosts
+
+SLEEP, CALL, TIMER, CLIENT = "sleep", "call", "timer", "client"
+READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
+_LOOP: Final = (SLEEP, CALL, TIMER)
+_PROTOCOL: Final = (READ, WRITE, MESSAGE, ENTRY)
+_SCALE: Final = 0.1
+"""Relative error from which on an equation counts less than by its square."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One process: the CPU time that it used and how often it did what, by the name of a cost.
+
+    ``protocol`` is the one that it served; None for a client.
+    """
+
+    cpu_ns: int
+    protocol: str | None
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FittedCosts:
+    """``residual``: root mean square of the relative errors of all equations."""
+
+    loop: LoopCosts
+    client_ns: int
+    protocols: Mapping[str, ProtocolCosts]
+    residual: float
+
+
+def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
+    """The costs that explain what was observed best; ValueError without observations."""
+    from scipy.optimize import least_squares, nnls
+
+    if not observations:
+        raise ValueError("nothing was observed")
+    protocols = sorted({each.protocol for each in observations if each.protocol is not None})
+    names = [*_LOOP, CLIENT, *(f"{name}/{cost}" for name in protocols for cost in _PROTOCOL)]
+    column = {name: index for index, name in enumerate(names)}
+    matrix = numpy.zeros((len(observations), len(names)))
+    for row, seen in enumerate(observations):
+        for what, count in seen.counts.items():
+            own = what in _PROTOCOL
+            matrix[row, column[f"{seen.protocol}/{what}" if own else what]] = count
+        matrix[row] /= seen.cpu_ns
+    ones = numpy.ones(len(observations))
+    first, _ = nnls(matrix, ones)
+    scale = numpy.maximum(first, 1.0)
+
+    def errors(costs: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+        relative: NDArray[numpy.float64] = matrix @ (costs * scale) - ones
+        return relative
+
+    found = least_squares(
+        errors,
+        numpy.maximum(first / scale, 1e-6),
+        bounds=(0.0, numpy.inf),
+        loss="soft_l1",
+        f_scale=_SCALE,
+    )
+    costs = numpy.rint(found.x * scale).astype(int)
+    residual = float(numpy.sqrt(numpy.mean((matrix @ costs - 1.0) ** 2)))
+
+    def cost(name: str) -> int:
+        return int(costs[column[name]])
+
+    return FittedCosts(
+        LoopCosts(**{name: cost(name) for name in _LOOP}),
+        cost(CLIENT),
+        {
+            name: ProtocolCosts(**{what: cost(f"{name}/{what}") for what in _PROTOCOL})
+            for name in protocols
+        },
+        residual,
+    )
+
+
+def wake_quantiles_ns(
+    latencies_ns: NDArray[numpy.int64], loop: LoopCosts, own_ns: int, steps: int = 20
+) -> tuple[int, ...]:
+    """How long a message takes until who sleeps on it runs, as quantiles at equal steps.
+
+    ``latencies_ns`` are those of one session alone, whose every operation wakes the node and then
+    the client; ``own_ns`` is what both compute for it besides their loops.
+    """
+    # Both are woken once; the request is written and read, and so is the answer.
+    fixed_ns = own_ns + 2 * loop.sleep + 4 * loop.call
+    shares = (numpy.arange(steps) + 0.5) / steps
+    found = numpy.quantile(latencies_ns, shares)
+    return tuple(max(1000, round(each)) for each in (found - fixed_ns) / 2)

@@ -1,0 +1,64 @@
+"""What measuring itself takes: the harness floor, from the probes of a real run.
+
+A null operation goes the way of every other (a client's socket, a node's, an emulated wait where
+costs are modelled, and back) and does nothing. What it takes beyond the emulated times is the
+floor, and no figure of the system can be told from it that is not well above.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy
+
+from orchestrator.core.record import LinkRecord, RunRecord
+from orchestrator.core.units import NS_PER_MS
+
+SHARE_MAX: Final = 0.1
+"""Of the median latency, with modelled costs. Above it the host says more than the model."""
+
+_CLIENT: Final = "client"
+
+
+def floor_ns(records: Sequence[RunRecord], share: float) -> float | None:
+    """That quantile of what a null operation takes, over all probes; None without probes.
+
+    Nodes that replicate wait for their peers as a client waits for them, so their hop there and
+    back comes on top.
+    """
+    links = [link for record in records for link in record.links]
+    trips = [
+        _quantile(found, share)
+        for found in (
+            _round_trips(link for link in links if link.source.startswith(_CLIENT)),
+            _round_trips(link for link in links if not link.source.startswith(_CLIENT)),
+        )
+        if found
+    ]
+    return max(0.0, math.fsum(trips)) if trips else None
+
+
+def _round_trips(links: Iterable[LinkRecord]) -> list[float]:
+    return [2 * each for link in links for each in link.excesses_ns]
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return float(numpy.quantile(values, share, method="inverted_cdf"))
+
+
+def harness(records: Sequence[RunRecord], median_ms: float | None) -> dict[str, Any] | None:
+    """The ``harness`` of the result object; None where nothing was probed.
+
+    ``share``: of the median latency, what the floor is.
+    """
+    floor = floor_ns(records, 0.5)
+    worst = floor_ns(records, 0.99)
+    if floor is None or worst is None:
+        return None
+    return {
+        "floor_ms": floor / NS_PER_MS,
+        "floor_p99_ms": worst / NS_PER_MS,
+        "share": floor / NS_PER_MS / median_ms if median_ms else None,
+    }

@@ -1,0 +1,232 @@
+"""What a host really takes, measured by short real runs, as a profile for the simulator.
+
+Each protocol is loaded by one session, by a few, and by many: alone every operation wakes
+everybody, many share system calls and messages, so the costs of waking, of calls and of operations
+are told apart (:mod:`orchestrator.analysis.calibration`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy
+
+from orchestrator.analysis.calibration import (
+    CALL,
+    CLIENT,
+    ENTRY,
+    MESSAGE,
+    READ,
+    SLEEP,
+    TIMER,
+    WRITE,
+    FittedCosts,
+    Observation,
+    fit_costs,
+    wake_quantiles_ns,
+)
+from orchestrator.analysis.latency import measured_window
+from orchestrator.analysis.resources import within_window
+from orchestrator.config.load import load_mapping
+from orchestrator.core.host_profile import HostProfile
+from orchestrator.core.machine import READING
+from orchestrator.core.record import ProcessUsage, RunRecord
+from orchestrator.core.registry import Family, plugin
+from orchestrator.errors import ConfigError, EnvironmentFailure
+from orchestrator.plan import plan
+from orchestrator.runtimes._host_facts import host_facts
+from orchestrator.runtimes.ray_cluster import RayRuntime, connect, disconnect
+from orchestrator.runtimes.ray_tasks import on_each_host
+
+PROTOCOLS: Final = ("unreplicated", "primary_backup", "chain", "raft", "quorum")
+"""Whose costs are measured unless others are asked for."""
+SESSIONS: Final = (1, 4, 16, 64)
+REPLICAS: Final = 3
+USED_MIN: Final = 0.01
+"""What used less of its time than that says little of what its work costs."""
+QUANTILES: Final = 20
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The profile of one host, and how well it explains what was measured there.
+
+    ``residual``: root mean square of the relative errors over all ``observations`` (processes).
+    """
+
+    address: str
+    profile: HostProfile
+    residual: float
+    observations: int
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One short run: ``modelled`` has a wait for each operation, and is there for its cost."""
+
+    protocol: str
+    mix: str
+    sessions: int
+    modelled: bool = False
+
+    def mapping(self, seconds: float) -> dict[str, Any]:
+        node: dict[str, Any] = {"costs": "measured"}
+        if self.modelled:
+            node = {"costs": "modelled", "cores": 64, "cpu": {"read": "1ms", "write": "1ms"}}
+        return {
+            "experiment": "calibration",
+            "runtime": "ray",
+            "system": {
+                "protocol": {"name": self.protocol},
+                "replicas": _replicas(self.protocol),
+                "node": node,
+            },
+            "workload": {"name": "ycsb", "mix": self.mix, "keys": 1000},
+            "arrival": {"name": "closed", "sessions": self.sessions},
+            "warmup": "500ms",
+            "duration": f"{seconds}s",
+            "check": {"level": "none"},
+        }
+
+
+def _replicas(protocol: str) -> int:
+    chosen = plugin(Family.PROTOCOL, protocol)
+    reason = chosen.implementation.validate(chosen.params(), REPLICAS, REPLICAS)
+    return 1 if reason is not None else REPLICAS
+
+
+def calibrate(
+    protocols: Sequence[str] = PROTOCOLS,
+    *,
+    address: str | None = None,
+    seconds: float = 1.5,
+    told: Told = lambda text: None,
+) -> list[Calibration]:
+    """Measure every host of the cluster, one after the other; the embedded Ray has this one.
+
+    ``seconds``: how long each run measures. Raises ConfigError for what is no protocol, and
+    EnvironmentFailure where a host fails.
+    """
+    loads = _loads(protocols)
+    connect(address)
+    try:
+        found = []
+        for said in on_each_host(host_facts):
+            if said.error is not None:
+                raise EnvironmentFailure(f"host {said.address}: {said.error}")
+            told(f"{said.address}: timers, disk and cores measured; {len(loads)} runs follow")
+            found.append(_calibrated(said.address, said.answer, loads, address, seconds, told))
+        return found
+    finally:
+        disconnect()
+
+
+def _loads(protocols: Sequence[str]) -> list[_Load]:
+    for protocol in protocols:
+        plugin(Family.PROTOCOL, protocol)
+    loads = [
+        _Load(protocol, mix, sessions)
+        for sessions in SESSIONS
+        for protocol in dict.fromkeys(protocols)
+        for mix in ("a", "c")
+    ]
+    loads += [_Load(protocols[0], "a", sessions, modelled=True) for sessions in SESSIONS[1:]]
+    for load in loads:
+        plan(load_mapping(load.mapping(1)))
+    return loads
+
+
+def _calibrated(
+    host: str,
+    facts: dict[str, Any],
+    loads: Sequence[_Load],
+    address: str | None,
+    seconds: float,
+    told: Told,
+) -> Calibration:
+    observations: list[Observation] = []
+    hops_ns: list[float] = []
+    alone: list[tuple[str, RunRecord]] = []
+    runtime = RayRuntime(address, only=host)
+    try:
+        for number, load in enumerate(loads, start=1):
+            parts = plan(load_mapping(load.mapping(seconds)))
+            record = runtime.run(parts)
+            if record.lost_parts:
+                raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
+            observations += _observed(record, load)
+            hops_ns += [link.excesses_ns[0] for link in record.links]
+            if load.sessions == 1 and load.mix == "c" and parts.system.nodes == 1:
+                alone.append((load.protocol, record))
+            told(f"{number} of {len(loads)}: {load.protocol}, {load.sessions} sessions")
+    finally:
+        runtime.close()
+    if not alone:
+        raise ConfigError("one protocol with a single node is needed", path="--protocol")
+    fitted = fit_costs(observations)
+    profile = _profile(facts, fitted, alone[0], max(0, round(min(hops_ns))))
+    return Calibration(host, profile, fitted.residual, len(observations))
+
+
+def _observed(record: RunRecord, load: _Load) -> list[Observation]:
+    history = record.history
+    inside = (history.returned_ns >= record.warmup_ns) & (history.returned_ns < record.end_ns)
+    reading = numpy.isin(history.kind, list(READING))
+    writes = int((inside & ~reading).sum())
+    window_ns = record.end_ns - record.warmup_ns
+    found: list[Observation] = []
+
+    def add(usage: ProcessUsage | None, protocol: str | None, own: dict[str, float]) -> None:
+        if usage is not None and usage.cpu_ns > USED_MIN * window_ns:
+            counts = {SLEEP: usage.sleeps, CALL: usage.reads + usage.writes, **own}
+            found.append(Observation(usage.cpu_ns, protocol, counts))
+
+    for client in record.clients:
+        add(client.usage, None, {CLIENT: float(inside.sum())})
+    for node in record.nodes:
+        here = inside & (history.node == node.node)
+        reads = float((here & reading).sum())
+        served = float(here.sum())
+        own = {READ: reads, WRITE: served - reads}
+        own[MESSAGE] = within_window(record, node.messages)
+        # Every replica is told of every write, and who is asked for it knows it already.
+        own[ENTRY] = max(0.0, writes - own[WRITE]) if own[MESSAGE] else 0.0
+        if load.modelled:
+            own[TIMER] = served
+        add(node.usage, load.protocol, own)
+    return found
+
+
+def _profile(
+    facts: dict[str, Any], fitted: FittedCosts, alone: tuple[str, RunRecord], hop_ns: int
+) -> HostProfile:
+    protocol, record = alone
+    own_ns = fitted.client_ns + fitted.protocols[protocol].read
+    latencies_ns = measured_window(record, 10**9).latency_ns
+    loop = fitted.loop
+    late_ns = numpy.array(facts["timer_late_ns"]) - loop.sleep - loop.call
+    return HostProfile(
+        host=facts["host"],
+        cpu=facts["cpu"],
+        measured_utc=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        cores=facts["cores"],
+        parallel_speed=round(max(0.05, facts["parallel_speed"]), 3),
+        background=round(min(0.95, facts["background"]), 3),
+        wake=wake_quantiles_ns(latencies_ns, loop, own_ns, QUANTILES),
+        timer_late=_quantiles_ns(late_ns),
+        fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
+        hop_least=hop_ns,
+        loop=loop,
+        client=fitted.client_ns,
+        protocols=dict(fitted.protocols),
+    )
+
+
+def _quantiles_ns(values_ns: Any) -> tuple[int, ...]:
+    shares = (numpy.arange(QUANTILES) + 0.5) / QUANTILES
+    return tuple(max(1000, round(each)) for each in numpy.quantile(values_ns, shares))
