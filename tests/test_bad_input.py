@@ -65,10 +65,15 @@ def refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict", "a"], "no such command: 'predict' (allowed: run, sweep, tune"),
+        (["foretell", "a"], "no such command: 'foretell' (allowed: run, sweep, tune"),
         (["runn", "small.yaml"], "no such command: 'runn' (did you mean 'run'?)"),
         (["--speed", "3"], "No such option: --speed (see archbench --help)"),
         (["run"], "Missing argument 'CONFIG' (see archbench run --help)"),
+        (["predict", "small.yaml", "--loads", "0.5,2"], "'0.5,2' are none (shares of the capacity"),
+        (["predict", "small.yaml", "--repeat", "0"], "0 are too few (1 or more)"),
+        (["predict", "small.yaml", "--sessions", "0"], "0 are too few (1 or more)"),
+        (["calibrate", "--seconds", "0"], "0 is none (from 0.2 to 60)"),
+        (["calibrate", "--protocol", "rafd"], "did you mean 'raft'"),
         (["sweep", "small.yaml"], "no axis to sweep (give a list"),
         (["sweep", "small.yaml", "seed=4"], "no axis to sweep"),
         (["sweep", "small.yaml", "--dry-run"], "No such option: --dry-run"),

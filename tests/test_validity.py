@@ -12,7 +12,7 @@ import pytest
 from made_records import TIMEOUT_NS, claims, config, generator, node, record, steady, summary_of
 from numpy.typing import NDArray
 
-from orchestrator.analysis import resources, slo, validity
+from orchestrator.analysis import harness, resources, slo, validity
 from orchestrator.analysis.goodput import good
 from orchestrator.analysis.latency import (
     LatencyHistogram,
@@ -20,7 +20,7 @@ from orchestrator.analysis.latency import (
 )
 from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo, TenantBounds
 from orchestrator.core.machine import FAIL, OK, READ, WRITE
-from orchestrator.core.record import INTERVAL_NS, RunRecord
+from orchestrator.core.record import INTERVAL_NS, LinkRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, UNDECIDED, VALID
 from orchestrator.systems.replicated_store import MEASURED, MODELLED
@@ -216,3 +216,42 @@ def test_good_operations_by_kind() -> None:
     assert good(of_tenants, kind, latency_ns, "gold").tolist() == [True, False, False, False]
     for name in ("free", "lab"):
         assert good(of_tenants, kind, latency_ns, name).tolist() == [True, False, True, False]
+
+
+# --- what measuring takes -----------------------------------------------------------------
+
+
+def probed(source: str, *excesses_us: float) -> LinkRecord:
+    excesses_ns = tuple(1000 * each for each in sorted(excesses_us))
+    return LinkRecord(source, "n1", 0.0, 0.0, excesses_ns[0], len(excesses_ns), excesses_ns)
+
+
+def test_the_floor_is_a_hop_of_the_client_and_one_of_the_node_that_replicates() -> None:
+    client, peer = probed("client 0", 10, 20, 60), probed("n0", 5, 5, 5)
+    alone, both = record(links=(client,)), record(links=(client, peer))
+    assert harness.floor_ns([alone], 0.5) == 40_000
+    assert harness.floor_ns([both], 0.5) == 50_000
+    assert harness.harness([both], 2.0) == {
+        "floor_ms": pytest.approx(0.05),
+        "floor_p99_ms": pytest.approx(0.13),
+        "share": pytest.approx(0.025),
+    }
+    # Links that are quicker than asked owe nothing.
+    assert harness.floor_ns([record(links=(probed("client 0", -30),))], 0.5) == 0
+    assert harness.harness([record()], 2.0) is None
+
+
+@pytest.mark.parametrize(
+    ("floor_us", "costs", "broken"),
+    [(49, MODELLED, False), (51, MODELLED, True), (400, MEASURED, False)],
+)
+def test_modelled_costs_must_be_well_above_the_floor(
+    floor_us: float, costs: str, broken: bool
+) -> None:
+    run = record(links=(probed("client 0", floor_us),))
+    found = summary_of(run, config(costs))
+    reasons = [each for each in found["invalid_reasons"] if "null operation" in each]
+    assert bool(reasons) is broken
+    assert found["harness"]["share"] == pytest.approx(2 * floor_us / 1000)
+    if broken:
+        assert "0.102 ms, 10% of the median" in reasons[0]

@@ -27,12 +27,13 @@ from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
-from orchestrator.runtimes._link_probe import ClientProbes, Samples
+from orchestrator.runtimes._link_probe import WAIT_NS, ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._process_usage import FIELDS, between, process_usage
 from orchestrator.runtimes._session import SESSION_BITS, Session
+from orchestrator.systems.replicated_store import MODELLED
 
 RECONNECT_S: Final = 0.05
 FIRST_S: Final = 10.0
@@ -122,10 +123,11 @@ class ClientProcess:
         """What the links to all nodes really take; those that cannot be probed are left out."""
         session = (self._spec.client + 1) << SESSION_BITS
         emulated = self._spec.parts.system.emulated
+        wait_ns = WAIT_NS if self._spec.parts.costs == MODELLED else 0
         found: dict[int, Samples] = {}
 
         async def one(node: int) -> None:
-            probes = ClientProbes(self.clock, self._link_to(node), session, emulated)
+            probes = ClientProbes(self.clock, self._link_to(node), session, emulated, wait_ns)
             with suppress(OSError):
                 at = self._addresses[node]
                 await connect_greeted(self._loop, at, lambda: self._greeting(node), probes)

@@ -111,7 +111,21 @@ class Deployment:
             replace(spec, client_port=port["client_port"], peer_port=port["peer_port"])
             for spec, port in zip(self._specs, ports, strict=True)
         ]
-        client_addresses = self.client_addresses
+        self._connect(now_ns)
+        self._readings = self._read_clocks()
+        self.links, leads_ns = probed_links(self._nodes, self._clients)
+        self._specs = [replace(spec, leads_ns=leads_ns[spec.node]) for spec in self._specs]
+        if not parts.system.emulated:
+            loading = self._clients[0].call(
+                "preload", parts, self.client_addresses[0], self.credentials, timeout_s=PRELOAD_S
+            )
+            gather_all(
+                self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data", self._nodes
+            )
+
+    def _connect(self, now_ns: int) -> None:
+        """All connections of clients, and of nodes to each other."""
+        parts, client_addresses = self._parts, self.client_addresses
         connecting = [
             member.call(
                 "client",
@@ -129,16 +143,6 @@ class Deployment:
         ]
         self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
-        self._readings = self._read_clocks()
-        self.links, leads_ns = probed_links(self._nodes, self._clients)
-        self._specs = [replace(spec, leads_ns=leads_ns[spec.node]) for spec in self._specs]
-        if not parts.system.emulated:
-            loading = self._clients[0].call(
-                "preload", parts, client_addresses[0], self.credentials, timeout_s=PRELOAD_S
-            )
-            gather_all(
-                self._clients[:1], [loading], PRELOAD_S + CALL_S, "loading the data", self._nodes
-            )
 
     def _pin(self, member: int) -> Pin | None:
         if not self._parts.config.hosts.pin:

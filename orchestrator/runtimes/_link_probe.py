@@ -85,8 +85,10 @@ def link_record(source: str, target: str, samples: Samples) -> LinkRecord:
 class Probes:
     """The probes that one party has sent to another, and what came back."""
 
-    def __init__(self, clock: RealClock) -> None:
+    def __init__(self, clock: RealClock, wait_ns: int = 0) -> None:
         self._clock = clock
+        # Both what they take and what they are asked to take contain this, which is no link's.
+        self._wait_ns = wait_ns
         self._sent_ns: list[int] = []
         self.samples: Samples = []
 
@@ -104,7 +106,8 @@ class Probes:
     def back(self, number: int, asked_ns: int) -> None:
         """One is back."""
         if 0 <= number < len(self._sent_ns):
-            self.samples.append((self._clock.now_ns() - self._sent_ns[number], asked_ns))
+            trip_ns = self._clock.now_ns() - self._sent_ns[number]
+            self.samples.append((trip_ns - self._wait_ns, asked_ns - self._wait_ns))
 
 
 class Probe(msgspec.Struct, array_like=True, gc=False):
@@ -200,14 +203,16 @@ def session_of(request: bytes) -> int:
 class ClientProbes(asyncio.Protocol):
     """A client's connection to a node, for probes alone; a real server is asked to PING."""
 
-    def __init__(self, clock: RealClock, link: Link | None, session: int, emulated: bool) -> None:
+    def __init__(
+        self, clock: RealClock, link: Link | None, session: int, emulated: bool, wait_ns: int
+    ) -> None:
         self._clock = clock
         self._link = link
         self._session = session
         self._emulated = emulated
         self._reader = hiredis.Reader()
         self._transport: Any = None
-        self._probes = Probes(clock)
+        self._probes = Probes(clock, wait_ns)
         self._asked_ns: list[int] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

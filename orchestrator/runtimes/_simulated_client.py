@@ -26,7 +26,7 @@ class SimulatedClient:
     def __init__(self, cluster: SimulatedCluster, client: int) -> None:
         parts = cluster.parts
         self.client = client
-        self._cluster = cluster
+        self.cluster = cluster
         self.clock = self._clock = cluster.clock
         self._machines = cluster.machines
         sender = Sender(parts.store.network, parts.config.seed, f"client/{client}/network")
@@ -73,7 +73,7 @@ class SimulatedClient:
         return True
 
     def ask(self, node: int) -> None:
-        target, clock = self._cluster.nodes[node], self._clock
+        target, clock = self.cluster.nodes[node], self._clock
         if self._request_ns is not None:
             clock.at(clock.current_ns + self._request_ns, target.asked, self.client)
         else:
@@ -101,5 +101,5 @@ class SimulatedClient:
 
     def stop_if_finished(self) -> None:
         """Stop the clock after the last answer."""
-        if self.driver.outstanding == 0 and self._cluster.finished():
-            self._cluster.clock.stopping = True
+        if self.driver.outstanding == 0 and self.cluster.finished():
+            self.cluster.clock.stopping = True

@@ -183,6 +183,25 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     return node_record(parts, node.node, "sim", machine.role, samples, usage, digest, events)
 
 
+def _client_record(client: SimulatedClient, end_ns: int) -> ClientRecord:
+    cluster, driver = client.cluster, client.driver
+    usage = cluster.usage(cluster.parts.machines + client.client)
+    return ClientRecord(
+        client=client.client,
+        host="sim",
+        process_cpu_ns=0 if usage is None else usage.cpu_ns,
+        usage=usage,
+        wall_ns=end_ns,
+        lag_ns=numpy.array(driver.lag_ns[:100_000], dtype=numpy.int64),
+        extra_attempts=driver.extra_attempts,
+        cache_hits=driver.cache_hits,
+        cache_lookups=driver.cache_lookups,
+        follow_ups=driver.follow_ups,
+        carried=driver.carried,
+        answers_in_vain=driver.answers_in_vain,
+    )
+
+
 def _cluster_of(parts: Parts) -> SimulatedCluster:
     if parts.profile is not None:
         from orchestrator.runtimes import _hosted
@@ -223,24 +242,7 @@ def run(parts: Parts) -> RunRecord:
         history=history,
         nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
         tier=tuple(_node_record(node, intervals) for node in cluster.tier),
-        clients=tuple(
-            ClientRecord(
-                client=client.client,
-                host="sim",
-                process_cpu_ns=0 if usage is None else usage.cpu_ns,
-                usage=usage,
-                wall_ns=end_ns,
-                lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
-                extra_attempts=client.driver.extra_attempts,
-                cache_hits=client.driver.cache_hits,
-                cache_lookups=client.driver.cache_lookups,
-                follow_ups=client.driver.follow_ups,
-                carried=client.driver.carried,
-                answers_in_vain=client.driver.answers_in_vain,
-            )
-            for client in cluster.clients
-            for usage in (cluster.usage(parts.machines + client.client),)
-        ),
+        clients=tuple(_client_record(client, end_ns) for client in cluster.clients),
         host_busy=cluster.host_busy(end_ns - parts.config.warmup),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.config.warmup,

@@ -1,0 +1,221 @@
+"""Costs are found again from what processes used, and profiles are files that say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from orchestrator.analysis.calibration import (
+    CALL,
+    CLIENT,
+    MESSAGE,
+    READ,
+    SLEEP,
+    TIMER,
+    WRITE,
+    Observation,
+    fit_costs,
+    wake_quantiles_ns,
+)
+from orchestrator.config.load import load_mapping
+from orchestrator.config.profile import read_profile, write_profile
+from orchestrator.config.render import config_hash
+from orchestrator.core.host_profile import HostProfile, LoopCosts, ProtocolCosts
+from orchestrator.core.randomness import block_stream
+from orchestrator.errors import ConfigError
+from orchestrator.plan import plan
+from orchestrator.runtimes import simulated
+
+TRUE = {
+    SLEEP: 20_000, CALL: 6_000, TIMER: 9_000, CLIENT: 8_000, READ: 5_000, WRITE: 7_000,
+    MESSAGE: 30_000,
+}  # fmt: skip
+PROFILE = HostProfile(
+    host="h",
+    cpu="a cpu",
+    measured_utc="2026-01-31T12:00:00Z",
+    cores=2,
+    parallel_speed=0.9,
+    background=0.02,
+    wake=(30_000, 40_000, 60_000),
+    timer_late=(20_000, 50_000),
+    fsync=(1_000_000, 2_000_000),
+    hop_least=50_000,
+    loop=LoopCosts(20_000, 6_000, 9_000),
+    client=8_000,
+    protocols={
+        "unreplicated": ProtocolCosts(5_000, 7_000, 0, 0),
+        "raft": ProtocolCosts(6_000, 9_000, 30_000, 2_000),
+    },
+)
+
+
+def observations(noise: float, outliers: int = 0) -> list[Observation]:
+    """Processes that did different things, whose CPU time is off by so much."""
+    chance = block_stream(1, "observations")
+    found = []
+    for number in range(60):
+        protocol = (None, "raft", "unreplicated")[number % 3]
+        own = {None: (CLIENT,), "raft": (READ, WRITE, MESSAGE), "unreplicated": (READ, WRITE)}
+        names = (SLEEP, CALL, TIMER, *own[protocol])
+        counts = {name: float(chance.integers(10, 10_000)) for name in names}
+        exact_ns = sum(counts[name] * TRUE[name] for name in names)
+        factor = 1 + noise * float(chance.standard_normal())
+        found.append(Observation(round(exact_ns * factor), protocol, counts))
+    for number in range(outliers):
+        one = found[number * 7]
+        found[number * 7] = Observation(one.cpu_ns * 3, one.protocol, one.counts)
+    return found
+
+
+def test_exact_costs_are_found_exactly() -> None:
+    found = fit_costs(observations(0.0))
+    assert found.residual < 1e-3
+    assert found.loop == LoopCosts(TRUE[SLEEP], TRUE[CALL], TRUE[TIMER])
+    assert found.client_ns == pytest.approx(TRUE[CLIENT], rel=0.01)
+    assert found.protocols["raft"].message == pytest.approx(TRUE[MESSAGE], rel=0.01)
+    assert found.protocols["unreplicated"].write == pytest.approx(TRUE[WRITE], rel=0.01)
+    assert found.protocols["unreplicated"].message == 0
+
+
+def test_noise_and_processes_that_were_disturbed_move_them_little() -> None:
+    found = fit_costs(observations(0.05, outliers=4))
+    assert found.loop.sleep == pytest.approx(TRUE[SLEEP], rel=0.25)
+    assert found.loop.call == pytest.approx(TRUE[CALL], rel=0.4)
+    assert found.protocols["raft"].message == pytest.approx(TRUE[MESSAGE], rel=0.25)
+    assert found.residual > 0.1
+
+
+def test_nothing_observed_gives_no_costs() -> None:
+    with pytest.raises(ValueError, match="nothing was observed"):
+        fit_costs([])
+
+
+def test_waking_is_what_a_lone_session_waits_for_besides_work() -> None:
+    loop = LoopCosts(20_000, 6_000, 0)
+    latencies_ns = numpy.full(1000, 2 * 35_000 + 2 * 20_000 + 4 * 6_000 + 13_000)
+    assert set(wake_quantiles_ns(latencies_ns, loop, 13_000)) == {35_000}
+    assert set(wake_quantiles_ns(numpy.full(9, 10), loop, 13_000)) == {1000}
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = str(tmp_path / "deeper" / "h.yaml")
+    write_profile(PROFILE, path)
+    assert read_profile(path) == PROFILE
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        (None, "hosts.profile", "No such file"),
+        ("cores: 0", "cores", "at least 1"),
+        ("cores: 2", "wake", "at least one duration"),
+        ("cores: 2\nwake: [1us]\ntimer_late: [1us]\nfsync: [1us]", "protocols", "at least one"),
+        ("kores: 2", "kores", "unknown"),
+        ("[1, 2]", None, "mapping"),
+    ],
+)
+def test_a_profile_that_is_none_says_where(
+    tmp_path: Path, text: str | None, path: str | None, message: str
+) -> None:
+    file = tmp_path / "p.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_profile(str(file))
+    if path is not None:
+        assert path in str(caught.value.path)
+
+
+def test_protocols_that_were_not_measured_are_taken_for_the_mean() -> None:
+    assert PROFILE.costs_of("raft").message == 30_000
+    assert PROFILE.costs_of("chain") == ProtocolCosts(5_500, 8_000, 15_000, 1_000)
+
+
+# --- runs -------------------------------------------------------------------------------
+
+
+def mapping(profile: str | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "experiment": "hosted",
+        "runtime": "sim",
+        "hosts": {"profile": profile},
+        "system": {
+            "protocol": {"name": "raft"},
+            "replicas": 3,
+            "node": {"costs": "measured"},
+        },
+        "workload": {"mix": "a", "keys": 100},
+        "arrival": {"name": "closed", "sessions": 16},
+        "warmup": "100ms",
+        "duration": "200ms",
+    } | changes
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    path = str(tmp_path / "h.yaml")
+    write_profile(PROFILE, path)
+    return path
+
+
+def test_measured_costs_need_a_profile_in_the_simulator(profile: str) -> None:
+    with pytest.raises(ConfigError, match="no profile") as caught:
+        plan(load_mapping(mapping(None)))
+    assert "calibrate" in str(caught.value.hint)
+    record = simulated.run(plan(load_mapping(mapping(profile))))
+    assert len(record.history) > 500
+    usage = record.nodes[0].usage
+    assert usage is not None and usage.cpu_ns == record.nodes[0].process_cpu_ns
+    # The processes cannot have used more than the cores have.
+    used_ns = sum(node.process_cpu_ns for node in record.nodes) + record.clients[0].process_cpu_ns
+    assert 0.3 < used_ns / (2 * 200e6) < 1
+    assert record.host_busy == pytest.approx(used_ns / (2 * 200e6) + 0.02)
+
+
+def test_a_hosted_run_is_the_same_again_and_the_profile_counts(
+    profile: str, tmp_path: Path
+) -> None:
+    config = load_mapping(mapping(profile))
+    one, other = (simulated.run(plan(config)) for _ in range(2))
+    assert (one.history.returned_ns == other.history.returned_ns).all()
+    before = config_hash(config)
+    slower = HostProfile(**{**vars(PROFILE), "client": 80_000})
+    write_profile(slower, profile)
+    assert config_hash(config) != before
+    assert len(simulated.run(plan(config)).history) < 0.7 * len(one.history)
+
+
+def test_more_hosts_carry_more(profile: str) -> None:
+    counts = [
+        len(simulated.run(plan(load_mapping(mapping(profile, **{"hosts": hosts})))).history)
+        for hosts in (
+            {"profile": profile, "count": 1},
+            {"profile": profile, "count": 4},
+        )
+    ]
+    assert counts[1] > 1.15 * counts[0]
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_a_profile_goes_with_faults_and_modelled_costs(profile: str, pin: bool) -> None:
+    node = {"costs": "modelled", "cpu": {"read": "1ms", "write": "1ms"}}
+    node["storage"] = {"durability": "fsync"}
+    changes: dict[str, Any] = {
+        "hosts": {"profile": profile, "pin": pin},
+        "system": mapping(profile)["system"] | {"node": node, "network": {"delay": "200us"}},
+        "arrival": {"name": "poisson", "rate": "200/s"},
+        "duration": "2s",
+        "faults": [{"name": "crash", "target": "leader", "at": "600ms", "restart_after": "200ms"}],
+    }
+    record = simulated.run(plan(load_mapping(mapping(profile, **changes))))
+    assert [strike.name for strike in record.faults] == ["crash"]
+    ok = (record.history.outcome == 0).mean()
+    assert 0.6 < ok <= 1
+    assert {event.kind for event in record.events} >= {"crash", "restart"}
