@@ -17,7 +17,8 @@ TOLERATED_SHARE: Final = 0.1
 def figures(records: Sequence[RunRecord]) -> dict[str, Any] | None:
     """The ``links`` of the result object; None where nothing was probed.
 
-    Means over all links, one way. ``excess_p50_ms``: by how much the median probe of the median
+    Means over all links, one way. ``lead_ms``: what came off their delays, since messages take that
+    long at least. ``excess_p50_ms``: by how much the median probe of the median
     link took longer than it was asked to. ``as_asked``: whether that of no link is above the
     larger of 0.5 ms and a tenth of what was asked.
     """
@@ -27,6 +28,7 @@ def figures(records: Sequence[RunRecord]) -> dict[str, Any] | None:
     return {
         "asked_ms": math.fsum(link.asked_ns for link in probed) / len(probed) / NS_PER_MS,
         "got_ms": math.fsum(link.got_ns for link in probed) / len(probed) / NS_PER_MS,
+        "lead_ms": math.fsum(link.lead_ns for link in probed) / len(probed) / NS_PER_MS,
         "excess_p50_ms": statistics.median(link.excess_ns for link in probed) / NS_PER_MS,
         "as_asked": all(map(_as_asked, probed)),
         "worst": _pair(max(probed, key=lambda link: link.excess_ns)),
@@ -44,6 +46,7 @@ def _pair(link: LinkRecord) -> Mapping[str, Any]:
         "target": link.target,
         "asked_ms": link.asked_ns / NS_PER_MS,
         "got_ms": link.got_ns / NS_PER_MS,
+        "lead_ms": link.lead_ns / NS_PER_MS,
         "excess_ms": link.excess_ns / NS_PER_MS,
         "probes": link.probes,
     }

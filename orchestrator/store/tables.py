@@ -155,6 +155,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("scaling.most_cores", WHOLE, "", "in service at once, of all nodes together"),
     ("links.asked_ms", NUMBER, "ms", "mean that links were asked to take, one way; null in sim"),
     ("links.got_ms", NUMBER, "ms", "mean that probes took before the load, one way"),
+    ("links.lead_ms", NUMBER, "ms", "mean that came off what they were asked, as they take it"),
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
     ("harness.floor_ms", NUMBER, "ms", "median of what a null operation takes; null in sim"),
     ("harness.floor_p99_ms", NUMBER, "ms", "its 99th percentile"),
