@@ -30,6 +30,12 @@ class Outlet(Protocol):
         """To a client whose operation is turned away."""
 
     @abstractmethod
+    def answer_visit(self, effect: Reply | Redirect | Refusal) -> None:
+        """As ``reply``, ``redirect`` or ``refuse``, where the handle is a :class:`Visit` whose time
+        here goes along.
+        """
+
+    @abstractmethod
     def append(self, record: Any, replaces: bool, group: int) -> None:
         """Write a record behind the others of this node's log, or in place of all of its group."""
 

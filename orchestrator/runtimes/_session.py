@@ -27,7 +27,9 @@ SESSION_BITS: Final = 22
 value's identity, with 32 bits of sequence behind them, fits into a signed word.
 """
 BLOCK_ROWS: Final = 256
-_ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+Row = tuple[int, ...]
+"""What came of an operation; its cells are those that ROW names."""
 
 
 class Session:
@@ -101,8 +103,8 @@ class Session:
 
     def row(
         self, value_id: int, version: int, returned_ns: int, previous_ns: int, outcome: int
-    ) -> tuple[int, ...]:
-        """What came of the operation; the order is that of _ROW."""
+    ) -> Row:
+        """What came of the operation; the order is that of ROW."""
         op = self.op
         return (
             self.identity,
@@ -132,14 +134,14 @@ class Rows:
     __slots__ = ("_blocks", "_loose")
 
     def __init__(self) -> None:
-        self._loose: list[tuple[int, ...]] = []
+        self._loose: list[Row] = []
         self._blocks: list[NDArray[numpy.int64]] = []
 
     def __len__(self) -> int:
         return len(self._blocks) * BLOCK_ROWS + len(self._loose)
 
-    def add(self, row: tuple[int, ...]) -> None:
-        """One row, in the order of _ROW."""
+    def add(self, row: Row) -> None:
+        """One row, in the order of ROW."""
         self._loose.append(row)
         if len(self._loose) == BLOCK_ROWS:
             self._blocks.append(_packed(self._loose))
@@ -150,9 +152,9 @@ class Rows:
     ) -> History:
         """One client's rows in order of invocation (ties: in order of their outcomes)."""
         table = numpy.concatenate([*self._blocks, _packed(self._loose)])
-        order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
+        order = numpy.argsort(table[:, ROW.index("invoked_ns")], kind="stable")
         columns: dict[str, Any] = {
-            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
+            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(ROW)
         }
         run = columns["intended_ns"] >= warmup_ns
         columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
@@ -171,8 +173,8 @@ def _tell_compared(columns: dict[str, Any]) -> None:
     outcome[outcome == UNMATCHED] = FAIL
 
 
-def _packed(rows: Sequence[tuple[int, ...]]) -> NDArray[numpy.int64]:
+def _packed(rows: Sequence[Row]) -> NDArray[numpy.int64]:
     """Shape (rows, columns)."""
     cells = itertools.chain.from_iterable(rows)
-    table = numpy.fromiter(cells, numpy.int64, len(rows) * len(_ROW))
-    return table.reshape(len(rows), len(_ROW))
+    table = numpy.fromiter(cells, numpy.int64, len(rows) * len(ROW))
+    return table.reshape(len(rows), len(ROW))

@@ -16,7 +16,7 @@ from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
-from orchestrator.runtimes._simulated_client import HEADER_BYTES
+from orchestrator.runtimes._simulated_client import HEADER_BYTES, Request
 from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
 from orchestrator.runtimes._tying import TyingShell
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.runtimes.simulated import SimulatedCluster
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def _bytes_of(value: Any) -> int:
+    return sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
 
 
 class SimulatedNode:
@@ -97,9 +101,7 @@ class SimulatedNode:
         size_bytes = HEADER_BYTES
         value = reply.value
         if self._response_ns is None and value is not None:
-            size_bytes += (
-                sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
-            )
+            size_bytes += _bytes_of(value) if type(value) is list else len(value)
         self._respond(reply.handle, size_bytes, self.cluster.answered, reply)
 
     def redirect(self, redirect: Redirect) -> None:
@@ -107,6 +109,11 @@ class SimulatedNode:
 
     def refuse(self, refusal: Refusal) -> None:
         self._respond(refusal.handle, HEADER_BYTES, self.cluster.refused, refusal)
+
+    def answer_visit(self, effect: Reply | Redirect | Refusal) -> None:
+        value = getattr(effect, "value", None)
+        size_bytes = HEADER_BYTES + (0 if value is None else _bytes_of(value))
+        self._respond(effect.handle, size_bytes, self.cluster.visited, effect)
 
     def cancel(self, target: int, cancel: Cancel) -> None:
         self.send(target, cancel)
@@ -150,9 +157,12 @@ class SimulatedNode:
                 self.load.arrived(request[0], self._clock.current_ns)
             self.shell.request(*request)
 
-    def requests(self, requests: Sequence[tuple[Any, Op, Tie | None]]) -> None:
-        """Operations that have travelled together."""
-        for handle, op, tie in requests:
+    def requests(self, requests: Sequence[Request]) -> None:
+        """Operations that have travelled together, or of which more is to be known."""
+        for plain, op, tie, sampled in requests:
+            handle = plain
+            if sampled is not None and not self.shell.stopped:
+                handle = self.shell.tracer.follow(plain, sampled)
             if tie is None:
                 self.request((handle, op))
             else:

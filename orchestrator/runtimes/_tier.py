@@ -50,6 +50,7 @@ class FrontDoor:
         self.append = outlet.append
         self.sync = outlet.sync
         self.note = outlet.note
+        self.answer_visit = outlet.answer_visit
 
     def reply(self, reply: Reply) -> None:
         """To who has asked."""
