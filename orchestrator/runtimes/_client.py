@@ -93,7 +93,7 @@ class LoadDriver(Operations):
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._final_reads = FinalReads()
-        self.spans = None if sampling is None else ClientSpans(self, port, sampling)
+        self.spans = None if sampling is None else ClientSpans(port, self._rows.add, sampling)
         # Index of the operation behind the block, and how many of the block are left when one is
         # to be sampled.
         self._block_end = 0

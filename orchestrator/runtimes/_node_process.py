@@ -36,6 +36,7 @@ from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._tier import messages_of, receiver
 from orchestrator.runtimes._ties import Ties
+from orchestrator.runtimes._visits import Visit
 from orchestrator.runtimes._warming import warm_up
 from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
@@ -255,7 +256,7 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
-        if self._answers_plainly:
+        if self._answers_plainly and type(handle) is not Visit:
             handle[0].answer(handle, reply)
         else:
             self._answer(handle, handle[0].answer, reply)
@@ -266,10 +267,10 @@ class NodeProcess:
     def refuse(self, refusal: Refusal) -> None:
         self._answer(refusal.handle, refusal.handle[0].refuse, refusal)
 
-    def answer_visit(self, effect: Reply | Redirect | Refusal) -> None:
-        self._answer(effect.handle, effect.handle[0].answer_visit, effect)
-
     def _answer(self, handle: Any, answer: Callable[..., None], effect: Any) -> None:
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
+            answer = handle[0].answer_visit
         if self._load is not None:
             told = self._load.answering(effect, answer, self.clock.now_ns())
             # Only own clients want the node's word on it.

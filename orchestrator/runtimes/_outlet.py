@@ -11,7 +11,11 @@ from orchestrator.core.waiting import Refusal
 
 
 class Outlet(Protocol):
-    """Where effects leave the node."""
+    """Where effects leave the node.
+
+    Where the handle of an answer, of whatever kind, is a ``_visits.Visit``, it tells the shell's
+    tracer that it leaves, and what became of its time here goes along.
+    """
 
     @abstractmethod
     def send(self, target: int, message: Any) -> None:
@@ -28,12 +32,6 @@ class Outlet(Protocol):
     @abstractmethod
     def refuse(self, refusal: Refusal) -> None:
         """To a client whose operation is turned away."""
-
-    @abstractmethod
-    def answer_visit(self, effect: Reply | Redirect | Refusal) -> None:
-        """As ``reply``, ``redirect`` or ``refuse``, where the handle is a :class:`Visit` whose time
-        here goes along.
-        """
 
     @abstractmethod
     def append(self, record: Any, replaces: bool, group: int) -> None:

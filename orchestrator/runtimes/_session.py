@@ -5,8 +5,8 @@ of what is done, from which its history is made.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from orchestrator.core.history import (
 )
 from orchestrator.core.machine import CAS, FAIL, READ, UNMATCHED, Op
 
+if TYPE_CHECKING:
+    from orchestrator.runtimes._port import Port
+
 SESSION_BITS: Final = 22
 """A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions, and a
 value's identity, with 32 bits of sequence behind them, fits into a signed word.
@@ -33,7 +36,13 @@ Row = tuple[int, ...]
 
 
 class Session:
-    """One sequential process with the operation that it has under way (``busy``)."""
+    """One sequential process with the operation that it has under way (``busy``).
+
+    ``port`` is how its operations leave, and ``record`` takes what came of each.
+    """
+
+    port: Port
+    record: Callable[[Row], None]
 
     __slots__ = (
         "attempt",
@@ -54,6 +63,8 @@ class Session:
         "out",
         "pair",
         "pause_ns",
+        "port",
+        "record",
         "seen",
         "sent_ns",
         "sequence",

@@ -20,16 +20,13 @@ from orchestrator.runtimes._simulated_client import HEADER_BYTES, Request
 from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
 from orchestrator.runtimes._tying import TyingShell
+from orchestrator.runtimes._visits import Visit
 from orchestrator.runtimes._warming import warm_up
 
 if TYPE_CHECKING:
     from orchestrator.runtimes.simulated import SimulatedCluster
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-def _bytes_of(value: Any) -> int:
-    return sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
 
 
 class SimulatedNode:
@@ -101,7 +98,9 @@ class SimulatedNode:
         size_bytes = HEADER_BYTES
         value = reply.value
         if self._response_ns is None and value is not None:
-            size_bytes += _bytes_of(value) if type(value) is list else len(value)
+            size_bytes += (
+                sum(len(k) + len(v) for k, v in value) if type(value) is list else len(value)
+            )
         self._respond(reply.handle, size_bytes, self.cluster.answered, reply)
 
     def redirect(self, redirect: Redirect) -> None:
@@ -110,15 +109,12 @@ class SimulatedNode:
     def refuse(self, refusal: Refusal) -> None:
         self._respond(refusal.handle, HEADER_BYTES, self.cluster.refused, refusal)
 
-    def answer_visit(self, effect: Reply | Redirect | Refusal) -> None:
-        value = getattr(effect, "value", None)
-        size_bytes = HEADER_BYTES + (0 if value is None else _bytes_of(value))
-        self._respond(effect.handle, size_bytes, self.cluster.visited, effect)
-
     def cancel(self, target: int, cancel: Cancel) -> None:
         self.send(target, cancel)
 
     def dropped(self, handle: Any) -> None:
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
         if self.load is not None:
             self.load.answered(handle, self._clock.current_ns, served=False)
 
@@ -126,6 +122,9 @@ class SimulatedNode:
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
         clock = self._clock
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
+            callback = self.cluster.visited
         if self.load is not None:
             callback = self.load.answering(effect, callback, clock.current_ns)
         if self._response_ns is not None:

@@ -7,14 +7,13 @@ refusal, a look-up in a cache tier. All other time of the operation is waiting a
 ``queue``: late sending, pauses before retries, attempts that were lost, or overtaken by hedges. So
 the parts add up to the latency whatever happened.
 
-While operations are sampled, a client's :class:`Spans` stand between its load generator, the port
-and the rows, and at no other time.
+A client's :class:`ClientSpans` are the port of sessions whose operation is sampled, and take what
+came of it, so that other sessions' operations cost what they cost without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from orchestrator.core.machine import OK, READ, UNMATCHED
 from orchestrator.core.spans import Span, Spans, Stay
@@ -29,13 +28,6 @@ _SESSION, _SEQUENCE, _KIND, _INTENDED, _INVOKED, _RETURNED, _OUTCOME = (
         "session", "sequence", "kind", "intended_ns", "invoked_ns", "returned_ns", "outcome",
     )
 )  # fmt: skip
-
-
-class Generator(Protocol):
-    """What is traced: a load generator."""
-
-    port: Port
-    record: Callable[[Row], None]
 
 
 class _Open:
@@ -53,21 +45,21 @@ class _Open:
 
 
 class ClientSpans:
-    """One client's. Port and taker of rows as long as operations are sampled."""
+    """One client's: the port of sessions whose operations are sampled, and what takes their rows.
 
-    def __init__(self, generator: Generator, port: Port, sampling: Sampling) -> None:
+    ``port`` and ``record`` are those of all others.
+    """
+
+    def __init__(self, port: Port, record: Callable[[Row], None], sampling: Sampling) -> None:
         self.sampling = sampling
-        self._generator = generator
-        self._inner = port
-        self._record = generator.record
+        self._inner, self._record = port, record
         self.ask, self.wake_at = port.ask, port.wake_at
         self._open: dict[int, _Open] = {}
         self._found: list[tuple[int, Span]] = []
 
     def follow(self, session: Session, place: int) -> None:
         """The operation that the session is about to begin is sampled."""
-        if not self._open:
-            self._generator.port, self._generator.record = self, self._take
+        session.port, session.record = self, self._take
         self._open[session.identity] = _Open(session, place)
 
     def found(self) -> Spans:
@@ -78,23 +70,18 @@ class ClientSpans:
     # --- out ------------------------------------------------------------------------------
 
     def submit(self, session: Session, node: int) -> bool:
-        opened = self._open.get(session.identity)
-        if opened is None:
-            return self._inner.submit(session, node)
-        return self._inner.submit_sampled(session, node, None, self._leg(opened))
+        return self._inner.submit_sampled(session, node, None, self._leg(session))
 
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
-        opened = self._open.get(session.identity)
-        if opened is None:
-            return self._inner.submit_tied(session, node, tie)
-        return self._inner.submit_sampled(session, node, tie, self._leg(opened))
+        return self._inner.submit_sampled(session, node, tie, self._leg(session))
 
     def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
         return self._inner.submit_sampled(session, node, tie, leg)
 
-    def _leg(self, opened: _Open) -> Leg:
-        leg = Leg(len(opened.legs))
-        opened.legs.append(leg)
+    def _leg(self, session: Session) -> Leg:
+        legs = self._open[session.identity].legs
+        leg = Leg(len(legs))
+        legs.append(leg)
         return leg
 
     # --- in -------------------------------------------------------------------------------
@@ -111,17 +98,16 @@ class ClientSpans:
 
     def _take(self, row: Row) -> None:
         self._record(row)
-        opened = self._open.pop(row[_SESSION], None)
-        if opened is None:
+        opened = self._open.pop(row[_SESSION])
+        session, place = opened.session, opened.place
+        session.port, session.record = self._inner, self._record
+        if row[_OUTCOME] not in (OK, UNMATCHED) or not self.sampling.keeps(place):
             return
-        if row[_OUTCOME] in (OK, UNMATCHED) and self.sampling.keeps(opened.place):
-            span = _span(row, opened)
-            if span is not None:
-                self._found.append((opened.place, span))
-            if opened.session.follow_up != READ and row[_OUTCOME] == OK:
-                self._open[row[_SESSION]] = _Open(opened.session, opened.place)
-        if not self._open:
-            self._generator.port, self._generator.record = self._inner, self._record
+        span = _span(row, opened)
+        if span is not None:
+            self._found.append((place, span))
+        if session.follow_up != READ and row[_OUTCOME] == OK:
+            self.follow(session, place)
 
 
 def _span(row: Row, opened: _Open) -> Span | None:

@@ -50,7 +50,6 @@ class FrontDoor:
         self.append = outlet.append
         self.sync = outlet.sync
         self.note = outlet.note
-        self.answer_visit = outlet.answer_visit
 
     def reply(self, reply: Reply) -> None:
         """To who has asked."""

@@ -16,6 +16,7 @@ from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._tying import TyingShell
+from orchestrator.runtimes._visits import Visit
 
 _decode = msgspec.msgpack.Decoder(Cancel).decode
 
@@ -78,6 +79,8 @@ class Ties:
 
     def dropped(self, handle: Any) -> None:
         """This copy will not be answered here."""
+        if type(handle) is Visit:
+            self._tracer.left(handle)
         if self._load is not None:
             self._load.answered(handle, self._clock.now_ns(), served=False)
 

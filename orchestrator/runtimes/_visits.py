@@ -1,8 +1,9 @@
 """Sampled operations at a node: where the time of each goes, from its arrival to its answer.
 
-A sampled operation travels under a handle of its own kind, a :class:`Visit`. Only while there are
-any does a :class:`Tracer` stand where the next thing will happen to one of them (what follows a job
-of the CPU, the machine, the way out), so that all other operations cost what they cost without it.
+A sampled operation travels under a handle of its own kind, a :class:`Visit`. A :class:`Tracer`
+stands where the next thing will happen to one of them (what follows a job of the CPU, the machine,
+the way out) only as long as that is to come, so that all other operations cost what they cost
+without it. Outlets know the answers by their handles.
 
 What the time between ``handle`` and the answer's leaving went into is told by what was pending at
 the node itself. The entries that ``handle`` asked for and the log's barrier are waited for by a
@@ -22,20 +23,19 @@ from orchestrator.core.machine import (
     Effect,
     Event,
     Op,
-    Redirect,
-    Reply,
     Requested,
     Send,
 )
 from orchestrator.core.spans import Stay
 from orchestrator.core.tier import Pattern
-from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._outlet import Outlet
 
 if TYPE_CHECKING:
     from orchestrator.runtimes._node import NodeShell
 
-_NOWHERE: Final = -1
+# Targets of stamps: what is done by the time when one leaves.
+_STORED: Final = -1
+_CARRIED_OUT: Final = -2
 _UNSEEN: Final = -1
 
 
@@ -54,7 +54,7 @@ class Visit(tuple[Any, ...]):
         visit = super().__new__(cls, handle)
         visit.number, visit.came_ns = number, came_ns
         visit.cpu_ns = 0
-        # When its service ended, its own storage was done with, and the machine answered.
+        # When its service ended, its own storage was done with, and its answer was held back.
         visit.begun_ns = visit.stored_ns = visit.replied_ns = _UNSEEN
         return visit
 
@@ -82,14 +82,12 @@ class Tracer:
         self._handle, self._done, self._outlet = shell.inner
         self._now_ns = shell.now_ns
         self._asks = isinstance(shell.machine, Pattern)
-        self._way_out = _WayOut(self, self._outlet)
-        # Sampled operations by what is next: a job of the CPU, the machine, and any answer; and the
-        # stamps that are held back.
-        self._queued = self._served = self._here = self._stamps = 0
+        self._stamping = _Stamping(self, self._outlet)
+        # Sampled operations by what is next, a job of the CPU or the machine; and the stamps.
+        self._queued = self._served = self._stamps = 0
 
     def follow(self, handle: tuple[Any, ...], number: int) -> Visit:
         """A sampled operation comes, as its client's attempt of that number."""
-        self._here += 1
         if self._shell.modelled:
             self._queued += 1
         else:
@@ -99,11 +97,10 @@ class Tracer:
 
     def _stand(self) -> None:
         """Where something will happen to a sampled operation, and nowhere else."""
-        self._way_out.send = self._way_out.send_or_stamp if self._stamps else self._outlet.send
         self._shell.inner = (
             self._traced_handle if self._served else self._handle,
             self._traced_done if self._queued else self._done,
-            self._way_out if self._here or self._stamps else self._outlet,
+            self._stamping if self._stamps else self._outlet,
         )
 
     def _traced_done(self, job: tuple[int, Any, Op]) -> None:
@@ -117,7 +114,9 @@ class Tracer:
         self._done(job)
 
     def _traced_handle(self, event: Event, now_ns: int) -> list[Effect]:
-        """Under measured costs an operation's service is that of all that came with it."""
+        """Under measured costs an operation's service is that of all that came with it, and the
+        carrying out of what follows from it at once.
+        """
         if type(event) is not Requested:
             return self._handle(event, now_ns)
         came = [handle for handle in event.handles if type(handle) is Visit]
@@ -136,75 +135,55 @@ class Tracer:
         self._stand()
         return [*effects, *stamps]
 
-    def stamped(self, visit: Visit) -> None:
-        """The node's own storage, or a part of it, is done with."""
-        visit.stored_ns = self._now_ns()
+    def stamped(self, visit: Visit, what: int) -> None:
+        """A stamp is held back no more."""
+        now_ns = self._now_ns()
+        if what == _STORED:
+            visit.stored_ns = now_ns
+        elif visit.replied_ns == _UNSEEN:
+            if not self._shell.modelled:
+                visit.cpu_ns += now_ns - visit.begun_ns
+            visit.begun_ns = now_ns
         self._stamps -= 1
         self._stand()
 
     def left(self, visit: Visit) -> None:
-        """Its answer leaves, or it is dropped."""
+        """Its answer of any kind leaves, or it is dropped: the node's outlet says so."""
         visit.leave(self._now_ns(), asks=self._asks)
-        self._here -= 1
         if visit.begun_ns == _UNSEEN:
             self._queued -= 1
-        self._stand()
+            self._stand()
 
 
 def _stamps(effects: Sequence[Effect], came: list[Visit]) -> Iterator[Send]:
-    """What the barrier holds back, and every access that is waited for, for each."""
+    """For each: what the barrier and every access that is waited for hold back, and what nothing
+    does.
+    """
     tokens = [effect.token for effect in effects if type(effect) is Access and effect.token]
     for visit in came:
         for token in tokens or (0,):
-            yield Send(_NOWHERE, visit, after=token)
+            yield Send(_STORED, visit, after=token)
+        yield Send(_CARRIED_OUT, visit, overlap=True)
 
 
-class _WayOut:
-    """The outlet of a shell that has sampled operations."""
+class _Stamping:
+    """The outlet of a shell that holds stamps back."""
 
     def __init__(self, tracer: Tracer, outlet: Outlet) -> None:
         self._tracer = tracer
-        self._outlet = outlet
-        self._reply = outlet.reply
-        self.send = outlet.send
+        self._send = outlet.send
+        self.reply = outlet.reply
+        self.redirect = outlet.redirect
+        self.refuse = outlet.refuse
         self.append = outlet.append
         self.sync = outlet.sync
         self.note = outlet.note
-        self.answer_visit = outlet.answer_visit
         # Of nodes with copies that wait at another one.
         self.cancel: Any = getattr(outlet, "cancel", None)
+        self.dropped: Any = getattr(outlet, "dropped", None)
 
-    def send_or_stamp(self, target: int, message: Any) -> None:
-        """As ``send``, as long as stamps are held back."""
+    def send(self, target: int, message: Any) -> None:
         if type(message) is Visit:
-            self._tracer.stamped(message)
+            self._tracer.stamped(message, target)
         else:
-            self._outlet.send(target, message)
-
-    def reply(self, reply: Reply) -> None:
-        if type(reply.handle) is Visit:
-            self._answer(reply)
-        else:
-            self._reply(reply)
-
-    def redirect(self, redirect: Redirect) -> None:
-        if type(redirect.handle) is Visit:
-            self._answer(redirect)
-        else:
-            self._outlet.redirect(redirect)
-
-    def refuse(self, refusal: Refusal) -> None:
-        if type(refusal.handle) is Visit:
-            self._answer(refusal)
-        else:
-            self._outlet.refuse(refusal)
-
-    def dropped(self, handle: Any) -> None:
-        outlet: Any = self._outlet
-        if type(handle) is Visit:
-            self._tracer.left(handle)
-        outlet.dropped(handle)
-
-    def _answer(self, effect: Reply | Redirect | Refusal) -> None:
-        self._tracer.left(effect.handle)
-        self.answer_visit(effect)
+            self._send(target, message)
