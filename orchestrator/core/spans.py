@@ -22,8 +22,14 @@ from typing import Any, Final, NamedTuple
 import numpy
 from numpy.typing import NDArray
 
-PARTS: Final = ("queue", "cpu", "cache_storage", "network", "replication")
-"""What a latency is taken apart into, in the order in which they are told."""
+PARTS: Final = {
+    "queue": "waiting at the client, and for the node's CPU",
+    "cpu": "service at the node's CPU",
+    "cache_storage": "waiting for the node's own cache and storage",
+    "network": "between client and node, both ways",
+    "replication": "waiting for other nodes",
+}
+"""What a latency is taken apart into, in the order in which they are told, and what that is."""
 
 
 class Stay(NamedTuple):

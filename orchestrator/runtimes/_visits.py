@@ -16,6 +16,7 @@ first, and the rest is that of the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.machine import (
@@ -82,9 +83,12 @@ class Tracer:
         self._handle, self._done, self._outlet = shell.inner
         self._now_ns = shell.now_ns
         self._asks = isinstance(shell.machine, Pattern)
-        self._stamping = _Stamping(self, self._outlet)
         # Sampled operations by what is next, a job of the CPU or the machine; and the stamps.
         self._queued = self._served = self._stamps = 0
+
+    @cached_property
+    def _stamping(self) -> _Stamping:
+        return _Stamping(self, self._outlet)
 
     def follow(self, handle: tuple[Any, ...], number: int) -> Visit:
         """A sampled operation comes, as its client's attempt of that number."""
