@@ -185,6 +185,7 @@ def show_run(out: Console, result: RunResult) -> None:
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from orchestrator.report.breakdown import SLOWEST, breakdown_words, saturation
     from orchestrator.report.compare import bottleneck
     from orchestrator.report.model import interval, metric
     from orchestrator.report.wording import NONE, number, percent, quantity, span
@@ -197,6 +198,7 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     offered, cache = summary["offered_ops"], summary["cache"]
     ratio, own = cache["hit_ratio"], cache.get("client_hit_ratio")
     evicted = number(cache.get("evictions"))
+    bound = bottleneck(summary).replace(NONE, "")
     outcomes = summary["outcomes"].items()
     tenants = ", ".join(
         f"{name} {quantity(found['goodput_ops'], 'ops/s')}"
@@ -211,7 +213,9 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("compared", _comparisons(summary), ""),
         ("cache hits", "" if ratio is None else f"{percent(ratio)}, {evicted} evictions", ""),
         ("client hits", "" if own is None else percent(own), ""),
-        ("bottleneck", bottleneck(summary).replace(NONE, ""), ""),
+        ("bottleneck", ", ".join(filter(None, (bound, saturation(summary)))), ""),
+        ("latency from", breakdown_words(summary).replace(NONE, ""), ""),
+        ("slowest 1 %", breakdown_words(summary, SLOWEST).replace(NONE, ""), ""),
     ]
 
 

@@ -79,18 +79,33 @@ def _node_names(nodes: Sequence[NodeRecord]) -> dict[int, str]:
     }
 
 
-def bottleneck(runs: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
-    """The busiest resource, by its mean over the runs that have it; None without stations."""
+def mean_utilisations(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each resource, over the runs that have it; the busiest come first."""
     means = {
         name: math.fsum(run[name] for run in runs if name in run)
         / sum(1 for run in runs if name in run)
         for run in runs
         for name in run
     }
+    return dict(sorted(means.items(), key=lambda found: -found[1]))
+
+
+def bottleneck(
+    runs: Sequence[Mapping[str, float]], rate_ops: float | None = None
+) -> dict[str, Any] | None:
+    """The busiest resource, by its mean over the runs that have it; None without stations.
+
+    ``saturates_at_ops``: by the utilisation law, U = X * S, an operation keeps it busy for
+    S = U / X on average, so it is full at 1 / S = X / U operations a second, as long as that does
+    not change (Lazowska et al., "Quantitative System Performance", 1984, section 3.2); None where
+    nothing was done, or kept it busy.
+    """
+    means = mean_utilisations(runs)
     if not means:
         return None
-    busiest = max(means, key=lambda name: means[name])
-    return {"resource": busiest, "utilisation": means[busiest]}
+    busiest, used = next(iter(means.items()))
+    full_at = rate_ops / used if rate_ops and used else None
+    return {"resource": busiest, "utilisation": used, "saturates_at_ops": full_at}
 
 
 def cache(records: Sequence[RunRecord]) -> dict[str, float | int | None]:

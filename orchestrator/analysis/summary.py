@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
+from orchestrator.analysis.breakdown import breakdown, parts_ms
 from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.harness import harness
 from orchestrator.analysis.intervals import mean
@@ -58,7 +59,8 @@ KEYS: Final = (
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "harness", "cost", "slo", "results",
+    "utilisations", "latency_breakdown_ms", "latency_breakdown", "generator", "harness", "cost",
+    "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -106,7 +108,6 @@ def summarise(
             "latency_p99_ci95_ms": quantiles["p99"],
             "latency_ci95_ms": quantiles,
             "consistency": _consistency(claims) | _staleness(record),
-            "latency_breakdown_ms": None,
             "results": results,
         }
         | _in_trouble(record, config, model)
@@ -151,9 +152,11 @@ def _figures(
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
     tenants = by_tenant(windows, config)
     shares = [resources.utilisations(record, resources.costs(config)) for record in records]
+    rate = completed / total_s if total_s > 0 else None
+    broken_down = breakdown(records)
     return {
         "offered_ops": mean([record.offered_ops for record in records]),
-        "throughput_ops": completed / total_s if total_s > 0 else None,
+        "throughput_ops": rate,
         "goodput_ops": goodput_ops(windows, config.slo),
         "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
@@ -165,7 +168,10 @@ def _figures(
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
         "shards": shard_figures(windows, config),
-        "bottleneck": resources.bottleneck(shares),
+        "bottleneck": resources.bottleneck(shares, rate),
+        "utilisations": resources.mean_utilisations(shares) or None,
+        "latency_breakdown_ms": parts_ms(broken_down),
+        "latency_breakdown": broken_down,
         "generator": _generator(records),
         "harness": harness(records, latencies[ALL].figures_ms()["p50"]),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),

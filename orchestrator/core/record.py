@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
+from orchestrator.core.spans import Spans
 
 INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
@@ -109,7 +110,8 @@ class ClientRecord:
     ``cache_lookups`` in its own cache found what they looked for. ``follow_ups``: how many
     operations began in it because a read had returned. ``carried``: (requests, operations in them)
     of the whole load, where operations travel together. ``answers_in_vain``: those of the whole
-    load that came when nobody waited for them.
+    load that came when nobody waited for them. ``spans``: where the time of sampled operations of
+    the measured window went; None where the nodes do not say.
     """
 
     client: int
@@ -124,6 +126,7 @@ class ClientRecord:
     carried: tuple[int, int] = (0, 0)
     answers_in_vain: int = 0
     usage: ProcessUsage | None = None
+    spans: Spans | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from orchestrator.report import compare
+from orchestrator.report.breakdown import COLUMNS, breakdown_rows, utilisation_rows
 from orchestrator.report.figures import Picture, inline_svg, run_figures, study_figures
 from orchestrator.report.model import (
     EventView,
@@ -64,6 +65,8 @@ class _Page:
     why: Sequence[str] = ()
     comparison: Sequence[compare.Row] = ()
     has_base: bool = True
+    breakdown: Sequence[Sequence[str]] = ()
+    utilisations: Sequence[tuple[str, str]] = ()
     search: Sequence[dict[str, str]] = ()
     trial_columns: Sequence[str] = ()
     trial_rows: Sequence[tuple[str, Sequence[_Cell]]] = ()
@@ -103,6 +106,8 @@ def study_page(view: StudyView, figures: Sequence[Picture] | None = None) -> str
         if best is not None
         else [],
         has_base=default is not None,
+        breakdown=breakdown_rows(best.metrics) if best is not None else (),
+        utilisations=utilisation_rows(best.metrics) if best is not None else (),
         search=_search(view),
         trial_columns=columns,
         trial_rows=rows,
@@ -134,6 +139,8 @@ def run_page(view: RunView, figures: Sequence[Picture] | None = None) -> str:
         simulation=_simulation([simulated(summary)]),
         comparison=compare.rows(summary, None, None, maximize=True),
         has_base=False,
+        breakdown=breakdown_rows(summary),
+        utilisations=utilisation_rows(summary),
         events=view.events,
         configs=[("Configuration", plain(view.config_yaml))] if view.config_yaml.strip() else [],
     )
@@ -229,6 +236,7 @@ def _render(page: _Page, figures: Sequence[Picture]) -> str:
     return plain(
         environment.get_template("page.html.jinja").render(
             page=page,
+            breakdown_columns=COLUMNS,
             figures=[(drawn, Markup(inline_svg(drawn))) for drawn in figures if not drawn.empty],
             missing=[drawn for drawn in figures if drawn.empty],
             style=Markup(_asset("page.css")),

@@ -17,12 +17,14 @@ from typing import Protocol
 from orchestrator.core.machine import Op
 from orchestrator.core.policy import ClientBatch
 from orchestrator.core.waiting import Tie
-from orchestrator.runtimes._port import Port
+from orchestrator.runtimes._port import Leg, Port
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._timers import Scheduler
 
-Attempt = tuple[Session, Op, Tie | None]
-"""A session's operation, and what it knows of its other copy where it is one of two."""
+Attempt = tuple[Session, Op, Tie | None, Leg | None]
+"""A session's operation, what it knows of its other copy where it is one of two, and what is to be
+known of the attempt where the operation is a sampled one.
+"""
 
 
 class Carrier(Port, Protocol):
@@ -60,10 +62,13 @@ class BatchingPort:
         """That have left, over the whole load."""
 
     def submit(self, session: Session, node: int) -> bool:
-        return self._join(node, (session, session.op, None))
+        return self._join(node, (session, session.op, None, None))
 
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
-        return self._join(node, (session, session.op, tie))
+        return self._join(node, (session, session.op, tie, None))
+
+    def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
+        return self._join(node, (session, session.op, tie, leg))
 
     def _join(self, node: int, attempt: Attempt) -> bool:
         if not self._carrier.reaches(node):
@@ -87,5 +92,5 @@ class BatchingPort:
             self.requests += 1
             self.operations += len(current)
             return
-        for session, _, _ in current:
+        for session, _, _, _ in current:
             self.unsent(session, node, self._clock.now_ns())

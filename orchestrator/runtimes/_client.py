@@ -22,6 +22,7 @@ from orchestrator.core.load import (
     Timetable,
 )
 from orchestrator.core.models import REGISTER
+from orchestrator.core.spans import Spans
 from orchestrator.core.units import format_duration
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._agenda import NO_WAKE, Agenda
@@ -32,8 +33,10 @@ from orchestrator.runtimes._payloads import Payloads
 from orchestrator.runtimes._port import Port
 from orchestrator.runtimes._read_back import READERS, BackToBack, FinalReads
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._sampling import NONE_LEFT, Sampling
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._session_pool import SessionPool
+from orchestrator.runtimes._spans import ClientSpans
 
 _POLLING: Final = -(2**63)
 _INSTANT_MAX: Final = 100_000
@@ -64,6 +67,7 @@ class LoadDriver(Operations):
         warmup_ns: int,
         end_ns: int | None,
         again: Attempts | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         joining = timetable if isinstance(timetable, JoiningTimetable) else None
         super().__init__(
@@ -89,6 +93,11 @@ class LoadDriver(Operations):
         self.lag_ns: list[int] = []
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._final_reads = FinalReads()
+        self.spans = None if sampling is None else ClientSpans(port, self._rows.add, sampling)
+        # Index of the operation behind the block, and how many of the block are left when one is
+        # to be sampled.
+        self._block_end = 0
+        self._left_at_sample = NONE_LEFT
         self._pool.begin(timetable.sessions, 0)
         self._fetch()
 
@@ -157,6 +166,21 @@ class LoadDriver(Operations):
         self._operations, self._starts, self._left = draw(
             self._stream, self._timetable, self._levels, planned=not self._closed
         )
+        self._block_end += self._left
+        self._find_sample()
+
+    def _find_sample(self) -> None:
+        if self.spans is not None:
+            sampling = self.spans.sampling
+            self._left_at_sample = sampling.place_in(self._block_end, self._left)
+
+    def _sample(self, session: Session, due_ns: int) -> None:
+        """The operation that the session is about to begin is to be sampled."""
+        assert self.spans is not None
+        place = self.spans.sampling.take(self._block_end - self._left, due_ns)
+        if place is not None and due_ns < self._final_ns:
+            self.spans.follow(session, place)
+        self._find_sample()
 
     def _start(self, session: Session, due_ns: int, now_ns: int) -> None:
         """The next operation of the block begins in this session."""
@@ -165,6 +189,8 @@ class LoadDriver(Operations):
         self._lags_ns.append(now_ns - (due_ns if due_ns > full_until_ns else full_until_ns))
         session.follow_up, kind, key, size, count, level, session.steps = next(self._operations)
         session.due_ns = due_ns
+        if self._left == self._left_at_sample:
+            self._sample(session, due_ns)
         self._left -= 1
         if not self._left:
             self._fetch()
@@ -222,6 +248,7 @@ class LoadDriver(Operations):
             self._left -= 1
             if not self._left:
                 self._fetch()
+        self._find_sample()
         self._wake_by(now_ns)
 
     # --- after the load -------------------------------------------------------------------
@@ -243,6 +270,10 @@ class LoadDriver(Operations):
         self._fetch()
         self._wake_by(start_ns)
         return True
+
+    def sampled(self) -> Spans | None:
+        """Where the time of sampled operations went; None where none are."""
+        return None if self.spans is None else self.spans.found()
 
     def history(self) -> History:
         """All rows in order of invocation."""

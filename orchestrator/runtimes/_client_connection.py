@@ -16,6 +16,7 @@ from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._network import Link
+from orchestrator.runtimes._port import Leg
 from orchestrator.runtimes._session import SESSION_BITS, Session
 
 _NUMBER_MASK: Final = (1 << SESSION_BITS) - 1
@@ -75,9 +76,23 @@ class Connection(asyncio.Protocol):
         """Send the session's operation."""
         self.send(self.encode(session))
 
-    def encode_tied(self, session: Session, tie: Tie) -> bytes:
-        """The command for one of two copies of the session's operation."""
-        return _wire.encode_tied(session.op, tie)
+    def encode_attempt(self, session: Session, tie: Tie | None, leg: Leg | None) -> bytes:
+        """The command for an attempt that leaves now, as one of several, one of two copies, or of a
+        sampled operation.
+        """
+        if leg is not None:
+            leg.sent_ns = self._client.clock.now_ns()
+            return _wire.encode_sampled(session.op, tie, leg.number)
+        return self.encode(session) if tie is None else _wire.encode_tied(session.op, tie)
+
+    def _stay(self, identity: int, sequence: int, packed: Any, now_ns: int) -> None:
+        """The answer to an attempt of a sampled operation says where its time at the node went."""
+        client = self._client
+        stay = _wire.decode_stay(packed)
+        spans = client.driver.spans
+        if stay is not None and spans is not None:
+            session = client.sessions[(identity & _NUMBER_MASK) - 1]
+            spans.heard(session, sequence, stay, now_ns)
 
     def send(self, data: bytes) -> None:
         """Send, after the emulated delay of the link."""
@@ -129,12 +144,16 @@ class TaggedConnection(Connection):
         while (answer := reader.gets()) is not False:
             identity, sequence, version, outcome = unpack(answer[0])
             session = sessions[(identity & _NUMBER_MASK) - 1]
+            context = b""
+            if len(answer) > 2:
+                context = answer[2] or b""
+                if len(answer) > 3:
+                    self._stay(identity, sequence, answer[3], now_ns)
             if outcome == redirected:
                 driver.redirected(session, sequence, version, now_ns, None, node)
             elif outcome == _wire.REFUSED:
                 driver.refused(session, sequence, version, now_ns, None, node)
             else:
-                context = answer[2] if len(answer) == 3 else b""
                 driver.returned(
                     session, sequence, outcome, answer[1], version, now_ns, context, None, node
                 )
@@ -159,12 +178,14 @@ class ToldConnection(TaggedConnection):
                     continue
             identity, sequence, version, outcome = _wire.unpack_response(answer[0])
             session = sessions[(identity & _NUMBER_MASK) - 1]
+            if len(answer) > 3:
+                self._stay(identity, sequence, answer[3], now_ns)
             if outcome == _wire.REDIRECTED:
                 driver.redirected(session, sequence, version, now_ns, word, node)
             elif outcome == _wire.REFUSED:
                 driver.refused(session, sequence, version, now_ns, word, node)
             else:
-                context = (answer[2] if len(answer) == 3 else None) or b""
+                context = (answer[2] if len(answer) > 2 else None) or b""
                 driver.returned(
                     session, sequence, outcome, answer[1], version, now_ns, context, word, node
                 )

@@ -21,6 +21,7 @@ from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._health import NodeHealth
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._routing import LevelMix, Router
+from orchestrator.runtimes._sampling import Sampling
 from orchestrator.runtimes._tiered_client import Plan, TieredDriver
 
 
@@ -60,6 +61,15 @@ def make_attempts(parts: Parts, client: int) -> Attempts | None:
         return None
     chance = scalar_stream(config.seed, f"client/{client}/attempts")
     return Attempts(config.client, chance, known_again=parts.known_again)
+
+
+def make_sampling(parts: Parts, client: int) -> Sampling | None:
+    """Which of one client's operations are sampled; None where nodes do not say what they did."""
+    config = parts.config
+    if not parts.system.emulated:
+        return None
+    chance = scalar_stream(config.seed, f"client/{client}/spans")
+    return Sampling(chance, config.clients, config.warmup, parts.end_ns)
 
 
 def _driver_of(parts: Parts, client: int) -> Callable[..., LoadDriver]:
@@ -116,6 +126,7 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
         warmup_ns=config.warmup,
         end_ns=parts.end_ns,
         again=make_attempts(parts, client),
+        sampling=make_sampling(parts, client),
     )
     if batching is not None:
         driver.batching, batching.unsent = batching, driver.unsent

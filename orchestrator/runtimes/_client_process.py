@@ -31,6 +31,7 @@ from orchestrator.runtimes._link_probe import WAIT_NS, ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import Pin
+from orchestrator.runtimes._port import Leg
 from orchestrator.runtimes._process_usage import FIELDS, between, process_usage
 from orchestrator.runtimes._session import SESSION_BITS, Session
 from orchestrator.systems.replicated_store import MODELLED
@@ -245,7 +246,10 @@ class ClientProcess:
         return True
 
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
-        return self.carry(node, ((session, session.op, tie),))
+        return self.carry(node, ((session, session.op, tie, None),))
+
+    def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
+        return self.carry(node, ((session, session.op, tie, leg),))
 
     def reaches(self, node: int) -> bool:
         return node in self._vanished or self._connections[node][0] is not None
@@ -257,10 +261,7 @@ class ClientProcess:
         connection = self._connections[node][attempts[0][0].connection]
         if connection is None:
             return False
-        commands = [
-            connection.encode(session) if tie is None else connection.encode_tied(session, tie)
-            for session, _, tie in attempts
-        ]
+        commands = [connection.encode_attempt(each, tie, leg) for each, _, tie, leg in attempts]
         connection.send(b"".join(commands))
         return True
 
@@ -348,6 +349,7 @@ class ClientProcess:
             carried=self.driver.carried,
             answers_in_vain=self.driver.answers_in_vain,
             usage=usage,
+            spans=self.driver.sampled(),
         )
         (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(

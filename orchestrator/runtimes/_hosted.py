@@ -15,15 +15,16 @@ from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.load import Word
 from orchestrator.core.machine import READING, Op, Redirect, Reply
 from orchestrator.core.record import ProcessUsage
-from orchestrator.core.waiting import Refusal, Tie
+from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import core_of, placed
 from orchestrator.runtimes._process_usage import between
-from orchestrator.runtimes._simulated_client import SimulatedClient
+from orchestrator.runtimes._simulated_client import Request, SimulatedClient
 from orchestrator.runtimes._simulated_faults import FrailCluster, FrailNode
 from orchestrator.runtimes._simulated_host import (
     AtWork,
+    Call,
     Cores,
     SimulatedHost,
     SimulatedProcess,
@@ -80,27 +81,30 @@ class HostedNode(SimulatedNode):
         return self._costs.read if op.kind in READING else self._costs.write
 
     def request(self, request: tuple[Any, Op]) -> None:
-        (session, _, _), op = request
-        socket = (session.client, session.connection, self.node)
-        self.process.take(socket, self._operation_ns(op), self._requested, request)
+        handle, op = request
+        self._take((handle, op, None, None))
 
-    def _requested(self, request: tuple[Any, Op]) -> None:
-        if self.shell.modelled or self.load is not None:
-            super().request(request)
+    def requests(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._take(request)
+
+    def _take(self, request: Request) -> None:
+        (session, _, _), op, _, _ = request
+        cost_ns = self._costs.read if op.kind in READING else self._costs.write
+        socket = (session.client, session.connection, self.node)
+        self.process.take(socket, cost_ns, self._requested, request)
+
+    def _requested(self, request: Request) -> None:
+        handle, op, tie, sampled = request
+        if sampled is not None and not self.shell.stopped:
+            handle = self.shell.tracer.follow(handle, sampled)
+            handle.charged_ns = self._costs.read if op.kind in READING else self._costs.write
+        if tie is not None:
+            super().tied((handle, op, tie))
+        elif self.shell.modelled or self.load is not None:
+            super().request((handle, op))
         else:
-            self._pending.append(request)
-
-    def requests(self, requests: Sequence[tuple[Any, Op, Tie | None]]) -> None:
-        for handle, op, tie in requests:
-            if tie is None:
-                self.request((handle, op))
-            else:
-                self.tied((handle, op, tie))
-
-    def tied(self, request: tuple[Any, Op, Tie]) -> None:
-        (session, _, _), op, _ = request
-        socket = (session.client, session.connection, self.node)
-        self.process.take(socket, self._operation_ns(op), super().tied, request)
+            self._pending.append((handle, op))
 
     def asked(self, client: int) -> None:
         self.process.take((client, 0, self.node), 0, super().asked, client)
@@ -137,12 +141,6 @@ class HostedClient(SimulatedClient):
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
         self._request_ns = None
         _lead((link for links in self.links for link in links), profile.hop_least)
-
-    def answered(
-        self, socket: tuple[int, int, int], cost_ns: int, callback: Any, what: Any
-    ) -> None:
-        """Something has come."""
-        self.process.take(socket, cost_ns, callback, what)
 
     def wake_at(self, when_ns: int) -> None:
         self.process.at(when_ns, self._poll, when_ns)
@@ -204,29 +202,40 @@ class _Hosting(SimulatedCluster):
     def _client(self, client: int) -> SimulatedClient:
         return HostedClient(self, client, self._profile)
 
-    # --- answers, in the process of the node ----------------------------------------------
+    # --- answers, in the process of the node and then in that of the client ----------------
 
-    def _to(self, effect: Any, callback: Callable[[Any], None], word: Word | None) -> None:
+    def _arrived(self, effect: Any, callback: Call, word: Word | None) -> bool:
+        """Whether it has come to its client; else it is on its way there from now on."""
         session, _, node = effect.handle
         client = self.clients[session.client]
         assert isinstance(client, HostedClient)
+        if self._at_work.process is client.process:
+            return True
         socket = (session.client, session.connection, node)
-        client.answered(socket, self._profile.client, callback, (effect, word))
+        client.process.take(socket, self._profile.client, callback, (effect, word))
+        return False
 
     def answered(self, reply: Reply, word: Word | None = None) -> None:
-        self._to(reply, lambda said: super(_Hosting, self).answered(*said), word)
+        if self._arrived(reply, lambda said: self.answered(*said), word):
+            super().answered(reply, word)
 
     def redirected(self, redirect: Redirect, word: Word | None = None) -> None:
-        self._to(redirect, lambda said: super(_Hosting, self).redirected(*said), word)
+        if self._arrived(redirect, lambda said: self.redirected(*said), word):
+            super().redirected(redirect, word)
 
     def refused(self, refusal: Refusal, word: Word | None = None) -> None:
-        self._to(refusal, lambda said: super(_Hosting, self).refused(*said), word)
+        if self._arrived(refusal, lambda said: self.refused(*said), word):
+            super().refused(refusal, word)
+
+    def visited(self, effect: Reply | Redirect | Refusal, word: Word | None = None) -> None:
+        if self._arrived(effect, lambda said: self.visited(*said), word):
+            super().visited(effect, word)
 
     def told(self, said: tuple[int, int, Word]) -> None:
         client, node, _ = said
         hosted = self.clients[client]
         assert isinstance(hosted, HostedClient)
-        hosted.answered((client, 0, node), 0, super().told, said)
+        hosted.process.take((client, 0, node), 0, super().told, said)
 
 
 class HostedCluster(_Hosting):

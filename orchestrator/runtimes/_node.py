@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -49,10 +49,16 @@ from orchestrator.runtimes._outlet import Outlet
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes._storage import Storage
 from orchestrator.runtimes._timers import LocalClock, Scheduler, Timers
+from orchestrator.runtimes._visits import Tracer, Visit
 from orchestrator.systems._sharding import Command
 from orchestrator.systems.replicated_store import FSYNC, MEMORY, Batch, Node
 
 _BARRIER: Final = itemgetter(0)
+
+Handle = Callable[[Event, int], list[Effect]]
+JobDone = Callable[[tuple[int, Any, Op]], None]
+Inner = tuple[Handle, JobDone, Outlet]
+"""Where a tracer of sampled operations stands in between."""
 
 
 class NodeShell:
@@ -72,8 +78,9 @@ class NodeShell:
     ) -> None:
         self.machine = machine
         self.stopped = False
-        self._handle = machine.handle
-        self._now_ns = scheduler.moment_ns
+        self._handle: Handle = machine.handle
+        self._done: JobDone = self._operation_done
+        self.now_ns = self._now_ns = scheduler.moment_ns
         self._at = scheduler.at
         # What the machine takes for the time; None: the true one.
         self._local = local
@@ -108,6 +115,16 @@ class NodeShell:
         self.cache_hits = self.cache_misses = 0
         # What had to go while it was warmed was nobody's doing.
         self._evicted_before = 0 if cache is None else cache.evictions
+        self.tracer = Tracer(self)
+
+    @property
+    def inner(self) -> Inner:
+        """What carries out events, what follows a job of the CPU, and the way out."""
+        return self._handle, self._done, self._outlet
+
+    @inner.setter
+    def inner(self, inner: Inner) -> None:
+        self._handle, self._done, self._outlet = inner
 
     @property
     def cpu_busy_ns(self) -> int:
@@ -184,7 +201,7 @@ class NodeShell:
         if self._state is not WELL:
             cost_ns = round(cost_ns * self._state.slowness)
         done_ns = self._cpu.completion_ns(self._now_ns(), cost_ns)
-        self._at(done_ns, self._operation_done, (cost_ns, handle, op))
+        self._at(done_ns, self._done, (cost_ns, handle, op))
 
     def received(self, source: int, message: Any) -> None:
         """A message of another node's machine."""
@@ -254,6 +271,9 @@ class NodeShell:
                     self._held.append((self._asked, effect))
                 else:
                     outlet.reply(effect)
+                    continue
+                if type(effect.handle) is Visit:
+                    effect.handle.replied_ns = self._now_ns()
             elif type(effect) is Send:
                 if effect.after and effect.after in accessing:
                     accessing[effect.after].append((self._asked, effect))

@@ -17,7 +17,7 @@ from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
-from orchestrator.runtimes import _administration, _peers, _wire
+from orchestrator.runtimes import _administration, _parts, _peers, _wire
 from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
@@ -29,13 +29,7 @@ from orchestrator.runtimes._link_probe import answer as answer_probe
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._overdue import Overdue
 from orchestrator.runtimes._own_load import OwnLoad
-from orchestrator.runtimes._parts import (
-    Parts,
-    contents_digest,
-    make_cache,
-    make_machine,
-    make_shell,
-)
+from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot, plain_sessions
@@ -44,6 +38,7 @@ from orchestrator.runtimes._proxy import Proxy
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._tier import messages_of, receiver
 from orchestrator.runtimes._ties import Ties
+from orchestrator.runtimes._visits import Visit
 from orchestrator.runtimes._warming import warm_up
 from orchestrator.runtimes._watch import Watch, sweeps_in
 from orchestrator.systems.replicated_store import FSYNC, MEMORY
@@ -77,10 +72,10 @@ class NodeProcess:
         parts, node, store = spec.parts, spec.node, spec.parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
         self.clock = RealClock(loop, spec.origin_ns)
-        self.machine = make_machine(parts, node)
+        self.machine = _parts.make_machine(parts, node)
         warm_up(parts, node, self.machine, restarted=spec.restarted)
-        cache = make_cache(parts, node, restarted=spec.restarted)
-        self.shell = make_shell(parts, node, self.machine, cache, self.clock, self)
+        cache = _parts.make_cache(parts, node, restarted=spec.restarted)
+        self.shell = _parts.make_shell(parts, node, self.machine, cache, self.clock, self)
         self._received = receiver(parts, node, self.shell)
         seed = parts.config.seed
         self._sender = Sender(store.network, seed, f"node/{node}/network")
@@ -91,6 +86,7 @@ class NodeProcess:
         self._load = OwnLoad.of(parts)
         ties = self._ties = Ties(self, self.shell, self._load, self.clock, parts.system.nodes)
         self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
+        self.sampled = ties.sampled
         self._answers_plainly = self._answers_at_once and self._load is None
         self._disturbed: Mapping[int, LinkState] = {}
         self._leads_ns = spec.leads_ns
@@ -277,7 +273,7 @@ class NodeProcess:
 
     def reply(self, reply: Reply) -> None:
         handle = reply.handle
-        if self._answers_plainly:
+        if self._answers_plainly and type(handle) is not Visit:
             handle[0].answer(handle, reply)
         else:
             self._answer(handle, handle[0].answer, reply)
@@ -289,6 +285,9 @@ class NodeProcess:
         self._answer(refusal.handle, refusal.handle[0].refuse, refusal)
 
     def _answer(self, handle: Any, answer: Callable[..., None], effect: Any) -> None:
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
+            answer = handle[0].answer_visit
         if self._load is not None:
             told = self._load.answering(effect, answer, self.clock.now_ns())
             # Only own clients want the node's word on it.
@@ -404,7 +403,7 @@ class NodeProcess:
 
     def digest(self) -> str:
         """Fingerprint of the written state."""
-        return contents_digest(self.machine)
+        return _parts.contents_digest(self.machine)
 
     def record(
         self, warmup_ns: int, end_ns: int, fingerprint: bool

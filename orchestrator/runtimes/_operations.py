@@ -57,7 +57,9 @@ class Operations(Sending):
         again: Attempts | None,
     ) -> None:
         super().__init__(router, port, warmup_ns=warmup_ns, again=again)
+        self._rows = Rows()
         self._pool = pool
+        pool.port, pool.record = port, self._rows.add
         self.sessions = pool.all
         self._payloads = payloads
         self._key_names = key_names
@@ -70,7 +72,6 @@ class Operations(Sending):
         """That came when nobody waited for them any more, over the whole load."""
         self.latest_return_ns = NEVER
         self._crashed = False
-        self._rows = Rows()
         self._last_return_ns = [[NEVER] * connections for _ in range(nodes)]
 
     @property
@@ -163,7 +164,7 @@ class Operations(Sending):
         value_id = self._payloads.answered(session, outcome, value)
         last_return_ns = self._last_return_ns[node]
         connection = session.connection
-        self._rows.add(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
+        session.record(session.row(value_id, version, now_ns, last_return_ns[connection], outcome))
         last_return_ns[connection] = now_ns
         if now_ns < self._final_ns:
             self.latest_return_ns = now_ns
@@ -240,7 +241,7 @@ class Operations(Sending):
         if session.target < 0:
             self.extra_attempts -= self._is_measured(session)
         value_id = self._end(session)
-        self._rows.add(session.row(value_id, 0, now_ns, NEVER, FAIL))
+        session.record(session.row(value_id, 0, now_ns, NEVER, FAIL))
         self._release(session, now_ns)
 
     def lost(self, session: Session, sequence: int, now_ns: int, source: int = -1) -> None:
@@ -274,7 +275,7 @@ class Operations(Sending):
             self._fail(session, now_ns)  # it was never sent, or turned away
             return
         value_id = self._end(session)
-        self._rows.add(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
+        session.record(session.row(value_id, 0, NEVER, NEVER, UNKNOWN))
         self._ended(session, what, now_ns)
         self._release(self._pool.open(), now_ns)
 

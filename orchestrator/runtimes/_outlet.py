@@ -11,7 +11,11 @@ from orchestrator.core.waiting import Refusal
 
 
 class Outlet(Protocol):
-    """Where effects leave the node."""
+    """Where effects leave the node.
+
+    Where the handle of an answer, of whatever kind, is a ``_visits.Visit``, it tells the shell's
+    tracer that it leaves, and what became of its time here goes along.
+    """
 
     @abstractmethod
     def send(self, target: int, message: Any) -> None:

@@ -9,6 +9,16 @@ from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._session import Session
 
 
+class Leg:
+    """An attempt of a sampled operation: its number, and when it left, once it has."""
+
+    __slots__ = ("number", "sent_ns")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sent_ns = 0
+
+
 class Port(Protocol):
     """How a client reaches the nodes."""
 
@@ -19,6 +29,10 @@ class Port(Protocol):
     @abstractmethod
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
         """As ``submit``, of one of two copies."""
+
+    @abstractmethod
+    def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
+        """As ``submit`` or ``submit_tied``, of a sampled operation; notes when it leaves."""
 
     @abstractmethod
     def ask(self, node: int) -> None:

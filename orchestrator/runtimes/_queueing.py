@@ -83,7 +83,7 @@ class DispatchingShell(NodeShell):
 
     def _served(self, job: tuple[int, Any, Op]) -> None:
         self._busy -= 1
-        self._operation_done(job)
+        self._done(job)
         self._next()
 
     def _hear(self, event: Received) -> None:

@@ -72,7 +72,7 @@ class Sending:
         if node >= 0 and (
             self._submit_tied(session, node, now_ns, hedging)
             if self._ties
-            else self._port.submit(session, node)
+            else session.port.submit(session, node)
         ):
             if self._again is not None:
                 self._again.sent(session, now_ns, hedging=hedging)
@@ -94,7 +94,7 @@ class Sending:
     def _submit_tied(self, session: Session, node: int, now_ns: int, second: bool) -> bool:
         """One of two copies of a read, where there is another node for the other."""
         if second:
-            return self._port.submit_tied(session, node, Tie(session.target, session.pair))
+            return session.port.submit_tied(session, node, Tie(session.target, session.pair))
         session.tied = -1
         other = -1
         if session.op.kind in READING:
@@ -102,9 +102,9 @@ class Sending:
             other = self.router.pick(session, now_ns, another=True)
             session.target = asked
         if other < 0:
-            return self._port.submit(session, node)
+            return session.port.submit(session, node)
         session.pair += 1
-        if not self._port.submit_tied(session, node, Tie(other, session.pair)):
+        if not session.port.submit_tied(session, node, Tie(other, session.pair)):
             return False
         session.tied = other
         return True

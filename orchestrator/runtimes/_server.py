@@ -76,6 +76,10 @@ class Service(LineService, Protocol):
     def tied(self, handle: Any, op: Op, tie: Tie) -> None:
         """One of two copies of a read comes; ValueError where there are none."""
 
+    @abstractmethod
+    def sampled(self, handle: Any, op: Op, tie: Tie | None, number: int) -> None:
+        """An attempt of a sampled operation comes, by its number; ValueError as ``tied``."""
+
 
 class Connection(PlainLine, asyncio.Protocol):
     """One client's connection. It has no more than 30 attributes: objects with more of them are
@@ -205,6 +209,13 @@ class Connection(PlainLine, asyncio.Protocol):
             )
         )
 
+    def answer_visit(
+        self, handle: Any, effect: Reply | Redirect | Refusal, word: Word | None = None
+    ) -> None:
+        """Any answer to an own client about a sampled operation."""
+        _, session, sequence = handle
+        self.write(_wire.encode_answer(session, sequence, effect, word, handle.stay))
+
     def unheard(self, handle: Any) -> None:
         """An answer to an own client was lost on its way; the client gives it up by itself."""
 
@@ -265,6 +276,10 @@ class Connection(PlainLine, asyncio.Protocol):
         if folded == _wire.TIED and self._own:
             op, tie = _wire.decode_tied(command)
             self._service.tied((self, op.session, op.sequence), op, tie)
+            return
+        if folded == _wire.SPAN and self._own:
+            op, maybe, number = _wire.decode_sampled(command)
+            self._service.sampled((self, op.session, op.sequence), op, maybe, number)
             return
         answer = NO_PROOF
         if folded == _wire.HELLO and len(command) == 2 and (said := self.gate.greet(command[1])):

@@ -5,8 +5,8 @@ of what is done, from which its history is made.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy
 from numpy.typing import NDArray
@@ -22,16 +22,27 @@ from orchestrator.core.history import (
 )
 from orchestrator.core.machine import CAS, FAIL, READ, UNMATCHED, Op
 
+if TYPE_CHECKING:
+    from orchestrator.runtimes._port import Port
+
 SESSION_BITS: Final = 22
 """A session id is (client + 1) << 22 | number, so that 31 bits hold 500 clients' sessions, and a
 value's identity, with 32 bits of sequence behind them, fits into a signed word.
 """
 BLOCK_ROWS: Final = 256
-_ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+ROW: Final = tuple(name for name in COLUMNS if name not in ("client", "phase"))
+Row = tuple[int, ...]
+"""What came of an operation; its cells are those that ROW names."""
 
 
 class Session:
-    """One sequential process with the operation that it has under way (``busy``)."""
+    """One sequential process with the operation that it has under way (``busy``).
+
+    ``port`` is how its operations leave, and ``record`` takes what came of each.
+    """
+
+    port: Port
+    record: Callable[[Row], None]
 
     __slots__ = (
         "attempt",
@@ -52,6 +63,8 @@ class Session:
         "out",
         "pair",
         "pause_ns",
+        "port",
+        "record",
         "seen",
         "sent_ns",
         "sequence",
@@ -101,8 +114,8 @@ class Session:
 
     def row(
         self, value_id: int, version: int, returned_ns: int, previous_ns: int, outcome: int
-    ) -> tuple[int, ...]:
-        """What came of the operation; the order is that of _ROW."""
+    ) -> Row:
+        """What came of the operation; the order is that of ROW."""
         op = self.op
         return (
             self.identity,
@@ -132,14 +145,14 @@ class Rows:
     __slots__ = ("_blocks", "_loose")
 
     def __init__(self) -> None:
-        self._loose: list[tuple[int, ...]] = []
+        self._loose: list[Row] = []
         self._blocks: list[NDArray[numpy.int64]] = []
 
     def __len__(self) -> int:
         return len(self._blocks) * BLOCK_ROWS + len(self._loose)
 
-    def add(self, row: tuple[int, ...]) -> None:
-        """One row, in the order of _ROW."""
+    def add(self, row: Row) -> None:
+        """One row, in the order of ROW."""
         self._loose.append(row)
         if len(self._loose) == BLOCK_ROWS:
             self._blocks.append(_packed(self._loose))
@@ -150,9 +163,9 @@ class Rows:
     ) -> History:
         """One client's rows in order of invocation (ties: in order of their outcomes)."""
         table = numpy.concatenate([*self._blocks, _packed(self._loose)])
-        order = numpy.argsort(table[:, _ROW.index("invoked_ns")], kind="stable")
+        order = numpy.argsort(table[:, ROW.index("invoked_ns")], kind="stable")
         columns: dict[str, Any] = {
-            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(_ROW)
+            name: table[order, index].astype(DTYPES[name]) for index, name in enumerate(ROW)
         }
         run = columns["intended_ns"] >= warmup_ns
         columns["client"] = numpy.full(len(table), client, dtype=DTYPES["client"])
@@ -171,8 +184,8 @@ def _tell_compared(columns: dict[str, Any]) -> None:
     outcome[outcome == UNMATCHED] = FAIL
 
 
-def _packed(rows: Sequence[tuple[int, ...]]) -> NDArray[numpy.int64]:
+def _packed(rows: Sequence[Row]) -> NDArray[numpy.int64]:
     """Shape (rows, columns)."""
     cells = itertools.chain.from_iterable(rows)
-    table = numpy.fromiter(cells, numpy.int64, len(rows) * len(_ROW))
-    return table.reshape(len(rows), len(_ROW))
+    table = numpy.fromiter(cells, numpy.int64, len(rows) * len(ROW))
+    return table.reshape(len(rows), len(ROW))

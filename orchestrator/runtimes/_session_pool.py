@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from orchestrator.core.load import JoiningTimetable
-from orchestrator.runtimes._session import Session
+from orchestrator.runtimes._port import Port
+from orchestrator.runtimes._session import Row, Session
 
 _UNKNOWN_NS: Final = -1
 """Earlier than any session comes."""
@@ -15,8 +17,12 @@ _UNKNOWN_NS: Final = -1
 
 class SessionPool:
     """``all`` in order of their numbers, ``free`` ones, and ``waiting``, a heap of (due, identity,
-    session). ``joining``: where sessions come by themselves, when they do.
+    session). ``joining``: where sessions come by themselves, when they do. ``port`` and ``record``
+    are those of new sessions.
     """
+
+    port: Port
+    record: Callable[[Row], None]
 
     __slots__ = (
         "_client",
@@ -26,6 +32,8 @@ class SessionPool:
         "all",
         "free",
         "joining",
+        "port",
+        "record",
         "waiting",
     )
 
@@ -42,6 +50,7 @@ class SessionPool:
     def open(self) -> Session:
         """A new one."""
         session = Session(self._client, len(self.all) + 1, self._connections)
+        session.port, session.record = self.port, self.record
         self.all.append(session)
         return session
 

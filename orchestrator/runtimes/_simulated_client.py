@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.core.machine import REQUEST
+from orchestrator.core.machine import REQUEST, Op
 from orchestrator.core.waiting import Tie
 from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client import LoadDriver
 from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._port import Leg
 from orchestrator.runtimes._session import Session
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 HEADER_BYTES: Final = 60
 """Of a request or response, beside key and value."""
+
+Request = tuple[Any, Op, Tie | None, int | None]
+"""Handle, operation, tie of one of two copies, and number of the attempt at a sampled one."""
 
 
 class SimulatedClient:
@@ -55,7 +59,10 @@ class SimulatedClient:
         return True
 
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
-        return self.carry(node, ((session, session.op, tie),))
+        return self.carry(node, ((session, session.op, tie, None),))
+
+    def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
+        return self.carry(node, ((session, session.op, tie, leg),))
 
     def reaches(self, node: int) -> bool:
         target = self._machines[node]
@@ -65,8 +72,15 @@ class SimulatedClient:
         target, clock = self._machines[node], self._clock
         if target.shell.stopped:
             return target.silent
-        requests = [((session, op.sequence, node), op, tie) for session, op, tie in attempts]
-        size_bytes = sum(HEADER_BYTES + len(op.key) + len(op.value or b"") for _, op, _ in attempts)
+        requests: list[Request] = []
+        size_bytes = 0
+        for session, op, tie, leg in attempts:
+            requests.append(
+                ((session, op.sequence, node), op, tie, None if leg is None else leg.number)
+            )
+            size_bytes += HEADER_BYTES + len(op.key) + len(op.value or b"")
+            if leg is not None:
+                leg.sent_ns = clock.current_ns
         # Those that travel together have one connection.
         link = self.links[node][attempts[0][0].connection]
         link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.requests, requests)

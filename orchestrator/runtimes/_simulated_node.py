@@ -16,10 +16,11 @@ from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
-from orchestrator.runtimes._simulated_client import HEADER_BYTES
+from orchestrator.runtimes._simulated_client import HEADER_BYTES, Request
 from orchestrator.runtimes._tier import receiver
 from orchestrator.runtimes._timers import Scheduler
 from orchestrator.runtimes._tying import TyingShell
+from orchestrator.runtimes._visits import Visit
 from orchestrator.runtimes._warming import warm_up
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class SimulatedNode:
         self.send(target, cancel)
 
     def dropped(self, handle: Any) -> None:
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
         if self.load is not None:
             self.load.answered(handle, self._clock.current_ns, served=False)
 
@@ -124,6 +127,9 @@ class SimulatedNode:
         self, handle: Any, size_bytes: int, callback: Callable[[Any], None], effect: Any
     ) -> None:
         clock = self._clock
+        if type(handle) is Visit:
+            self.shell.tracer.left(handle)
+            callback = self.cluster.visited
         if self.load is not None:
             callback = self.load.answering(effect, callback, clock.current_ns)
         if self._response_ns is not None:
@@ -155,9 +161,12 @@ class SimulatedNode:
                 self.load.arrived(request[0], self._clock.current_ns)
             self.shell.request(*request)
 
-    def requests(self, requests: Sequence[tuple[Any, Op, Tie | None]]) -> None:
-        """Operations that have travelled together."""
-        for handle, op, tie in requests:
+    def requests(self, requests: Sequence[Request]) -> None:
+        """Operations that have travelled together, or of which more is to be known."""
+        for plain, op, tie, sampled in requests:
+            handle = plain
+            if sampled is not None and not self.shell.stopped:
+                handle = self.shell.tracer.follow(plain, sampled)
             if tie is None:
                 self.request((handle, op))
             else:

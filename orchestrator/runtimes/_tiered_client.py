@@ -97,7 +97,7 @@ class TieredDriver(LoadDriver):
         """Send it to the tier node of its key, and say which that is; -1 where it is not there."""
         node = node_of(op.key, self._plan.nodes)
         own, session.op = session.op, op
-        is_sent = self._port.submit(session, node)
+        is_sent = session.port.submit(session, node)
         session.op = own
         return node if is_sent else -1
 

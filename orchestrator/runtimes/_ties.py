@@ -16,6 +16,7 @@ from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._tying import TyingShell
+from orchestrator.runtimes._visits import Visit
 
 _decode = msgspec.msgpack.Decoder(Cancel).decode
 
@@ -24,6 +25,8 @@ class Service(Protocol):
     """What copies need of their node."""
 
     node: int
+    pending_handles: list[Any]
+    pending_ops: list[Op]
 
     @abstractmethod
     def send_frame(self, peer: int, kind: int, payload: Any, link_kind: str) -> None:
@@ -37,6 +40,7 @@ class Ties:
         self, service: Service, shell: NodeShell, load: OwnLoad | None, clock: RealClock, nodes: int
     ) -> None:
         self._service = service
+        self._tracer = shell.tracer
         self._shell = shell if isinstance(shell, TyingShell) else None
         self._load = load
         self._clock = clock
@@ -60,12 +64,23 @@ class Ties:
             self._load.arrived(handle, self._clock.now_ns())
         self._shell.tied(handle, op, tie)
 
+    def sampled(self, handle: Any, op: Op, tie: Tie | None, number: int) -> None:
+        """An attempt of a sampled operation comes; ValueError as ``tied``."""
+        visit = self._tracer.follow(handle, number)
+        if tie is not None:
+            self.tied(visit, op, tie)
+            return
+        self._service.pending_handles.append(visit)
+        self._service.pending_ops.append(op)
+
     def cancel(self, target: int, cancel: Cancel) -> None:
         """To the node that has, or gets, the other copy."""
         self._service.send_frame(target, _peers.CANCEL, cancel, CANCEL)
 
     def dropped(self, handle: Any) -> None:
         """This copy will not be answered here."""
+        if type(handle) is Visit:
+            self._tracer.left(handle)
         if self._load is not None:
             self._load.answered(handle, self._clock.now_ns(), served=False)
 

@@ -4,9 +4,13 @@ An own client sends ``AB header key [value [context]]`` and gets ``[header, valu
 back, in any order: the headers carry session and sequence, so nothing waits behind a slower
 operation of the same connection. Where its balancer wants the nodes' word of their load, an answer
 is ``[header, value, context, in flight, latency in us]``, and ``ABLOAD session`` is answered with
-the last two alone. ``ABTIED tie header key context`` asks for one of two copies of a read. Before
-all that, client and node prove to each other by ``ABHELLO`` and ``ABPROOF`` that they are of the
-same run (``_handshake``). Plain Redis clients send GET and SET and get their answers in order.
+the last two alone. ``ABTIED tie header key context`` asks for one of two copies of a read. Of a
+sampled operation (``_spans``) an attempt is ``ABSPAN number tie header key context [value]``, where
+an empty tie is none, and its answer is ``[header, value, context, stay]``, or with the node's word
+``[header, value, context, stay, in flight, latency in us]``: durations at the node, and no times,
+since clocks differ. Before all that, client and node prove to each other by ``ABHELLO`` and
+``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and SET and
+get their answers in order.
 """
 
 from __future__ import annotations
@@ -18,9 +22,18 @@ import msgspec
 
 from orchestrator.core.compare_and_set import decode_exchange
 from orchestrator.core.load import Word
-from orchestrator.core.machine import CAS, KIND_NAMES, READING, UNMATCHED, Op
+from orchestrator.core.machine import (
+    CAS,
+    KIND_NAMES,
+    READING,
+    UNMATCHED,
+    Op,
+    Redirect,
+    Reply,
+)
+from orchestrator.core.spans import Stay
 from orchestrator.core.units import NS_PER_US
-from orchestrator.core.waiting import Tie
+from orchestrator.core.waiting import Refusal, Tie
 
 COMMAND: Final = b"AB"
 HELLO: Final = b"ABHELLO"
@@ -33,7 +46,9 @@ LOAD: Final = b"ABLOAD"
 """With a session of the client; answered at once with the node's word of its load."""
 TIED: Final = b"ABTIED"
 """One of two copies of a read, with the node that gets the other and the number of the pair."""
-PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD, TIED)
+SPAN: Final = b"ABSPAN"
+"""An attempt of a sampled operation, of which the answer tells where its time at the node went."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD, TIED, SPAN)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = UNMATCHED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
@@ -45,6 +60,8 @@ _REQUEST: Final = struct.Struct("<qqqIIBB")
 _RESPONSE: Final = struct.Struct("<qqqB")
 _SESSION: Final = struct.Struct("<q")
 _TIE: Final = struct.Struct("<iI")
+_NUMBER: Final = struct.Struct("<I")
+_STAY: Final = struct.Struct("<Iqqqq")
 _REQUEST_SIZE: Final = _REQUEST.size
 _RESPONSE_SIZE: Final = _RESPONSE.size
 
@@ -118,6 +135,57 @@ def decode_tied(command: list[bytes]) -> tuple[Op, Tie]:
         raise ValueError("malformed ABTIED command")
     op.context = context
     return op, Tie(*_TIE.unpack(tie))
+
+
+def encode_sampled(op: Op, tie: Tie | None, number: int) -> bytes:
+    """The command of an own client for an attempt of a sampled operation, by its number."""
+    header = _pack_request(op.session, op.sequence, op.seen, op.size, op.count, op.kind, op.level)
+    packed = b"" if tie is None else _TIE.pack(*tie)
+    words = [SPAN, _NUMBER.pack(number), packed, header, op.key, op.context]
+    if op.value is not None:
+        words.append(op.value)
+    return b"*%d\r\n" % len(words) + b"".join(encode_bulk(word) for word in words)
+
+
+def decode_sampled(command: list[bytes]) -> tuple[Op, Tie | None, int]:
+    """The operation of a parsed command, its tie, and the attempt's number; ValueError where it is
+    malformed.
+    """
+    if len(command) not in (6, 7) or len(command[1]) != _NUMBER.size:
+        raise ValueError("malformed ABSPAN command")
+    _, number, tie, header, key, context, *value = command
+    if tie and (value or len(tie) != _TIE.size):
+        raise ValueError("malformed ABSPAN command")
+    op = decode_request([COMMAND, header, key, *value])
+    if tie and op.kind not in READING:
+        raise ValueError("malformed ABSPAN command")
+    op.context = context
+    return op, Tie(*_TIE.unpack(tie)) if tie else None, int(_NUMBER.unpack(number)[0])
+
+
+def encode_answer(
+    session: int, sequence: int, effect: Reply | Redirect | Refusal, word: Word | None, stay: Stay
+) -> bytes:
+    """As ``encode_response``, of whatever answers an attempt of a sampled operation."""
+    packed, context = None, b""
+    if isinstance(effect, Reply):
+        outcome, number, context = effect.outcome, effect.version, effect.context
+        packed = _encode(effect.value) if type(effect.value) is list else effect.value
+    elif isinstance(effect, Redirect):
+        outcome, number = REDIRECTED, effect.node
+    else:
+        outcome, number = REFUSED, effect.wait_ns
+    header = _pack_response(session, sequence, number, outcome)
+    parts = (header, packed, context or None, _STAY.pack(*stay))
+    body = b"".join(encode_bulk(part) for part in parts)
+    return b"*4\r\n" + body if word is None else b"*6\r\n" + body + _encode_word(word)
+
+
+def decode_stay(packed: Any) -> Stay | None:
+    """What came with an answer; None where that is no such thing."""
+    if type(packed) is not bytes or len(packed) != _STAY.size:
+        return None
+    return Stay(*_STAY.unpack(packed))
 
 
 def encode_response(

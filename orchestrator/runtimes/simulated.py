@@ -122,6 +122,19 @@ class SimulatedCluster:
         if not client.driver.outstanding:
             client.stop_if_finished()
 
+    def visited(self, effect: Reply | Redirect | Refusal, word: Word | None = None) -> None:
+        """As the others, of a sampled operation, whose client hears where its time went first."""
+        session, sequence, _ = effect.handle
+        driver = self.clients[session.client].driver
+        assert driver.spans is not None
+        driver.spans.heard(session, sequence, effect.handle.stay, self.clock.current_ns)
+        if type(effect) is Reply:
+            self.answered(effect, word)
+        elif type(effect) is Redirect:
+            self.redirected(effect, word)
+        elif type(effect) is Refusal:
+            self.refused(effect, word)
+
     # --- the run --------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -199,6 +212,7 @@ def _client_record(client: SimulatedClient, end_ns: int) -> ClientRecord:
         follow_ups=driver.follow_ups,
         carried=driver.carried,
         answers_in_vain=driver.answers_in_vain,
+        spans=driver.sampled(),
     )
 
 

@@ -31,8 +31,9 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.core.verdict import value_of
 from orchestrator.errors import EnvironmentFailure, InputError
 from orchestrator.store import place, tables
+from orchestrator.store._rows import event_rows, span_rows
 from orchestrator.store.tables import SUMMARY_PATHS, block, named, same
-from orchestrator.store.text import clean, json_text, plain_name
+from orchestrator.store.text import json_text, plain_name
 
 _counter = itertools.count()
 
@@ -121,21 +122,6 @@ def node_rows(run_id: str, nodes: Sequence[NodeRecord]) -> pa.Table:
     """Every interval of every node."""
     parts = [_node_rows(run_id, node) for node in nodes]
     return pa.concat_tables(parts) if parts else tables.NODES.schema.empty_table()
-
-
-def event_rows(run_id: str, record: RunRecord) -> pa.Table:
-    """The events of a run, in the order of the record."""
-    events = record.events
-    return block(
-        tables.EVENTS,
-        {
-            "run_id": same(run_id, len(events)),
-            "at_s": pa.array([event.at_ns / NS_PER_S for event in events], tables.NUMBER),
-            "node": pa.array([event.node for event in events], tables.WHOLE),
-            "kind": pa.array([clean(event.kind) for event in events], pa.string()),
-            "detail": pa.array([clean(event.detail) for event in events], pa.string()),
-        },
-    )
 
 
 def _keys(history: History) -> pa.Array:
@@ -273,6 +259,7 @@ class Store:
             "intervals": interval_rows(run_id, intervals),
             "nodes": node_rows(run_id, record.counted),
             "events": event_rows(run_id, record),
+            "spans": span_rows(run_id, record),
         }
         if operations is not None:
             parts["operations"] = operation_rows(run_id, operations)

@@ -12,73 +12,38 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy
 import pyarrow as pa
 
 from orchestrator.core.record import INTERVAL_NS
+from orchestrator.core.spans import PARTS
 from orchestrator.core.units import NS_PER_S
+from orchestrator.store._schema import (
+    EXPERIMENT,
+    NAME,
+    NUMBER,
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    WHOLE,
+    Column,
+    Table,
+)
+from orchestrator.store._schema import FLAG as _FLAG
+from orchestrator.store._schema import NUMBERS as _NUMBERS
+from orchestrator.store._schema import TEXT as _TEXT
+from orchestrator.store._schema import TEXTS as _TEXTS
+from orchestrator.store._schema import TIME as _TIME
+from orchestrator.store._schema import WHOLES as _WHOLES
+from orchestrator.store._schema import columns_of as _columns
 from orchestrator.store.text import clean, json_text
 
-SCHEMA_VERSION: Final = 1
-VERSION_KEY: Final = b"schema_version"
+# What a table is made of is known by way of its table, too.
+__all__ = (
+    "EXPERIMENT", "NAME", "NUMBER", "SCHEMA_VERSION", "VERSION_KEY", "WHOLE", "Column", "Table",
+)  # fmt: skip
 TRIAL_STATES: Final = ("complete", "pruned", "infeasible", "failed")
-
-_TEXT = pa.string()
-NAME = pa.dictionary(pa.int32(), pa.string())  # text of few different values
-WHOLE = pa.int64()
-NUMBER = pa.float64()
-_FLAG = pa.bool_()
-_TIME = pa.timestamp("us")
-_TEXTS = pa.list_(pa.field("element", pa.string()))
-_WHOLES = pa.list_(pa.field("element", pa.int64()))
-_NUMBERS = pa.list_(pa.field("element", pa.float64()))
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column; ``unit`` is empty where there is none."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
-
-    @property
-    def field(self) -> pa.Field:
-        """The Arrow field, with unit and meaning as metadata."""
-        return pa.field(self.name, self.type, metadata={"unit": self.unit, "meaning": self.meaning})
-
-
-EXPERIMENT: Final = Column("experiment", _TEXT, "", "name of the experiment (from the path)")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: what a row is, and its columns."""
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """What a file holds."""
-        return pa.schema(
-            [column.field for column in self.columns],
-            metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": self.name.encode()},
-        )
-
-    @property
-    def view(self) -> pa.Schema:
-        """What a reader sees: the file's columns after the partition column."""
-        return self.schema.insert(0, EXPERIMENT.field)
-
-
-def _columns(*rows: tuple[str, pa.DataType, str, str]) -> tuple[Column, ...]:
-    return tuple(Column(*row) for row in rows)
 
 
 def _latencies() -> list[tuple[str, pa.DataType, str, str]]:
@@ -174,10 +139,13 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("moves", _TEXT, "", "JSON: what operators' commands moved, how long it took, what it cost"),
     ("bottleneck.resource", _TEXT, "", "the busiest resource"),
     ("bottleneck.utilisation", NUMBER, "share", "its busy share"),
+    ("bottleneck.saturates_at_ops", NUMBER, "1/s", "throughput over that share: where it is full"),
+    ("utilisations", _TEXT, "", "JSON: resource to busy share, the busiest first"),
     *(
-        (f"latency_breakdown_ms.{part}", NUMBER, "ms", f"mean time spent in {part}")
-        for part in ("queue", "cpu", "cache_storage", "network", "replication")
+        (f"latency_breakdown_ms.{part}", NUMBER, "ms", f"mean time of sampled operations in {part}")
+        for part in PARTS
     ),
+    ("latency_breakdown", _TEXT, "", "JSON: parts of the latency by kind and in the tail"),
     ("generator.lag_p99_ms", NUMBER, "ms", "how late the generator sent"),
     ("generator.cpu", NUMBER, "share", "CPU share of the busiest generator"),
     ("generator.operations_per_request", NUMBER, "", "mean; null: each travels by itself"),
@@ -282,6 +250,19 @@ EVENTS = Table(
         ("detail", _TEXT, "", "in words"),
     ),
 )
+SPANS = Table(
+    "spans",
+    "a sampled operation that was answered, with the parts that its latency is made of",
+    _columns(
+        _RUN_ID,
+        ("session", WHOLE, "", "sequential process, as in operations"),
+        ("sequence", WHOLE, "", "number within the session"),
+        ("op", NAME, "", "kind of operation: read, write, scan, ..."),
+        ("intended_ns", WHOLE, "ns", "when the schedule wanted it to start"),
+        *((f"{part}_ns", WHOLE, "ns", meaning) for part, meaning in PARTS.items()),
+        ("total_ns", WHOLE, "ns", "its latency from the intended start: the sum of the parts"),
+    ),
+)
 OPERATIONS = Table(
     "operations",
     "an operation (present when record.operations asks for it)",
@@ -326,7 +307,7 @@ TRIALS = Table(
         ("lost_runs", WHOLE, "", "runs of it that lost a process or a host, and were made again"),
     ),
 )
-_ALL: Final = (RUNS, INTERVALS, LATENCIES, NODES, EVENTS, OPERATIONS, TRIALS)
+_ALL: Final = (RUNS, INTERVALS, LATENCIES, NODES, EVENTS, SPANS, OPERATIONS, TRIALS)
 TABLES: Final = {table.name: table for table in _ALL}
 
 
