@@ -11,22 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from orchestrator.core.faults import CLEAR, WELL, LinkState, NodeState
+from orchestrator.core.faults import WELL, NodeState
 from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeRecord
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _parts, _peers, _wire
-from orchestrator.runtimes._client_links import ClientLinks
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog, recovered
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
-from orchestrator.runtimes._link_probe import WAIT_NS, NodeProbes, Samples, decode_probe, session_of
-from orchestrator.runtimes._link_probe import answer as answer_probe
-from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._link_probe import decode_probe
+from orchestrator.runtimes._node_links import NodeLinks
 from orchestrator.runtimes._overdue import Overdue
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import Parts
@@ -78,22 +76,18 @@ class NodeProcess:
         self.shell = _parts.make_shell(parts, node, self.machine, cache, self.clock, self)
         self._received = receiver(parts, node, self.shell)
         seed = parts.config.seed
-        self._sender = Sender(store.network, seed, f"node/{node}/network")
-        self._responses = Sender(store.network, seed, f"node/{node}/responses")
-        at_once = self._responses.instant and not store.zones.apart
-        self._answers_at_once = at_once and not parts.config.faults
-        self._client_links = ClientLinks(self._responses, parts, node)
+        links = self._links = NodeLinks(parts, node, self.clock, spec.leads_ns)
+        self.lead, self.disturb, self.probed = links.lead, links.disturb, links.answer_probe
+        self.probe = links.probes.send
+        self._answers_at_once, self._client_links = links.answers_at_once, links.to_clients
         self._load = OwnLoad.of(parts)
         ties = self._ties = Ties(self, self.shell, self._load, self.clock, parts.system.nodes)
         self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
         self.sampled = ties.sampled
         self._answers_plainly = self._answers_at_once and self._load is None
-        self._disturbed: Mapping[int, LinkState] = {}
-        self._leads_ns = spec.leads_ns
-        self._client_links.lead(spec.leads_ns)
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
-        self._peers: dict[int, _peers.Outgoing] = {}
+        self._peers = links.outgoing
         self._decode = _peers.machine_decoder(messages_of(parts, node, self.machine))
         self._encoded: tuple[Any, bytes] = (None, b"")
         self._log: GroupedLog | None = None
@@ -116,7 +110,6 @@ class NodeProcess:
         self.overdue = Overdue()
         self.patience = sweeps_in(parts.config.client.timeout / NS_PER_S)
         self._session_numbers = plain_sessions(node, time.time_ns())
-        self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
         self.watch, self.peer_watch = Watch(self._proxy.sweep), Watch()
@@ -142,35 +135,7 @@ class NodeProcess:
 
     def connect(self, addresses: list[tuple[str, int]]) -> None:
         """Open the links to all other nodes; the machine starts when they stand."""
-        for peer, address in enumerate(addresses):
-            if peer != self._spec.node:
-                link = self._link_to(peer)
-                link.disturb(self._disturbed.get(peer, CLEAR))
-                self._peers[peer] = _peers.Outgoing(
-                    self, self._loop, self.clock, link, peer, address
-                )
-
-    def _link_to(self, peer: int) -> Link:
-        link = Link(self._sender, self._spec.parts.node_distance_ns(self.node, peer))
-        link.lead_ns = self._leads_ns.get(peer, 0)
-        return link
-
-    def lead(self, leads_ns: Mapping[int, int]) -> None:
-        """What these parties are sent takes so long at least, which is taken off its delays."""
-        self._leads_ns = leads_ns
-        for peer, outgoing in self._peers.items():
-            outgoing.link.lead_ns = leads_ns.get(peer, 0)
-        self._client_links.lead(leads_ns)
-        self._probes.begin_again()
-
-    async def probe(self) -> dict[int, Samples]:
-        """What the links to its peers really take."""
-        return await self._probes.send()
-
-    def probed(self, connection: Connection, request: bytes) -> None:
-        link = self._client_links.to((connection, session_of(request)))
-        wait_ns = WAIT_NS if self.shell.modelled else 0
-        answer_probe(self.clock, link, request, connection.write, wait_ns)
+        self._links.connect(self, self._loop, addresses)
 
     def load_asked(self, connection: Connection, session: int) -> None:
         if self._load is None:
@@ -197,7 +162,7 @@ class NodeProcess:
     @property
     def connected(self) -> bool:
         """Whether the links to all peers stand."""
-        return all(peer.connected for peer in self._peers.values())
+        return self._links.connected
 
     @property
     def restarted(self) -> bool:
@@ -350,13 +315,6 @@ class NodeProcess:
         self._state = state
         self.shell.burden(state)
 
-    def disturb(self, links: Mapping[int, LinkState]) -> None:
-        """From now on its links to these parties are in these states, all others clear."""
-        self._disturbed = links
-        for peer, outgoing in self._peers.items():
-            outgoing.link.disturb(links.get(peer, CLEAR))
-        self._client_links.disturb(links)
-
     def _end_itself(self, why: str) -> NoReturn:
         """The storage failed: nobody may rely on this process any more."""
         self.note(STORAGE, why)
@@ -377,7 +335,7 @@ class NodeProcess:
 
     def received(self, peer: int, kind: int, message: Any) -> None:
         if kind in _peers.PROBES:
-            self._probes.received(peer, kind, message)
+            self._links.probes.received(peer, kind, message)
         elif not self._started:
             self._early.append((peer, kind, message))
         elif kind in _peers.FOR_SHELL:
