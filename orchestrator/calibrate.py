@@ -47,7 +47,7 @@ SESSIONS: Final = (1, 4, 16, 64)
 REPLICAS: Final = 3
 USED_MIN: Final = 0.01
 """What used less of its time than that says little of what its work costs."""
-QUANTILES: Final = 20
+QUANTILES: Final = 100
 
 Told = Callable[[str], None]
 

@@ -101,6 +101,19 @@ def test_waking_is_what_a_lone_session_waits_for_besides_work() -> None:
     assert set(wake_quantiles_ns(numpy.full(9, 10), loop, 13_000)) == {1000}
 
 
+def test_two_waits_of_the_law_that_is_found_sum_up_to_what_was_seen() -> None:
+    chance = block_stream(1, "waits")
+    law_ns = 30_000 * chance.lognormal(0, 0.2, 100_000)
+    late = chance.random(100_000) < 0.02
+    law_ns[late] += 500_000 * chance.random(late.sum())
+    latencies_ns = law_ns[:50_000] + law_ns[50_000:]
+    found = numpy.array(wake_quantiles_ns(latencies_ns.astype(int), LoopCosts(), 0))
+    sums_ns = chance.choice(found, 200_000) + chance.choice(found, 200_000)
+    for share, tolerance in ((0.5, 0.03), (0.9, 0.05), (0.99, 0.15)):
+        expected_ns = numpy.quantile(latencies_ns, share)
+        assert numpy.quantile(sums_ns, share) == pytest.approx(expected_ns, rel=tolerance), share
+
+
 # --- files ------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 
 from orchestrator.config.build import build
 from orchestrator.config.load import parse_yaml
@@ -39,7 +39,8 @@ def read_profile(path: str) -> HostProfile:
 
 def write_profile(profile: HostProfile, path: str) -> None:
     """Write it, at once or not at all. Raises OSError."""
-    text = OmegaConf.to_yaml(OmegaConf.create(render_record(profile)))
+    # A list of quantiles on as few lines as it needs.
+    text = yaml.safe_dump(render_record(profile), sort_keys=False, width=100, default_flow_style=None)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = target.with_name(f".{target.name}.{os.getpid()}")
