@@ -40,7 +40,8 @@ def read_profile(path: str) -> HostProfile:
 def write_profile(profile: HostProfile, path: str) -> None:
     """Write it, at once or not at all. Raises OSError."""
     # A list of quantiles on as few lines as it needs.
-    text = yaml.safe_dump(render_record(profile), sort_keys=False, width=100, default_flow_style=None)
+    plain = render_record(profile)
+    text = yaml.safe_dump(plain, sort_keys=False, width=100, default_flow_style=None)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = target.with_name(f".{target.name}.{os.getpid()}")
