@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
+from orchestrator.analysis.effective import INTERVAL_MIN, withheld
 from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.intervals import mean
 from orchestrator.analysis.latency import (
@@ -54,7 +55,8 @@ KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
     "valid", "invalid_reasons", "host_limited", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
-    "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
+    "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
+    "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
@@ -115,8 +117,9 @@ def summarise(
 def _quantile_intervals_ms(window: Window) -> dict[str, list[float] | None]:
     """Of each quantile of all operations; None where too few are beyond it."""
     found = intervals.quantile_intervals_ns(window.latency_ns, QUANTILES)
+    few = {name for name, count in window.effective_beyond.items() if count < INTERVAL_MIN}
     return {
-        name: None if each is None else [edge / NS_PER_MS for edge in each]
+        name: None if each is None or name in few else [edge / NS_PER_MS for edge in each]
         for name, each in found.items()
     }
 
@@ -149,14 +152,24 @@ def _figures(
     errors = error_rate(outcomes)
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
     tenants = by_tenant(windows, config)
+    # Those of several runs are independent of each other.
+    effective = {
+        name: math.fsum(window.effective_beyond[name] for window in windows) for name in QUANTILES
+    }
     shares = [resources.utilisations(record, resources.costs(config)) for record in records]
     return {
         "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": completed / total_s if total_s > 0 else None,
         "goodput_ops": goodput_ops(windows, config.slo),
-        "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
+        "latency_ms": {
+            name: found.figures_ms(effective if name == ALL else None)
+            for name, found in latencies.items()
+        },
+        "latency_effective_samples": effective,
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
-        "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
+        "uncorrected_p99_ms": None
+        if withheld(len(uncorrected), QUANTILES["p99"])
+        else ms(quantile_ns(uncorrected, QUANTILES["p99"])),
         "outcomes": outcomes,
         "compare_and_set": compared(windows),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
@@ -169,7 +182,7 @@ def _figures(
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
         "scaling": resources.scaling(records, config),
-        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
+        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants, effective),
     }
 
 

@@ -113,6 +113,15 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
         (f"latency_ci95_ms.{name}", _NUMBERS, "ms", f"95 % confidence interval of the {name}")
         for name in ("p50", "p90", "p99", "p999")
     ),
+    *(
+        (
+            f"latency_effective_samples.{name}",
+            NUMBER,
+            "",
+            f"operations beyond the {name}, as independent ones",
+        )
+        for name in ("p50", "p90", "p99", "p999")
+    ),
     ("uncorrected_p99_ms", NUMBER, "ms", "p99 blind to waiting before the send"),
     ("outcomes.ok", WHOLE, "", "operations answered"),
     ("outcomes.fail", WHOLE, "", "operations that definitely did not happen"),
