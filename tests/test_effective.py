@@ -59,7 +59,7 @@ def test_a_busy_queue_has_few() -> None:
     true = beyond.mean() * (1 - beyond.mean()) / beyond.var(ddof=1) * 0.1
     found = numpy.median([effective_beyond(run, {"p90": 900})["p90"] for run in runs])
     assert true / 2 < found < true * 2
-    assert true < 20 < 500
+    assert true < 20
 
 
 def test_what_is_withheld_says_why() -> None:

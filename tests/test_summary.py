@@ -26,7 +26,8 @@ from orchestrator.core.verdict import INVALID, VALID, ClaimsVerdict, Verdict
 
 SECTION_KEYS = (
     "run_id", "experiment", "config_hash", "runtime", "clock",
-    "seed", "valid", "invalid_reasons", "host_limited", "digest",
+    "seed", "valid", "invalid_reasons", "host_limited", "steady_state",
+    "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
     "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
     "uncorrected_p99_ms", "outcomes", "compare_and_set",

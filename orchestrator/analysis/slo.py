@@ -45,8 +45,9 @@ def judge(
 
     ``metric`` is the path below ``slo`` in the config. A bound on operations that did not
     occur is met; one on a percentile that too few lie beyond (``effective``: independent ones of
-    all, by percentile) is missed: its value is None, and ``reason`` says why. Without any bound there is no SLO, and ``met`` is None. ``windows`` has the
-    share of windows that missed each bound of ``slo.windows``, None where there is none.
+    all, by percentile) is missed: its value is None, and ``reason`` says why. Without any bound
+    there is no SLO, and ``met`` is None. ``windows`` has the share of windows that missed each
+    bound of ``slo.windows``, None where there is none.
     """
     if not bounded(slo):
         return {"met": None, "violations": [], "windows": None}

@@ -36,6 +36,7 @@ from orchestrator.analysis.resilience import (
     pooled_resilience,
     resilience,
 )
+from orchestrator.analysis.rules.stationarity import pooled_steady_state, steady_state
 from orchestrator.analysis.shards import shard_figures
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.analysis.tenants import by_tenant
@@ -53,7 +54,7 @@ _WITHOUT_IDENTITY: Final = (INCREMENT, ADD, APPEND, TRANSACTION)
 
 KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
-    "valid", "invalid_reasons", "host_limited", "digest",
+    "valid", "invalid_reasons", "host_limited", "steady_state", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
     "uncorrected_p99_ms",
@@ -102,6 +103,7 @@ def summarise(
             "valid": not reasons,
             "invalid_reasons": reasons,
             "host_limited": validity.host_limited(record, config),
+            "steady_state": steady_state(window, config),
             "digest": digest(record) if record.runtime == SIM else None,
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": quantiles["p99"],
@@ -296,6 +298,7 @@ def pool(
             for reason in summary["invalid_reasons"]
         ],
         "host_limited": any(summary["host_limited"] for summary in summaries),
+        "steady_state": pooled_steady_state([summary["steady_state"] for summary in summaries]),
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
         "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
         "faults": [fault for summary in summaries for fault in summary["faults"]],

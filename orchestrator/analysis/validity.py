@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.analysis.latency import Window, quantile_ns
 from orchestrator.analysis.resources import costs
 from orchestrator.analysis.rules.samples import sample_reasons
+from orchestrator.analysis.rules.stationarity import stationarity_reasons
 from orchestrator.config.schema import Config
 from orchestrator.core.record import ClientRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS
@@ -56,6 +57,7 @@ def invalid_reasons(window: Window, config: Config, claims: ClaimsVerdict | None
         *_lost_parts(record),
         *_few_operations(len(window)),
         *sample_reasons(window, config),
+        *stationarity_reasons(window, config),
         *_lag(record.clients, quantile_ns(window.latency_ns, 500)),
         *_rate(window),
         *_generator_cpu(record),
