@@ -32,7 +32,8 @@ SECTION_KEYS = (
     "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
     "uncorrected_p99_ms", "outcomes", "compare_and_set",
     "consistency",
-    "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
+    "availability", "faults", "resilience", "overload", "scaling", "links", "hosts", "cache",
+    "balance",
     "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
 )  # fmt: skip

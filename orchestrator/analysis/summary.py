@@ -36,6 +36,9 @@ from orchestrator.analysis.resilience import (
     pooled_resilience,
     resilience,
 )
+from orchestrator.analysis.rules.arrival import arrival_fit
+from orchestrator.analysis.rules.hosts import pooled_hosts
+from orchestrator.analysis.rules.littles_law import concurrency
 from orchestrator.analysis.rules.stationarity import pooled_steady_state, steady_state
 from orchestrator.analysis.shards import shard_figures
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
@@ -59,7 +62,7 @@ KEYS: Final = (
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
     "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
-    "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
+    "overload", "scaling", "links", "hosts", "cache", "balance", "shards", "moves", "bottleneck",
     "latency_breakdown_ms", "generator", "cost", "slo", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
@@ -180,7 +183,8 @@ def _figures(
         | {"ejections": _ejections(records, config)},
         "shards": shard_figures(windows, config),
         "bottleneck": resources.bottleneck(shares),
-        "generator": _generator(records),
+        "generator": _generator(windows, config),
+        "hosts": pooled_hosts(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
         "scaling": resources.scaling(records, config),
@@ -199,7 +203,8 @@ def _ejections(records: Sequence[RunRecord], config: Config) -> float | None:
     return mean([sum(event.kind == EJECTED for event in each.events) for each in records])
 
 
-def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
+def _generator(windows: Sequence[Window], config: Config) -> dict[str, float | None]:
+    records = [window.record for window in windows]
     clients = [client for record in records for client in record.clients]
     shares = [validity.generator_cpu(record) for record in records]
     requests, carried = (sum(client.carried[index] for client in clients) for index in (0, 1))
@@ -207,6 +212,18 @@ def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
         "lag_p99_ms": ms(quantile_ns(validity.pooled_lag_ns(clients), 990)),
         "cpu": max((share for share in shares if share is not None), default=None),
         "operations_per_request": carried / requests if requests else None,
+        **_sending(windows, config),
+    }
+
+
+def _sending(windows: Sequence[Window], config: Config) -> dict[str, float | None]:
+    """Little's law's two sides, and how far sending times are from the arrival asked for."""
+    counted = [concurrency(window, config.client.timeout) for window in windows]
+    fits = [arrival_fit(window, config) for window in windows]
+    return {
+        "outstanding": mean([each and each.counted for each in counted]),
+        "outstanding_by_latency": mean([each and each.least for each in counted]),
+        "arrival_distance": mean([each and each.distance for each in fits]),
     }
 
 
