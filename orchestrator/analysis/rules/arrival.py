@@ -135,9 +135,13 @@ def arrival_reasons(window: Window, config: Config) -> list[str]:
     fit = arrival_fit(window, config)
     if fit is None or fit.distance <= fit.limit:
         return []
-    what = f"sums of {fit.gaps} gaps" if fit.gaps > 1 else "gaps"
+    what = f"sums of {fit.gaps} gaps between them" if fit.gaps > 1 else "gaps between them"
+    if fit.law == EVEN:
+        figure = f"{fit.distance:.0%} of the {what} are off by more than {EVEN_OFF:.0%}"
+        allowed = f"{fit.limit:.0%} may be"
+    else:
+        figure = f"the {what} are {fit.distance:.2f} away from {fit.law} ones"
+        allowed = f"at most {fit.limit:.2f} is allowed (Kolmogorov's distance)"
     return [
-        f"operations were not sent as arrival {config.arrival.name!r} asks: {what} between them "
-        f"are {fit.distance:.2f} away from {fit.law} ones (Kolmogorov's distance; of even ones "
-        f"the share that is off by a quarter), at most {fit.limit:.2f} is allowed"
+        f"operations were not sent as arrival {config.arrival.name!r} asks: {figure}; {allowed}"
     ]

@@ -3,9 +3,11 @@ mean time (Little, Operations Research 9(3), 1961; over finite windows, with wha
 ends after counted by what lies inside, it is exact: Little, Operations Research 59(3), 2011).
 
 Both sides are measured apart from each other: L as clients counted it at times drawn beforehand,
-lambda W from the history's rows. Where they differ, rows are missing, times are wrong, or a client
-stood still and did not notice. An operation whose answer never came was under way until somewhere
-between its start and its timeout, so lambda W is a range there.
+lambda W from the history's rows. Where they differ, rows are missing, or times are wrong, or what
+a client holds for under way is not. A count stands until the next one: of a client that was kept
+from running those that were due meanwhile come all at once, and must not count more for it. An
+operation whose answer never came was under way until somewhere between its start and its timeout,
+so lambda W is a range there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import math
 from typing import Final, NamedTuple
 
 import numpy
-from numpy.typing import NDArray
 
 from orchestrator.analysis.latency import Window
 from orchestrator.core.history import NEVER
@@ -45,24 +46,25 @@ class Concurrency(NamedTuple):
 
 def concurrency(window: Window, timeout_ns: int) -> Concurrency | None:
     """None where a client counted too seldom within the window."""
-    counts = [_within(client, window) for client in window.record.clients]
-    if not counts or any(len(each) < PROBES_MIN for each in counts):
+    found = [_counted(client, window) for client in window.record.clients]
+    known = [each for each in found if each is not None]
+    if not found or len(known) < len(found):
         return None
-    counted = math.fsum(float(each.mean()) for each in counts)
-    error = math.sqrt(math.fsum(_variance(each) for each in counts))
-    return Concurrency(counted, error, *_by_latency(window, timeout_ns))
+    counted, variance = (math.fsum(column) for column in zip(*known, strict=True))
+    return Concurrency(counted, math.sqrt(variance), *_by_latency(window, timeout_ns))
 
 
-def _within(client: ClientRecord, window: Window) -> NDArray[numpy.int64]:
-    within = (client.probed_ns >= window.start_ns) & (client.probed_ns < window.end_ns)
-    return client.outstanding[within]
-
-
-def _variance(counts: NDArray[numpy.int64]) -> float:
-    """Of the mean of a sample that is spread evenly over time: by its differences (Wolter,
-    Introduction to Variance Estimation, section 8.2).
+def _counted(client: ClientRecord, window: Window) -> tuple[float, float] | None:
+    """Mean of one client over the window, and its variance: of a sample that is spread evenly over
+    time, by its differences (Wolter, Introduction to Variance Estimation, section 8.2).
     """
-    return float((numpy.diff(counts) ** 2).sum()) / (2 * len(counts) * (len(counts) - 1))
+    within = (client.probed_ns >= window.start_ns) & (client.probed_ns < window.end_ns)
+    counts, at_ns = client.outstanding[within], client.probed_ns[within]
+    if len(counts) < PROBES_MIN:
+        return None
+    shares = numpy.diff(at_ns, append=window.end_ns) / (window.end_ns - at_ns[0])
+    variance = float((shares[:-1] ** 2 * numpy.diff(counts) ** 2).sum()) / 2
+    return float((counts * shares).sum()), variance
 
 
 def _by_latency(window: Window, timeout_ns: int) -> tuple[float, float]:
