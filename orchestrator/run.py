@@ -116,12 +116,13 @@ class RunResult:
 
 
 def is_good(summary: Mapping[str, Any]) -> bool:
-    """Valid, no consistency verdict but valid, no SLO missed: exit code 0."""
+    """Valid, no consistency verdict but valid, no SLO missed, as precise as asked: exit code 0."""
     verdict = summary["consistency"]["verdict"]
     return (
         bool(summary["valid"])
         and verdict not in (INVALID, UNDECIDED)
         and summary["slo"]["met"] is not False
+        and (summary["precision"] is None or summary["precision"]["met"])
     )
 
 

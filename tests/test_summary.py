@@ -35,7 +35,7 @@ SECTION_KEYS = (
     "availability", "faults", "resilience", "overload", "scaling", "links", "hosts", "cache",
     "balance",
     "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results", "tenants",
+    "latency_breakdown_ms", "generator", "cost", "slo", "precision", "results", "tenants",
 )  # fmt: skip
 
 

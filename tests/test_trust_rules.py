@@ -104,7 +104,7 @@ def test_a_tick_is_no_fault() -> None:
     "arrival",
     [
         "{name: bursty, burst: 3000/s, calm: 300/s}",
-        "{name: diurnal, rate: 1000/s, period: 2s}",
+        "{name: diurnal, rate: 1000/s, amplitude: 0.95, period: 2s}",
         "{name: ramp, start: 200/s, end: 2000/s, lasts: 2s}",
     ],
 )

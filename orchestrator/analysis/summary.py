@@ -39,6 +39,7 @@ from orchestrator.analysis.resilience import (
 from orchestrator.analysis.rules.arrival import arrival_fit
 from orchestrator.analysis.rules.hosts import pooled_hosts
 from orchestrator.analysis.rules.littles_law import concurrency
+from orchestrator.analysis.rules.samples import NAMED, not_given_words
 from orchestrator.analysis.rules.stationarity import pooled_steady_state, steady_state
 from orchestrator.analysis.shards import shard_figures
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
@@ -63,7 +64,7 @@ KEYS: Final = (
     "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "hosts", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results",
+    "latency_breakdown_ms", "generator", "cost", "slo", "precision", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -113,6 +114,7 @@ def summarise(
             "latency_ci95_ms": quantiles,
             "consistency": _consistency(claims) | _staleness(record),
             "latency_breakdown_ms": None,
+            "precision": None,
             "results": results,
         }
         | _in_trouble(record, config, model)
@@ -307,13 +309,10 @@ def pool(
     figures = _figures(windows, latencies, config)
     first = summaries[0]
     pooled = dict(first) | figures
+    reasons = _pooled_reasons(summaries, figures["slo"])
     pooled |= {
-        "valid": all(summary["valid"] for summary in summaries),
-        "invalid_reasons": [
-            f"repeat {number}: {reason}" if len(summaries) > 1 else reason
-            for number, summary in enumerate(summaries, start=1)
-            for reason in summary["invalid_reasons"]
-        ],
+        "valid": not reasons,
+        "invalid_reasons": reasons,
         "host_limited": any(summary["host_limited"] for summary in summaries),
         "steady_state": pooled_steady_state([summary["steady_state"] for summary in summaries]),
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
@@ -335,6 +334,20 @@ def pool(
         }
         pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
+
+
+def _pooled_reasons(summaries: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> list[str]:
+    """What is wrong with any repeat; but percentiles are given or not by all of them together."""
+    if len(summaries) == 1:
+        return list(summaries[0]["invalid_reasons"])
+    reasons = [
+        f"repeat {number}: {reason}"
+        for number, summary in enumerate(summaries, start=1)
+        for reason in summary["invalid_reasons"]
+        if not reason.startswith(NAMED)
+    ]
+    missing = [each for each in judged["violations"] if each["reason"] is not None]
+    return reasons + [not_given_words(each["metric"], each["reason"]) for each in missing]
 
 
 def _across(values: Sequence[float | None], centre: float | None) -> list[float] | None:

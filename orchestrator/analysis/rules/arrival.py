@@ -12,8 +12,10 @@ lag, sums of k gaps are looked at, which are Erlang (Poisson) or constant (even)
 that the lag is a small part of their spread. They are brought to their own mean, since the rate has
 a rule of its own. The figure is Kolmogorov's distance of their distribution from the one asked for;
 of even arrivals, where any distance from a constant is 1, the share of them that are off by more
-than a quarter. It must pass DISTANCE_MAX, and what chance gives at LEVEL (Massart's bound, Annals
-of Probability 18(3), 1990): a test by p alone rejects any real run that is long enough.
+than a quarter. Gaps say nothing of slow changes, so where in the window the operations lie is
+looked at in the same way. The figure must pass DISTANCE_MAX, and what chance gives at LEVEL
+(Massart's bound, Annals of Probability 18(3), 1990): a test by p alone rejects any real run that is
+long enough.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ _Floats = NDArray[numpy.float64]
 
 
 class Fit(NamedTuple):
-    """``distance`` of sums of ``gaps`` gaps from the ``law``, and what it may be at most."""
+    """``distance`` from the process asked for, of sums of ``gaps`` gaps or (0) of the times at
+    which operations lie in the window, and what it may be at most.
+    """
 
     distance: float
     limit: float
@@ -74,17 +78,27 @@ def arrival_fit(window: Window, config: Config) -> Fit | None:
     sums = numpy.diff(expected[::gaps])
     if len(sums) < GAPS_MIN or sums.mean() <= 0:
         return None
-    chance = math.sqrt(math.log(2 / LEVEL) / (2 * len(sums)))
-    distance = _distance(sums / sums.mean(), gaps, law)
-    return Fit(distance, max(DISTANCE_MAX, chance), gaps, law)
+    places = (expected - expected[0]) / (expected[-1] - expected[0])
+    fits = [
+        Fit(_distance(sums / sums.mean(), gaps, law), _limit(len(sums)), gaps, law),
+        Fit(_from_uniform(places), _limit(len(places)), 0, law),
+    ]
+    return max(fits, key=lambda fit: fit.distance / fit.limit)
+
+
+def _limit(count: int) -> float:
+    return max(DISTANCE_MAX, math.sqrt(math.log(2 / LEVEL) / (2 * count)))
 
 
 def _distance(relative: _Floats, gaps: int, law: str) -> float:
     if law == EVEN:
         return float((abs(relative - 1) > EVEN_OFF).mean())
-    found = numpy.sort(gammainc(gaps, relative * gaps))
-    count = len(found)
-    above = numpy.arange(1, count + 1) / count - found
+    return _from_uniform(numpy.sort(gammainc(gaps, relative * gaps)))
+
+
+def _from_uniform(ordered: _Floats) -> float:
+    count = len(ordered)
+    above = numpy.arange(1, count + 1) / count - ordered
     return float(max(above.max(), (1 / count - above).max()))
 
 
@@ -136,7 +150,10 @@ def arrival_reasons(window: Window, config: Config) -> list[str]:
     if fit is None or fit.distance <= fit.limit:
         return []
     what = f"sums of {fit.gaps} gaps between them" if fit.gaps > 1 else "gaps between them"
-    if fit.law == EVEN:
+    if fit.gaps == 0:
+        figure = f"their places in the measured window are {fit.distance:.2f} away from it"
+        allowed = f"at most {fit.limit:.2f} is allowed (Kolmogorov's distance)"
+    elif fit.law == EVEN:
         figure = f"{fit.distance:.0%} of the {what} are off by more than {EVEN_OFF:.0%}"
         allowed = f"{fit.limit:.0%} may be"
     else:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy
 
@@ -14,13 +15,21 @@ from orchestrator.config.schema import SLO_KINDS, Config, LatencyBounds
 from orchestrator.core.machine import KIND_NAMES
 from orchestrator.workloads.tenants import tenants_of
 
+NAMED: Final = "the objective names"
+"""How each sentence begins."""
+
 _Group = tuple[str, LatencyBounds, int, Mapping[str, float] | None]
+
+
+def not_given_words(metric: str, reason: str) -> str:
+    """The sentence of one percentile."""
+    return f"{NAMED} {metric}, which cannot be given: {reason}"
 
 
 def sample_reasons(window: Window, config: Config) -> list[str]:
     """One sentence a percentile; none about operations of which there were none."""
     return [
-        f"the objective names {prefix}{name}, which cannot be given: {reason}"
+        not_given_words(prefix + name, reason)
         for prefix, bounds, count, effective in _groups(window, config)
         for name, reason in not_given(bounds, count, effective).items()
     ]
