@@ -87,17 +87,14 @@ def run(
     what = f"running {loaded.experiment} on {loaded.runtime}{times}"
     lasts_s = _terminal.expected_s(planned, repeat)
     with Runner(results, address) as runner, _terminal.progress(what, lasts_s):
-        if share is None:
-            done = runner.run_repeated(planned, repeat)
-        else:
-            done = run_precisely(
-                planned,
-                runner,
-                share,
-                repeats_max=repeat_max,
-                told=_terminal.say_precision,
-                lost=_terminal.say_lost,
-            )
+        done = run_precisely(
+            planned,
+            runner,
+            share,
+            repeats_max=runs,
+            told=_terminal.say_precision,
+            lost=_terminal.say_lost,
+        )
     return Answer(
         done.summary,
         lambda out: _terminal.show_run(out, done),

@@ -85,17 +85,20 @@ def _half_width(summary: Mapping[str, Any], name: str) -> float | None:
 def run_precisely(
     config: Config | Parts,
     runner: Runner,
-    precision: float,
+    precision: float | None,
     *,
     repeats_max: int = REPEATS_MAX,
     told: Told | None = None,
     lost: Callable[[str], None] | None = None,
 ) -> RunResult:
-    """The pool of as many runs as it took, with ``precision`` in its summary.
+    """The pool of as many runs as it took, with ``precision`` in its summary; of ``repeats_max``
+    where no precision is asked for.
 
     ``told(runs so far, precision)`` hears of each. Raises what a run raises.
     """
     parts = config if isinstance(config, Parts) else plan(config)
+    if precision is None:
+        return runner.run_repeated(parts, repeats_max)
     results: list[RunResult] = []
     for seed in range(parts.config.seed, parts.config.seed + repeats_max):
         results.append(runner.run_surely(parts, lost, seed=seed))

@@ -111,18 +111,20 @@ class RunResult:
 
     @property
     def good(self) -> bool:
-        """Whether it may be believed, kept its consistency, and met its objective."""
-        return is_good(self.summary)
+        """Whether it may be believed, kept its consistency, met its objective, and is as precise as
+        was asked.
+        """
+        precision = self.summary["precision"]
+        return is_good(self.summary) and (precision is None or bool(precision["met"]))
 
 
 def is_good(summary: Mapping[str, Any]) -> bool:
-    """Valid, no consistency verdict but valid, no SLO missed, as precise as asked: exit code 0."""
+    """Valid, no consistency verdict but valid, no SLO missed: exit code 0."""
     verdict = summary["consistency"]["verdict"]
     return (
         bool(summary["valid"])
         and verdict not in (INVALID, UNDECIDED)
         and summary["slo"]["met"] is not False
-        and (summary["precision"] is None or summary["precision"]["met"])
     )
 
 

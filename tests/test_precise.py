@@ -54,15 +54,15 @@ def test_it_ends_when_it_is_known(tmp_path: Path) -> None:
         told.append((runs, found["met"]))
 
     with Runner(tmp_path) as runner:
-        done = run_precisely(small(*OPEN), runner, 0.08, repeats_max=20, told=hear)
+        done = run_precisely(small(*OPEN, "slo.p50=1s"), runner, 0.03, repeats_max=20, told=hear)
         rows = Store(tmp_path).table("runs").to_pylist()
     runs = len(told)
     assert 3 <= runs < 20 and [met for _, met in told[2:]] == [False] * (runs - 3) + [True]
     assert sorted(row["seed"] for row in rows) == list(range(1, runs + 1))
     found = done.summary["precision"]
-    assert found["met"] and found["reached"] <= found["asked"] == 0.08
+    assert found["met"] and found["reached"] <= found["asked"] == 0.03
     low, high = done.summary["throughput_ci95_ops"]
-    assert (high - low) / 2 <= 0.08 * done.summary["throughput_ops"]
+    assert (high - low) / 2 <= 0.03 * done.summary["throughput_ops"]
     assert len(done.summary["repeats"]) == runs
     assert done.summary["repeats"][0]["precision"] is None
 

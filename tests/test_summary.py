@@ -58,6 +58,9 @@ def test_summary_has_every_key_and_is_json() -> None:
         "lag_p99_ms": 0.05,
         "cpu": 0.5,
         "operations_per_request": None,
+        "outstanding": None,
+        "outstanding_by_latency": None,
+        "arrival_distance": pytest.approx(0, abs=1e-3),
     }
     assert found["consistency"] == {
         "claimed": "linearizable",

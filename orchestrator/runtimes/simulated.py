@@ -184,6 +184,25 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     return node_record(parts, node.node, "sim", machine.role, samples, 0, digest, events)
 
 
+def _client_record(client: SimulatedClient, probed_ns: list[int], end_ns: int) -> ClientRecord:
+    driver = client.driver
+    return ClientRecord(
+        client=client.client,
+        host="sim",
+        process_cpu_ns=0,
+        wall_ns=end_ns,
+        lag_ns=numpy.array(driver.lag_ns[:100_000], dtype=numpy.int64),
+        extra_attempts=driver.extra_attempts,
+        cache_hits=driver.cache_hits,
+        cache_lookups=driver.cache_lookups,
+        follow_ups=driver.follow_ups,
+        carried=driver.carried,
+        answers_in_vain=driver.answers_in_vain,
+        probed_ns=numpy.array(probed_ns, dtype=numpy.int64),
+        outstanding=numpy.array(client.outstanding, dtype=numpy.int64),
+    )
+
+
 def _cluster_of(parts: Parts) -> SimulatedCluster:
     if not parts.config.faults:
         return SimulatedCluster(parts)
@@ -221,22 +240,7 @@ def run(parts: Parts) -> RunRecord:
         nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
         tier=tuple(_node_record(node, intervals) for node in cluster.tier),
         clients=tuple(
-            ClientRecord(
-                client=client.client,
-                host="sim",
-                process_cpu_ns=0,
-                wall_ns=end_ns,
-                lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
-                extra_attempts=client.driver.extra_attempts,
-                cache_hits=client.driver.cache_hits,
-                cache_lookups=client.driver.cache_lookups,
-                follow_ups=client.driver.follow_ups,
-                carried=client.driver.carried,
-                answers_in_vain=client.driver.answers_in_vain,
-                probed_ns=numpy.array(cluster.probed_ns, dtype=numpy.int64),
-                outstanding=numpy.array(client.outstanding, dtype=numpy.int64),
-            )
-            for client in cluster.clients
+            _client_record(client, cluster.probed_ns, end_ns) for client in cluster.clients
         ),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.recorded_from_ns,
