@@ -42,9 +42,14 @@ def run(
     *,
     results: str | os.PathLike[str] = _RESULTS,
     repeat: int = 1,
+    precision: float | str | None = None,
+    repeat_max: int = 30,
     address: str | None = None,
 ) -> RunResult:
     """One experiment (``repeat``: several, pooled), checked and stored in ``results``.
+
+    ``precision`` (0.05, or ``"5%"``): repeated until the 95 % intervals of throughput and of each
+    percentile that the objective names are within that of the figure, ``repeat_max`` times at most.
 
     Raises as :meth:`orchestrator.run.Runner.run` does. For many runs on one warm pool of
     actors, use :class:`orchestrator.run.Runner`.
@@ -52,7 +57,11 @@ def run(
     from orchestrator.run import Runner
 
     with Runner(results, address) as runner:
-        return runner.run_repeated(config, repeat)
+        if precision is None:
+            return runner.run_repeated(config, repeat)
+        from orchestrator.precise import parse_precision, run_precisely
+
+        return run_precisely(config, runner, parse_precision(precision), repeats_max=repeat_max)
 
 
 def tune(config: Config | ConfigSource | Mapping[str, Any], **options: Any) -> TuneResult:

@@ -42,6 +42,15 @@ Address = Annotated[
 ]
 RuntimeName = Annotated[str | None, typer.Option("--runtime", metavar="ray|sim")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Replaces the config's.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="P", help="Repeat until half of each 95 % interval is within P."
+    ),
+]
+RepeatMax = Annotated[
+    int, typer.Option("--repeat-max", metavar="N", help="The most runs for --precision.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and do not run it.")]
 
 

@@ -91,6 +91,13 @@ def say_lost(reason: str) -> None:
     say(f"run again: {reason}")
 
 
+def say_precision(runs: int, found: Mapping[str, Any]) -> None:
+    """How precisely figures are known after so many runs."""
+    reached = found["reached"]
+    known = "not every figure has an interval yet" if reached is None else f"within {reached:.1%}"
+    say(f"[{runs}] {known}; {found['asked']:.1%} is asked")
+
+
 def expected_s(planned: Parts, repeats: int) -> float | None:
     """How long a real run takes; a simulation, and a load with an end of its own, take as long
     as they take.
@@ -261,10 +268,40 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),
         ("consistency", consistency(summary), "" if kept else bad),
         ("SLO", "" if met is None else slo_word(summary), bad if met is False else ""),
+        ("steady", *_steadiness(summary)),
+        ("precision", *_precision(summary)),
         ("valid", "yes" if valid else "no", "green" if valid else bad),
         *(("", f"- {reason}", "red") for reason in summary["invalid_reasons"]),
         ("", limited if summary["host_limited"] else "", "yellow"),
     ]
+
+
+def _steadiness(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """What is worth a line: a warm-up that was found, a period, a drift; and its style."""
+    from orchestrator.report.wording import quantity
+
+    found = summary["steady_state"]
+    words = []
+    if found["method"] != "given":
+        words.append(f"after {quantity(found['warmup_s'], 's')} ({found['method']})")
+    if found["period_s"] is not None:
+        words.append(f"latency comes and goes every {quantity(found['period_s'], 's')}")
+    if found["steady"] is False:
+        words.append("no: it drifts")
+    return "; ".join(words), "bold red" if found["steady"] is False else ""
+
+
+def _precision(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """How precisely figures are known where that was asked for; and its style."""
+    from orchestrator.report.wording import percent
+
+    found = summary["precision"]
+    if found is None:
+        return "", ""
+    worst = "not every figure has an interval"
+    if found["reached"] is not None:
+        worst = f"within {percent(found['reached'])}"
+    return f"{worst}; {percent(found['asked'])} asked", "" if found["met"] else "bold red"
 
 
 def _latency_table(latencies: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -32,6 +32,8 @@ from orchestrator._command import (
     DryRun,
     Json,
     Overrides,
+    Precision,
+    RepeatMax,
     Results,
     RuntimeName,
     Seed,
@@ -57,6 +59,8 @@ def run(
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", help="Runs with seeds counted up, pooled.")
     ] = 1,
+    precision: Precision = None,
+    repeat_max: RepeatMax = 30,
     dry_run: DryRun = False,
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
@@ -65,22 +69,32 @@ def run(
     """Run one experiment, check it and store it."""
     from orchestrator.config.load import load
     from orchestrator.plan import plan
+    from orchestrator.precise import asked_precision, run_precisely
     from orchestrator.run import Runner
 
     loaded = load(config, *with_options(overrides, runtime, seed))
     if repeat < 1:
         raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
+    share = asked_precision(precision, repeat, repeat_max)
+    runs = repeat if share is None else repeat_max
     planned = plan(loaded)
     if dry_run:
         from orchestrator.dry_run import dry_run as forecast
 
-        found = forecast(planned, repeats=repeat, address=address)
+        found = forecast(planned, repeats=runs, address=address)
         return Answer(found, lambda out: _terminal.show_dry_run(out, found))
     times = f" {repeat} times" if repeat > 1 else ""
     what = f"running {loaded.experiment} on {loaded.runtime}{times}"
     lasts_s = _terminal.expected_s(planned, repeat)
     with Runner(results, address) as runner, _terminal.progress(what, lasts_s):
-        done = runner.run_repeated(planned, repeat)
+        done = run_precisely(
+            planned,
+            runner,
+            share,
+            repeats_max=runs,
+            told=_terminal.say_precision,
+            lost=_terminal.say_lost,
+        )
     return Answer(
         done.summary,
         lambda out: _terminal.show_run(out, done),

@@ -39,7 +39,7 @@ def dry_run(parts: Parts, *, repeats: int = 1, address: str | None = None) -> di
     config = parts.config
     rate_ops = _rate_ops(parts)
     if parts.workload.total is None:
-        load_s = (config.warmup + config.duration) / NS_PER_S
+        load_s = (parts.lead_ns + config.duration) / NS_PER_S
         operations = rate_ops * load_s
     else:
         operations = float(parts.workload.total)

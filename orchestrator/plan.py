@@ -9,6 +9,7 @@ from typing import Final
 import numpy
 
 from orchestrator._fault_checks import check_faults
+from orchestrator.analysis.rules.stationarity import why_unsteady
 from orchestrator.analysis.slo import bounded
 from orchestrator.config.schema import RAY, SIM, Config, Slo
 from orchestrator.core import levels
@@ -17,6 +18,7 @@ from orchestrator.core.layout import MOVING
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
 from orchestrator.core.models import CAS_REGISTER, TXN
+from orchestrator.core.parameters import AUTO as LEAD_AUTO
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
 from orchestrator.core.units import format_duration
@@ -39,6 +41,7 @@ def plan(config: Config) -> Parts:
     parts = Parts.of(config)
     _check_runtime(parts)
     _check_load(parts)
+    _check_warmup(parts)
     _check_objective(parts)
     _check_queue(parts)
     _check_health(parts)
@@ -67,6 +70,17 @@ def _check_runtime(parts: Parts) -> None:
             "the simulator cannot measure costs and has no profile of this machine's",
             path="system.node.costs",
             hint=f"use costs: modelled, runtime: {RAY}, or a hosts.profile of archbench calibrate",
+        )
+
+
+def _check_warmup(parts: Parts) -> None:
+    """Where there is no steady state, none can be found."""
+    reason = why_unsteady(parts.config) if parts.config.warmup == LEAD_AUTO else None
+    if reason is not None:
+        raise ConfigError(
+            f"auto looks for where a run becomes steady, and {reason}",
+            path="warmup",
+            hint="give a duration, as in warmup: 2s",
         )
 
 

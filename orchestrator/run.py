@@ -21,10 +21,12 @@ from orchestrator.analysis.latency import histograms, measured_window
 from orchestrator.analysis.sample import sampled_rows
 from orchestrator.analysis.series import balance_series, client_series
 from orchestrator.analysis.summary import pool, summarise
+from orchestrator.analysis.warmup import settled
 from orchestrator.config.render import config_hash, render_yaml
 from orchestrator.config.schema import RAY, SIM, Config
 from orchestrator.core import levels
 from orchestrator.core.history import History
+from orchestrator.core.parameters import AUTO
 from orchestrator.core.per_level import check_levels
 from orchestrator.core.record import RunRecord, digests_to_compare
 from orchestrator.core.strongest import strongest_passed
@@ -48,6 +50,13 @@ def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
 
     Raises EnvironmentFailure where the runtime fails.
     """
+    record = _executed(parts, runtime)
+    if parts.config.warmup != AUTO:
+        return record
+    return settled(record, parts.config.client.timeout, parts.lead_ns)
+
+
+def _executed(parts: Parts, runtime: RayRuntime | None) -> RunRecord:
     if parts.config.runtime == SIM:
         from orchestrator.runtimes import simulated
 
@@ -102,8 +111,11 @@ class RunResult:
 
     @property
     def good(self) -> bool:
-        """Whether it may be believed, kept its consistency, and met its objective."""
-        return is_good(self.summary)
+        """Whether it may be believed, kept its consistency, met its objective, and is as precise as
+        was asked.
+        """
+        precision = self.summary["precision"]
+        return is_good(self.summary) and (precision is None or bool(precision["met"]))
 
 
 def is_good(summary: Mapping[str, Any]) -> bool:

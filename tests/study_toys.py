@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {
     "arrival": {"name": "closed", "sessions": 12},
     "client": {"sticky": True},
     "warmup": "20ms",
-    "duration": "200ms",
+    "duration": "400ms",
     "slo": {"p99": "80ms"},
     "tune": {
         "trials": 6,

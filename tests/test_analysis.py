@@ -82,7 +82,10 @@ def test_percentiles_against_numpy(count: int) -> None:
     figures = LatencyHistogram.of(latency).figures_ms()
     for name, quantile in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)):
         truth = numpy.quantile(latency, quantile, method="inverted_cdf") / NS_PER_MS
-        assert truth <= (figures[name] or 0) <= truth * 1.001 + 1e-6
+        if count * math.log(quantile) <= math.log(0.05):
+            assert truth <= (figures[name] or 0) <= truth * 1.001 + 1e-6
+        else:
+            assert figures[name] is None
         assert quantile_ns(latency, round(quantile * 1000)) == pytest.approx(truth * NS_PER_MS)
     assert figures["count"] == count
     assert figures["max"] == latency.max() / NS_PER_MS
@@ -117,7 +120,7 @@ def test_payload_keeps_the_counts() -> None:
 
 
 def test_equal_latencies_are_exact() -> None:
-    figures = LatencyHistogram.of(numpy.full(7, 1_234_567)).figures_ms()
+    figures = LatencyHistogram.of(numpy.full(300, 1_234_567)).figures_ms()
     assert {figures[name] for name in ("mean", "p50", "p99", "max")} == {1.234567}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,12 @@ def test_the_capacity_of_m_m_1_closely(tmp_path: Path) -> None:
 def test_the_capacity_of_m_m_1(tmp_path: Path) -> None:
     """The same with runs of ten seconds."""
     seen: list[float] = []
+    invalid = 0
 
     def told(each: dict[str, Any], state: Crossing) -> None:
+        nonlocal invalid
         seen.append(each["offered_ops"])
+        invalid += not each["valid"]
 
     found = search(tmp_path, precision=0.05, told=told)
     assert found.estimate is not None and found.good
@@ -65,7 +69,11 @@ def test_the_capacity_of_m_m_1(tmp_path: Path) -> None:
     assert all(each["met"] for each in data["curve"] if each["offered_ops"] < 0.7 * 900)
     assert all(not each["met"] for each in data["curve"] if each["offered_ops"] > 1.1 * 900)
     again = search(tmp_path, precision=0.05)
-    assert again.runs == 0 and again.as_json() | {"runs": found.runs} == data
+    assert again.runs == invalid < found.runs / 2
+    curves = [
+        [{**point, "run_id": ""} for point in each["curve"]] for each in (again.as_json(), data)
+    ]
+    assert curves[0] == curves[1]
 
 
 def test_a_capacity_that_there_is_not(tmp_path: Path) -> None:
@@ -165,7 +173,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "[1] 300" in told.err and "not bracketed yet" in told.err
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "capacity of queue" in printed and "knee" in printed and "0 runs" in printed
+    assert "capacity of queue" in printed and "knee" in printed
+    # Those that are stored are not made again, but for what could not be believed.
+    [again] = re.findall(r"(\d+) runs;", printed)
+    assert int(again) < data["runs"] / 2
     for options, place in ((["--precision", "0"], "--precision"), (["--runs", "3"], "--runs")):
         assert cli.main(["capacity", str(path), *options, "--json"]) == 2
         assert json.loads(capsys.readouterr().out)["error"]["path"] == place

@@ -65,7 +65,7 @@ def test_bounds_hold_in_a_share_of_the_windows() -> None:
         objective = windowed(share, p99=BOUND_NS)
         found = summary_of(whole, config(slo=objective))["slo"]
         assert (found["met"], found["windows"]) == (met, {"p99": pytest.approx(3 / 16)})
-        wanted = {"metric": "windows.p99", "value": 3 / 16, "unit": "ratio"}
+        wanted = {"metric": "windows.p99", "value": 3 / 16, "unit": "ratio", "reason": None}
         wanted["bound"] = pytest.approx(1 - share, abs=1e-12)
         assert found["violations"] == ([] if met else [wanted])
     # The whole run's p99 does not see them: 45 of 8,000.

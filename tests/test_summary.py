@@ -26,13 +26,17 @@ from orchestrator.core.verdict import INVALID, VALID, ClaimsVerdict, Verdict
 
 SECTION_KEYS = (
     "run_id", "experiment", "config_hash", "runtime", "clock",
-    "seed", "valid", "invalid_reasons", "host_limited", "digest",
+    "seed", "valid", "invalid_reasons", "host_limited", "steady_state",
+    "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops", "latency_ms",
-    "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms", "outcomes", "compare_and_set",
+    "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
+    "uncorrected_p99_ms", "outcomes", "compare_and_set",
     "consistency",
-    "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
+    "availability", "faults", "resilience", "overload", "scaling", "links", "hosts", "cache",
+    "balance",
     "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "harness", "cost", "slo", "results", "tenants",
+    "latency_breakdown_ms", "generator", "harness", "cost", "slo", "precision", "results",
+    "tenants",
 )  # fmt: skip
 
 
@@ -55,6 +59,9 @@ def test_summary_has_every_key_and_is_json() -> None:
         "lag_p99_ms": 0.05,
         "cpu": 0.5,
         "operations_per_request": None,
+        "outstanding": None,
+        "outstanding_by_latency": None,
+        "arrival_distance": pytest.approx(0, abs=1e-3),
     }
     assert found["consistency"] == {
         "claimed": "linearizable",

@@ -195,8 +195,14 @@ def test_objective_counts_failures_at_the_timeout() -> None:
     assert found["slo"] == {
         "met": False,
         "violations": [
-            {"metric": "p99", "bound": 20.0, "value": 1000.0, "unit": "ms"},
-            {"metric": "error_rate", "bound": 0.001, "value": 0.02, "unit": "ratio"},
+            {"metric": "p99", "bound": 20.0, "value": 1000.0, "unit": "ms", "reason": None},
+            {
+                "metric": "error_rate",
+                "bound": 0.001,
+                "value": 0.02,
+                "unit": "ratio",
+                "reason": None,
+            },
         ],
         "windows": None,
     }

@@ -12,14 +12,16 @@ maximum and mean are exact; merging adds counts and so loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
+from orchestrator.analysis.effective import effective_beyond, withheld
 from orchestrator.core.history import NEVER, History
 from orchestrator.core.machine import KIND_NAMES, OK, READ, SCAN, WRITE
 from orchestrator.core.record import RunRecord
@@ -111,14 +113,19 @@ class LatencyHistogram:
         reached = numpy.cumsum(self._counts)
         return self._end_ns(int(numpy.searchsorted(reached, _rank(self.count, thousandths))))
 
-    def figures_ms(self) -> dict[str, int | float | None]:
+    def figures_ms(
+        self, effective: Mapping[str, float] | None = None
+    ) -> dict[str, int | float | None]:
         """``count``, and in ms ``mean``, ``p50``, ``p90``, ``p99``, ``p999``, ``max``.
 
-        All but the count are None when empty.
+        All but the count are None when empty, and a percentile where it has too few operations
+        beyond it (:mod:`.effective`); ``effective``: how many independent ones it has, by its name.
         """
         figures: dict[str, int | float | None] = {"count": self.count, "mean": ms(self.mean_ns)}
         for name, thousandths in QUANTILES.items():
-            figures[name] = ms(self.quantile_ns(thousandths))
+            known = effective[name] if effective else None
+            given = withheld(self.count, thousandths, known) is None
+            figures[name] = ms(self.quantile_ns(thousandths)) if given else None
         figures["max"] = ms(self.max_ns)
         return figures
 
@@ -225,6 +232,11 @@ class Window:
     def __len__(self) -> int:
         """Operations intended within the window."""
         return len(self.latency_ns)
+
+    @cached_property
+    def effective_beyond(self) -> dict[str, float]:
+        """How many independent operations lie beyond each of QUANTILES."""
+        return effective_beyond(self.latency_ns, QUANTILES)
 
     def select(self, intended: Any, completed: Any) -> Window:
         """The same window with only these of its operations: masks over its columns."""

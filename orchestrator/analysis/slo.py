@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy
 
+from orchestrator.analysis.effective import withheld
 from orchestrator.analysis.latency import (
     ALL,
     QUANTILES,
@@ -38,17 +39,20 @@ def judge(
     outcomes: Mapping[str, int],
     windows: Sequence[Window] = (),
     tenants: Mapping[str, TenantFigures] | None = None,
+    effective: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``{"met", "violations": [{"metric", "bound", "value", "unit"}], "windows"}``.
+    """``{"met", "violations": [{"metric", "bound", "value", "unit", "reason"}], "windows"}``.
 
     ``metric`` is the path below ``slo`` in the config. A bound on operations that did not
-    occur is met. Without any bound there is no SLO, and ``met`` is None. ``windows`` has the
-    share of windows that missed each bound of ``slo.windows``, None where there is none.
+    occur is met; one on a percentile that too few lie beyond (``effective``: independent ones of
+    all, by percentile) is missed: its value is None, and ``reason`` says why. Without any bound
+    there is no SLO, and ``met`` is None. ``windows`` has the share of windows that missed each
+    bound of ``slo.windows``, None where there is none.
     """
     if not bounded(slo):
         return {"met": None, "violations": [], "windows": None}
     missed = missed_shares(slo.windows, windows)
-    violations = _latency_violations("", slo, histograms[ALL])
+    violations = _latency_violations("", slo, histograms[ALL], effective)
     for kind in SLO_KINDS:
         if kind in histograms:
             violations += _latency_violations(f"{kind}.", getattr(slo, kind), histograms[kind])
@@ -109,16 +113,37 @@ def _error_violations(prefix: str, bound: float | None, rate: float | None) -> l
     return [_violation(f"{prefix}error_rate", bound, rate, "ratio")]
 
 
-def _violation(metric: str, bound: Any, value: Any, unit: str) -> dict[str, Any]:
-    return {"metric": metric, "bound": bound, "value": value, "unit": unit}
+def _violation(
+    metric: str, bound: Any, value: Any, unit: str, reason: str | None = None
+) -> dict[str, Any]:
+    return {"metric": metric, "bound": bound, "value": value, "unit": unit, "reason": reason}
 
 
 def _latency_violations(
-    prefix: str, bounds: LatencyBounds, histogram: LatencyHistogram
+    prefix: str,
+    bounds: LatencyBounds,
+    histogram: LatencyHistogram,
+    effective: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     violations = []
+    unknown = not_given(bounds, histogram.count, effective)
     for name, bound_ns in _bounds(bounds).items():
         value_ns = histogram.max_ns if name == "max" else histogram.quantile_ns(QUANTILES[name])
-        if value_ns is not None and value_ns > bound_ns:
+        if name in unknown:
+            missing = _violation(prefix + name, ms(bound_ns), None, "ms", unknown[name])
+            violations.append(missing)
+        elif value_ns is not None and value_ns > bound_ns:
             violations.append(_violation(prefix + name, ms(bound_ns), ms(value_ns), "ms"))
     return violations
+
+
+def not_given(
+    bounds: LatencyBounds, count: int, effective: Mapping[str, float] | None = None
+) -> dict[str, str]:
+    """The percentiles that have a bound and cannot be given, and why; {} without operations."""
+    reasons = {
+        name: withheld(count, QUANTILES[name], effective[name] if effective else None)
+        for name in _bounds(bounds)
+        if count and name in QUANTILES
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}

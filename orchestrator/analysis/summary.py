@@ -14,6 +14,7 @@ import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
 from orchestrator.analysis.breakdown import breakdown, parts_ms
+from orchestrator.analysis.effective import INTERVAL_MIN, withheld
 from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.harness import harness
 from orchestrator.analysis.intervals import mean
@@ -37,6 +38,11 @@ from orchestrator.analysis.resilience import (
     pooled_resilience,
     resilience,
 )
+from orchestrator.analysis.rules.arrival import arrival_fit
+from orchestrator.analysis.rules.hosts import pooled_hosts
+from orchestrator.analysis.rules.littles_law import concurrency
+from orchestrator.analysis.rules.samples import NAMED, not_given_words
+from orchestrator.analysis.rules.stationarity import pooled_steady_state, steady_state
 from orchestrator.analysis.shards import shard_figures
 from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.analysis.tenants import by_tenant
@@ -54,13 +60,14 @@ _WITHOUT_IDENTITY: Final = (INCREMENT, ADD, APPEND, TRANSACTION)
 
 KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
-    "valid", "invalid_reasons", "host_limited", "digest",
+    "valid", "invalid_reasons", "host_limited", "steady_state", "digest",
     "offered_ops", "throughput_ops", "throughput_ci95_ops", "goodput_ops",
-    "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
+    "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "latency_effective_samples",
+    "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
-    "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
+    "overload", "scaling", "links", "hosts", "cache", "balance", "shards", "moves", "bottleneck",
     "utilisations", "latency_breakdown_ms", "latency_breakdown", "generator", "harness", "cost",
-    "slo", "results",
+    "slo", "precision", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -103,11 +110,13 @@ def summarise(
             "valid": not reasons,
             "invalid_reasons": reasons,
             "host_limited": validity.host_limited(record, config),
+            "steady_state": steady_state(window, config),
             "digest": digest(record) if record.runtime == SIM else None,
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": quantiles["p99"],
             "latency_ci95_ms": quantiles,
             "consistency": _consistency(claims) | _staleness(record),
+            "precision": None,
             "results": results,
         }
         | _in_trouble(record, config, model)
@@ -117,8 +126,9 @@ def summarise(
 def _quantile_intervals_ms(window: Window) -> dict[str, list[float] | None]:
     """Of each quantile of all operations; None where too few are beyond it."""
     found = intervals.quantile_intervals_ns(window.latency_ns, QUANTILES)
+    few = {name for name, count in window.effective_beyond.items() if count < INTERVAL_MIN}
     return {
-        name: None if each is None else [edge / NS_PER_MS for edge in each]
+        name: None if each is None or name in few else [edge / NS_PER_MS for edge in each]
         for name, each in found.items()
     }
 
@@ -151,6 +161,10 @@ def _figures(
     errors = error_rate(outcomes)
     uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
     tenants = by_tenant(windows, config)
+    # Those of several runs are independent of each other.
+    effective = {
+        name: math.fsum(window.effective_beyond[name] for window in windows) for name in QUANTILES
+    }
     shares = [resources.utilisations(record, resources.costs(config)) for record in records]
     rate = completed / total_s if total_s > 0 else None
     broken_down = breakdown(records)
@@ -158,9 +172,15 @@ def _figures(
         "offered_ops": mean([record.offered_ops for record in records]),
         "throughput_ops": rate,
         "goodput_ops": goodput_ops(windows, config.slo),
-        "latency_ms": {name: found.figures_ms() for name, found in latencies.items()},
+        "latency_ms": {
+            name: found.figures_ms(effective if name == ALL else None)
+            for name, found in latencies.items()
+        },
+        "latency_effective_samples": effective,
         "tenants": {name: each.summary() for name, each in tenants.items()} or None,
-        "uncorrected_p99_ms": ms(quantile_ns(uncorrected, 990)),
+        "uncorrected_p99_ms": None
+        if withheld(len(uncorrected), QUANTILES["p99"])
+        else ms(quantile_ns(uncorrected, QUANTILES["p99"])),
         "outcomes": outcomes,
         "compare_and_set": compared(windows),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
@@ -172,12 +192,13 @@ def _figures(
         "utilisations": resources.mean_utilisations(shares) or None,
         "latency_breakdown_ms": parts_ms(broken_down),
         "latency_breakdown": broken_down,
-        "generator": _generator(records),
+        "generator": _generator(windows, config),
         "harness": harness(records, latencies[ALL].figures_ms()["p50"]),
+        "hosts": pooled_hosts(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
         "scaling": resources.scaling(records, config),
-        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
+        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants, effective),
     }
 
 
@@ -192,7 +213,8 @@ def _ejections(records: Sequence[RunRecord], config: Config) -> float | None:
     return mean([sum(event.kind == EJECTED for event in each.events) for each in records])
 
 
-def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
+def _generator(windows: Sequence[Window], config: Config) -> dict[str, float | None]:
+    records = [window.record for window in windows]
     clients = [client for record in records for client in record.clients]
     shares = [validity.generator_cpu(record) for record in records]
     requests, carried = (sum(client.carried[index] for client in clients) for index in (0, 1))
@@ -200,6 +222,18 @@ def _generator(records: Sequence[RunRecord]) -> dict[str, float | None]:
         "lag_p99_ms": ms(quantile_ns(validity.pooled_lag_ns(clients), 990)),
         "cpu": max((share for share in shares if share is not None), default=None),
         "operations_per_request": carried / requests if requests else None,
+        **_sending(windows, config),
+    }
+
+
+def _sending(windows: Sequence[Window], config: Config) -> dict[str, float | None]:
+    """Little's law's two sides, and how far sending times are from the arrival asked for."""
+    counted = [concurrency(window, config.client.timeout) for window in windows]
+    fits = [arrival_fit(window, config) for window in windows]
+    return {
+        "outstanding": mean([each and each.counted for each in counted]),
+        "outstanding_by_latency": mean([each and each.least for each in counted]),
+        "arrival_distance": mean([each and each.distance for each in fits]),
     }
 
 
@@ -283,14 +317,12 @@ def pool(
     figures = _figures(windows, latencies, config)
     first = summaries[0]
     pooled = dict(first) | figures
+    reasons = _pooled_reasons(summaries, figures["slo"])
     pooled |= {
-        "valid": all(summary["valid"] for summary in summaries),
-        "invalid_reasons": [
-            f"repeat {number}: {reason}" if len(summaries) > 1 else reason
-            for number, summary in enumerate(summaries, start=1)
-            for reason in summary["invalid_reasons"]
-        ],
+        "valid": not reasons,
+        "invalid_reasons": reasons,
         "host_limited": any(summary["host_limited"] for summary in summaries),
+        "steady_state": pooled_steady_state([summary["steady_state"] for summary in summaries]),
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
         "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
         "faults": [fault for summary in summaries for fault in summary["faults"]],
@@ -310,6 +342,20 @@ def pool(
         }
         pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
+
+
+def _pooled_reasons(summaries: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> list[str]:
+    """What is wrong with any repeat; but percentiles are given or not by all of them together."""
+    if len(summaries) == 1:
+        return list(summaries[0]["invalid_reasons"])
+    reasons = [
+        f"repeat {number}: {reason}"
+        for number, summary in enumerate(summaries, start=1)
+        for reason in summary["invalid_reasons"]
+        if not reason.startswith(NAMED)
+    ]
+    missing = [each for each in judged["violations"] if each["reason"] is not None]
+    return reasons + [not_given_words(each["metric"], each["reason"]) for each in missing]
 
 
 def _across(values: Sequence[float | None], centre: float | None) -> list[float] | None:

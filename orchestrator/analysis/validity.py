@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 from orchestrator.analysis.harness import SHARE_MAX, floor_ns
 from orchestrator.analysis.latency import Window, quantile_ns
 from orchestrator.analysis.resources import costs
+from orchestrator.analysis.rules.arrival import arrival_reasons
+from orchestrator.analysis.rules.hosts import clock_reasons, host_reasons
+from orchestrator.analysis.rules.littles_law import littles_law_reasons
+from orchestrator.analysis.rules.samples import sample_reasons
+from orchestrator.analysis.rules.stationarity import stationarity_reasons
 from orchestrator.config.schema import Config
 from orchestrator.core.record import ClientRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS
@@ -52,14 +57,21 @@ def invalid_reasons(window: Window, config: Config, claims: ClaimsVerdict | None
     Every rule is applied, so that one run tells everything that was wrong with it.
     """
     record = window.record
+    median_ns = quantile_ns(window.latency_ns, 500)
     return [
         *_lost_parts(record),
         *_few_operations(len(window)),
-        *_lag(record.clients, quantile_ns(window.latency_ns, 500)),
+        *sample_reasons(window, config),
+        *stationarity_reasons(window, config),
+        *_lag(record.clients, median_ns),
         *_rate(window),
+        *arrival_reasons(window, config),
+        *littles_law_reasons(window, config.client.timeout),
         *_generator_cpu(record),
         *_late_emulation(record, config),
         *_harness_floor(window, config),
+        *host_reasons(record, config),
+        *clock_reasons(record, median_ns),
         *_consistency(claims),
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.load import OperationBlock
+from orchestrator.core.load import EVEN, OperationBlock
 from orchestrator.core.parameters import rate
 from orchestrator.core.registry import Family, register
 from orchestrator.core.units import NS_PER_S
@@ -23,6 +23,7 @@ class Constant:
     """Open loop at equal distances."""
 
     closed = False
+    gaps = EVEN
 
     def __init__(self, params: ConstantParams) -> None:
         self._rate_per_s = params.rate

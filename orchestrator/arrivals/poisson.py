@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.load import OperationBlock
+from orchestrator.core.load import EXPONENTIAL, OperationBlock
 from orchestrator.core.parameters import rate
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.registry import Family, register
@@ -29,6 +29,7 @@ class Poisson:
     """Open loop with exponential gaps, as many independent users make."""
 
     closed = False
+    gaps = EXPONENTIAL
 
     def __init__(self, params: PoissonParams) -> None:
         self._rate_per_s = params.rate

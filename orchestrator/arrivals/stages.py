@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.arrivals._varying import NEVER_NS
 from orchestrator.core.load import (
+    EXPONENTIAL,
     Arrival,
     JoiningTimetable,
     OperationBlock,
@@ -73,6 +74,8 @@ class Stages(VaryingArrival):
             self._stages.append((start_ns, chosen.implementation(chosen.params)))
             start_ns = NEVER_NS if stage.lasts is None else start_ns + stage.lasts
         self._end_ns = start_ns
+        made = [getattr(arrival, "gaps", None) for _, arrival in self._stages]
+        self.gaps = EXPONENTIAL if {*made} == {EXPONENTIAL} else None
         last = self._stages[-1][1]
         self.ends = start_ns < NEVER_NS or (isinstance(last, VaryingArrival) and last.ends)
 

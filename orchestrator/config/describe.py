@@ -22,12 +22,13 @@ from orchestrator.config.shape import (
     members,
     nested_members,
 )
-from orchestrator.core.parameters import BANDWIDTH, CAPACITY, DURATION, FORMATTERS, RATE, SIZE
+from orchestrator.core.parameters import BANDWIDTH, CAPACITY, DURATION, FORMATTERS, LEAD, RATE, SIZE
 from orchestrator.core.registry import Family, Plugin, plugins
 from orchestrator.errors import InputError, suggestion
 
 _QUANTITY_WORDS: Final = {
     DURATION: "duration",
+    LEAD: "duration or auto",
     SIZE: "size",
     RATE: "rate",
     BANDWIDTH: "bandwidth",

@@ -14,6 +14,7 @@ from orchestrator.core.parameters import (
     choice,
     duration,
     flag,
+    lead,
     mapping,
     number,
     slot,
@@ -271,8 +272,10 @@ class Config:
     clients: int = number(1, low=1, high=500, help="client actors")
     client: Client = field(default_factory=Client)
     hosts: Hosts = field(default_factory=Hosts)
-    warmup: int = duration("1s", help="run before the measured window, not counted")
-    duration: int = duration("5s", low="1ms", help="of the measured window")
+    warmup: int = lead(
+        "1s", help="run before the measured window, not counted; auto: found from the data"
+    )
+    duration: int = duration("5s", low="1ms", help="of the measured window; auto: at least")
     faults: tuple[tuple[Aim, Slot], ...] = slots(
         Family.FAULT, extra=Aim, help="what breaks when; all is healed after the load"
     )

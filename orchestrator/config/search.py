@@ -33,6 +33,7 @@ from orchestrator.core.parameters import (
     CAPACITY,
     DURATION,
     FORMATTERS,
+    LEAD,
     SIZE,
     Capacity,
     FrozenMapping,
@@ -291,5 +292,5 @@ def _number(node: Node, value: Any, kind: str, place: str) -> tuple[int | float,
 def _written(quantity: str, number: int | float, in_bytes: bool) -> Any:
     if quantity == CAPACITY:
         return FORMATTERS[CAPACITY](Capacity(round(number), in_bytes))
-    exact = round(number) if quantity in (DURATION, SIZE) else number
+    exact = round(number) if quantity in (DURATION, LEAD, SIZE) else number
     return FORMATTERS[quantity](exact)

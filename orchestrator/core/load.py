@@ -154,15 +154,21 @@ class OperationStream(Protocol):
         """The next operations: ``count`` of them, fewer only at the end of a finite stream."""
 
 
+EXPONENTIAL: Final = "exponential"
+EVEN: Final = "even"
+
+
 class Arrival(Protocol):
     """When operations start.
 
     An open arrival has intended start times; a closed one has ``sessions`` that each start
     their next operation ``think_time`` after the last answer. ``closed`` belongs to the
-    instance, since parameters may decide it.
+    instance, since parameters may decide it. ``gaps``: how starts lie in the time in which their
+    rate is 1: EXPONENTIAL (a Poisson process), EVEN, or None where nothing can be said.
     """
 
     closed: bool
+    gaps: str | None = None
 
     def __init__(self, params: Any) -> None: ...
 
@@ -190,6 +196,7 @@ class VaryingArrival(Arrival):
     """
 
     ends: bool = False
+    gaps: str | None = EXPONENTIAL
 
     @abstractmethod
     def expected(self, seed: int, clients: int, start_ns: int, end_ns: int) -> float:

@@ -23,6 +23,10 @@ SIZE = "size"
 RATE = "rate"
 BANDWIDTH = "bandwidth"
 CAPACITY = "capacity"
+LEAD = "lead"
+
+AUTO = -1
+"""A duration that the run itself is to find, written ``auto``."""
 
 SUM_TOLERANCE = 1e-9
 """Decimal shares need not add up to 1 in binary."""
@@ -107,12 +111,23 @@ def format_capacity(capacity: Capacity) -> str | int:
     return str(capacity) if capacity.in_bytes else capacity.amount
 
 
+def parse_lead_ns(text: object) -> int:
+    """A duration, or AUTO."""
+    return AUTO if text in ("auto", AUTO) else units.parse_duration_ns(text)
+
+
+def format_lead(lead_ns: int) -> str:
+    """``auto``, or a duration."""
+    return "auto" if lead_ns == AUTO else units.format_duration(lead_ns)
+
+
 PARSERS = {
     DURATION: units.parse_duration_ns,
     SIZE: units.parse_size_bytes,
     RATE: units.parse_rate_per_s,
     BANDWIDTH: units.parse_bandwidth_bytes_per_s,
     CAPACITY: parse_capacity,
+    LEAD: parse_lead_ns,
 }
 FORMATTERS: dict[str, Any] = {
     DURATION: units.format_duration,
@@ -120,6 +135,7 @@ FORMATTERS: dict[str, Any] = {
     RATE: units.format_rate,
     BANDWIDTH: units.format_bandwidth,
     CAPACITY: format_capacity,
+    LEAD: format_lead,
 }
 
 _MISSING: Any = object()
@@ -163,6 +179,11 @@ def duration(
     it is fuzzed, where none is the default; to the scale of the other durations' defaults.
     """
     return _quantity(DURATION, default, many=many, low=low, help=help, probes=probes)
+
+
+def lead(default: Any = _MISSING, *, help: str = "") -> Any:
+    """A duration as of :func:`duration`, or ``auto``: an int of nanoseconds, or AUTO."""
+    return _quantity(LEAD, default, help=help)
 
 
 def size(

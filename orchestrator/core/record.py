@@ -100,6 +100,10 @@ def digests_to_compare(contents_digests: Iterable[str]) -> list[str]:
     return max(by_group.values(), key=lambda found: len(set(found)), default=[])
 
 
+def _nothing() -> NDArray[numpy.int64]:
+    return numpy.empty(0, dtype=numpy.int64)
+
+
 @dataclass(frozen=True)
 class ClientRecord:
     """What one load generator knows of itself over the measured window.
@@ -111,7 +115,9 @@ class ClientRecord:
     operations began in it because a read had returned. ``carried``: (requests, operations in them)
     of the whole load, where operations travel together. ``answers_in_vain``: those of the whole
     load that came when nobody waited for them. ``spans``: where the time of sampled operations of
-    the measured window went; None where the nodes do not say.
+    the measured window went; None where the nodes do not say. ``probed_ns`` and ``outstanding``,
+    shape (n,): how many operations were under way at times that depend on nothing else, over the
+    whole load.
     """
 
     client: int
@@ -127,6 +133,26 @@ class ClientRecord:
     answers_in_vain: int = 0
     usage: ProcessUsage | None = None
     spans: Spans | None = None
+    probed_ns: NDArray[numpy.int64] = field(default_factory=_nothing)
+    outstanding: NDArray[numpy.int64] = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """What a host's CPUs did over the measured window, as shares of its time; None where the
+    kernel does not tell.
+
+    ``busy``: in use, of all CPUs. ``steal``: taken by the hypervisor for others. ``run_queue``:
+    tasks that waited for a CPU, on the mean. ``pressure``: some task waited. ``throttled``: a
+    quota kept processes of this control group, or of one around it, from running.
+    """
+
+    host: str
+    busy: float | None = None
+    steal: float | None = None
+    run_queue: float | None = None
+    pressure: float | None = None
+    throttled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +197,7 @@ class RunRecord:
     error of comparing times of clients on different hosts (0 on one host and in sim), and
     ``client_clocks[i]`` names the clock of client i (empty in sim, where there is one). ``faults``
     in the order in which they struck. ``links`` is empty in sim, where the model is the network.
-    ``tier``: the nodes of the cache tier.
+    ``tier``: the nodes of the cache tier. ``host_loads``: of the hosts of clients; empty in sim.
     """
 
     runtime: str
@@ -191,6 +217,7 @@ class RunRecord:
     faults: tuple[Strike, ...] = ()
     links: tuple[LinkRecord, ...] = ()
     tier: tuple[NodeRecord, ...] = ()
+    host_loads: tuple[HostRecord, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))
 
     @property

@@ -322,6 +322,8 @@ def _item(item: object) -> str:
     """A reason in words; a violation comes as metric, value, bound and unit."""
     if not isinstance(item, Mapping) or "metric" not in item:
         return str(item)
+    if item.get("value") is None and item.get("reason"):
+        return f"{item['metric']} cannot be given: {item['reason']}"
     unit = "%" if item.get("unit") == "ratio" else str(item.get("unit") or "")
     value, bound = (quantity(finite(item.get(key)), unit) for key in ("value", "bound"))
     return f"{item['metric']} is {value}, bound {bound}"

@@ -123,7 +123,7 @@ def make_driver(parts: Parts, client: int, port: Carrier) -> LoadDriver:
         model=parts.workload.model,
         connections=config.client.connections,
         timeout_ns=config.client.timeout,
-        warmup_ns=config.warmup,
+        warmup_ns=parts.recorded_from_ns,
         end_ns=parts.end_ns,
         again=make_attempts(parts, client),
         sampling=make_sampling(parts, client),

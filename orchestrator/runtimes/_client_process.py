@@ -12,7 +12,7 @@ import numpy
 
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
-from orchestrator.core.record import ClientRecord, EventRecord
+from orchestrator.core.record import ClientRecord, EventRecord, HostRecord
 from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._batching import Attempt
@@ -27,11 +27,13 @@ from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
+from orchestrator.runtimes._host_load import HostSample, host_record, host_sample
 from orchestrator.runtimes._link_probe import WAIT_NS, ClientProbes, Samples
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._port import Leg
+from orchestrator.runtimes._probing import probe_times_ns
 from orchestrator.runtimes._process_usage import FIELDS, between, process_usage
 from orchestrator.runtimes._session import SESSION_BITS, Session
 from orchestrator.systems.replicated_store import MODELLED
@@ -58,22 +60,14 @@ class ClientSpec:
 class ClientReport:
     """What a client hands back; the history travels without key names.
 
-    ``host_busy``: share of all CPUs of its host in use over the measured window.
+    ``host_load``: of its host over the measured window.
     """
 
     history: History
     client: ClientRecord
     events: tuple[EventRecord, ...]
     latest_return_ns: int
-    host_busy: float
-
-
-def host_ticks() -> tuple[int, int]:
-    """(busy, all) clock ticks of all CPUs of this host since it started."""
-    with open("/proc/stat", encoding="ascii") as file:
-        ticks = [int(word) for word in file.readline().split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return sum(ticks) - idle, sum(ticks)
+    host_load: HostRecord
 
 
 class ClientProcess:
@@ -105,7 +99,9 @@ class ClientProcess:
         # At the start and at the end of the measured window.
         self._used: list[tuple[int, ...]] = [(0,) * FIELDS] * 2
         self._wall_ns = [0, 0]
-        self._host_ticks = [(0, 0), (0, 0)]
+        self._host_samples: dict[int, HostSample] = {}
+        self._probe_times_ns = probe_times_ns(parts, f"client/{spec.client}")
+        self._probed: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, addresses: list[tuple[str, int]]) -> None:
@@ -293,20 +289,31 @@ class ClientProcess:
     def start(self, origin_ns: int) -> None:
         """Time 0 is ``origin_ns`` of this host's monotonic clock."""
         self.clock.origin_ns = origin_ns
-        config = self._spec.parts.config
+        parts = self._spec.parts
         self.wake_at(0)
-        self.clock.at(config.warmup, self._note_cpu, 0)
-        end_ns = self._spec.parts.end_ns
+        self.clock.at(parts.recorded_from_ns, self._note_cpu, 0)
+        end_ns = parts.end_ns
         if end_ns is not None:
             self.clock.at(end_ns, self._note_cpu, 1)
             # An end without traffic must be noticed too.
             self.clock.at(end_ns, lambda _: self.tick(), None)
+        self._probe_later()
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
         self._used[which] = process_usage()
         self._wall_ns[which] = self.clock.now_ns()
-        self._host_ticks[which] = host_ticks()
+        self._host_samples[which] = host_sample()
+
+    def _probe(self, _: None) -> None:
+        """How many operations are under way now; and when to look again."""
+        self._probed.append((self.clock.now_ns(), self.driver.outstanding))
+        self._probe_later()
+
+    def _probe_later(self) -> None:
+        at_ns = next(self._probe_times_ns, None)
+        if at_ns is not None:
+            self.clock.at(at_ns, self._probe, None)
 
     def read_back(self) -> bool:
         """Read what was written and not read back yet; False where there is nothing."""
@@ -333,12 +340,14 @@ class ClientProcess:
         """What it saw and what it knows of itself."""
         if not self._wall_ns[1]:  # a load that ends by itself, or all of it came back early
             self._note_cpu(1)
+        spec, samples = self._spec, self._host_samples
+        probed = numpy.array(self._probed, dtype=numpy.int64).reshape(-1, 2)
         lag_ns = numpy.array(self.driver.lag_ns, dtype=numpy.int64)
         step = max(1, -(-len(lag_ns) // LAG_SAMPLES))
         usage = between(*self._used)
         client = ClientRecord(
-            client=self._spec.client,
-            host=self._spec.host,
+            client=spec.client,
+            host=spec.host,
             process_cpu_ns=usage.cpu_ns,
             wall_ns=self._wall_ns[1] - self._wall_ns[0],
             lag_ns=lag_ns[::step],
@@ -350,14 +359,15 @@ class ClientProcess:
             answers_in_vain=self.driver.answers_in_vain,
             usage=usage,
             spans=self.driver.sampled(),
+            probed_ns=probed[:, 0],
+            outstanding=probed[:, 1],
         )
-        (busy_0, all_0), (busy_1, all_1) = self._host_ticks
         return ClientReport(
             history=self.driver.history().without_names(),
             client=client,
             events=tuple(self.driver.router.events),
             latest_return_ns=self.driver.latest_return_ns,
-            host_busy=(busy_1 - busy_0) / max(1, all_1 - all_0),
+            host_load=host_record(spec.host, samples.get(0, samples[1]), samples[1]),
         )
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from orchestrator.core.history import History
 from orchestrator.core.record import (
     LOST,
-    ClientRecord,
     EventRecord,
     LinkRecord,
     NodeRecord,
@@ -33,6 +32,7 @@ from orchestrator.runtimes._host_clock import (
     clock_tracks,
     read_clocks,
 )
+from orchestrator.runtimes._host_load import busiest, by_host
 from orchestrator.runtimes._link_survey import probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
@@ -287,24 +287,24 @@ class Deployment:
             [*(pair[1] if pair else ()), *died] for pair, died in zip(pairs, deaths, strict=True)
         ]
         noted += [list(report.events) if report else [] for report in reports]
-        events = self._events(zip(members, noted, strict=True), tracks)
-        clients: tuple[ClientRecord, ...] = tuple(report.client for report in present)
+        loads = by_host(report.host_load for report in present)
         return RunRecord(
             runtime="ray",
             clock="real",
             history=self._history(reports, tracks),
             nodes=tuple(counted[n] for n in range(parts.system.nodes) if n in counted),
             tier=tuple(counted[n] for n in parts.tier_nodes if n in counted),
-            clients=clients,
-            events=events,
-            warmup_ns=parts.config.warmup,
+            clients=tuple(report.client for report in present),
+            events=self._events(zip(members, noted, strict=True), tracks),
+            warmup_ns=parts.recorded_from_ns,
             end_ns=end_ns,
             offered_ops=offered_ops(parts, end_ns),
             setup_ns=setup_ns,
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             client_clocks=tuple(member.clock for member in self._clients),
             lost_parts=tuple(self._lost.values()),
-            host_busy=max(report.host_busy for report in present),
+            host_busy=busiest(loads),
+            host_loads=loads,
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             links=self.links,
             hosts=tuple(sorted({member.host for member in members})),
@@ -364,7 +364,7 @@ class Deployment:
 
     def _count(self, end_ns: int, fingerprint: bool) -> list[Any]:
         """Let the nodes make their records; returns Ray's references."""
-        warmup_ns = self._parts.config.warmup
+        warmup_ns = self._parts.recorded_from_ns
         counting = []
         for node, member in enumerate(self._nodes):
             if self._stays_away(node):

@@ -45,12 +45,11 @@ def host_facts() -> dict[str, Any]:
 
 def _background() -> float:
     """The share of all cores that is in use while this process sleeps."""
-    from orchestrator.runtimes._client_process import host_ticks
+    from orchestrator.runtimes._host_load import host_record, host_sample
 
-    before = host_ticks()
+    before = host_sample()
     time.sleep(IDLE_S)
-    after = host_ticks()
-    return (after[0] - before[0]) / max(1, after[1] - before[1])
+    return host_record("", before, host_sample()).busy or 0.0
 
 
 def _parallel_speed(cores: int) -> float:

@@ -178,7 +178,7 @@ class _Hosting(SimulatedCluster):
 
     def start(self) -> None:
         super().start()
-        self.clock.at(self.parts.config.warmup, self._note, None)
+        self.clock.at(self.parts.recorded_from_ns, self._note, None)
         if self.parts.end_ns is not None:
             self.clock.at(self.parts.end_ns, self._note, None)
 

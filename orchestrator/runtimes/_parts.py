@@ -24,6 +24,7 @@ from orchestrator.core.load import (
     Workload,
 )
 from orchestrator.core.machine import Entry, Machine, MachineContext
+from orchestrator.core.parameters import AUTO
 from orchestrator.core.randomness import scalar_stream
 from orchestrator.core.record import GROUP_MARK, NO_COPY
 from orchestrator.core.system import Circumstances, System
@@ -196,11 +197,26 @@ class Parts:
         return zones.one_way_ns(zones.of_client(client), self.zone_of(node))
 
     @property
+    def lead_ns(self) -> int:
+        """How much is run before ``duration`` is: the warm-up, or where that is to be found from
+        the data what it may take at most, half of the duration.
+        """
+        config = self.config
+        return config.duration // 2 if config.warmup == AUTO else config.warmup
+
+    @property
+    def recorded_from_ns(self) -> int:
+        """Where the measured window begins as far as the runtime knows: it records everything where
+        that is to be found from the data.
+        """
+        return 0 if self.config.warmup == AUTO else self.config.warmup
+
+    @property
     def end_ns(self) -> int | None:
         """End of the measured window; None where the workload ends by itself."""
         if self.workload.total is not None:
             return None
-        return self.config.warmup + self.config.duration
+        return self.lead_ns + self.config.duration
 
     @property
     def strikes_until_ns(self) -> int:
@@ -245,7 +261,7 @@ def offered_ops(parts: Parts, end_ns: int) -> float | None:
     None where answers or a trace decide on the starts.
     """
     config, arrival = parts.config, parts.arrival
-    start_ns = config.warmup
+    start_ns = parts.recorded_from_ns
     if isinstance(arrival, VaryingArrival) and end_ns > start_ns:
         expected = arrival.expected(config.seed, config.clients, start_ns, end_ns)
         return expected * NS_PER_S / (end_ns - start_ns)

@@ -43,6 +43,7 @@ class SimulatedClient:
             ]
             for node in range(parts.reachable)
         ]
+        self.outstanding: list[int] = []
         self.driver: LoadDriver = make_driver(parts, client, self)
 
     def submit(self, session: Session, node: int) -> bool:

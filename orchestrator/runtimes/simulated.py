@@ -31,6 +31,7 @@ from orchestrator.core.waiting import Refusal
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.runtimes._counters import node_record
 from orchestrator.runtimes._parts import Parts, contents_digest, offered_ops
+from orchestrator.runtimes._probing import probe_times_ns
 from orchestrator.runtimes._simulated_client import SimulatedClient
 from orchestrator.runtimes._simulated_node import SimulatedNode
 from orchestrator.runtimes._virtual_clock import VirtualClock
@@ -50,6 +51,8 @@ class SimulatedCluster:
         self.parts = parts
         self.clock = VirtualClock(SETUP_NS)
         self.events: list[EventRecord] = []
+        self.probed_ns: list[int] = []
+        self._probe_times_ns = probe_times_ns(parts, "cluster")
         self.severed: dict[tuple[int, int], bool] = {}
         # All machines; the nodes are those of them that hold data and that clients know.
         self.machines = [self._node(node) for node in range(parts.machines)]
@@ -144,11 +147,24 @@ class SimulatedCluster:
         for client in self.clients:
             client.wake_at(0)
         self.clock.at(0, self._sample, None)
+        self._probe_later()
 
     def _sample(self, _: Any) -> None:
         for node in self.counted:
             node.sample()
         self.clock.at(self.clock.current_ns + INTERVAL_NS, self._sample, None)
+
+    def _probe_later(self) -> None:
+        at_ns = next(self._probe_times_ns, None)
+        if at_ns is not None:
+            self.clock.at(at_ns, self._probe, None)
+
+    def _probe(self, _: Any) -> None:
+        """How many operations each client has under way."""
+        self.probed_ns.append(self.clock.current_ns)
+        for client in self.clients:
+            client.outstanding.append(client.driver.outstanding)
+        self._probe_later()
 
     def finished(self) -> bool:
         """Every client has had all its answers."""
@@ -196,7 +212,7 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     return node_record(parts, node.node, "sim", machine.role, samples, usage, digest, events)
 
 
-def _client_record(client: SimulatedClient, end_ns: int) -> ClientRecord:
+def _client_record(client: SimulatedClient, probed_ns: list[int], end_ns: int) -> ClientRecord:
     cluster, driver = client.cluster, client.driver
     usage = cluster.usage(cluster.parts.machines + client.client)
     return ClientRecord(
@@ -213,6 +229,8 @@ def _client_record(client: SimulatedClient, end_ns: int) -> ClientRecord:
         carried=driver.carried,
         answers_in_vain=driver.answers_in_vain,
         spans=driver.sampled(),
+        probed_ns=numpy.array(probed_ns, dtype=numpy.int64),
+        outstanding=numpy.array(client.outstanding, dtype=numpy.int64),
     )
 
 
@@ -256,10 +274,12 @@ def run(parts: Parts) -> RunRecord:
         history=history,
         nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
         tier=tuple(_node_record(node, intervals) for node in cluster.tier),
-        clients=tuple(_client_record(client, end_ns) for client in cluster.clients),
-        host_busy=cluster.host_busy(end_ns - parts.config.warmup),
+        clients=tuple(
+            _client_record(client, cluster.probed_ns, end_ns) for client in cluster.clients
+        ),
+        host_busy=cluster.host_busy(end_ns - parts.recorded_from_ns),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
-        warmup_ns=parts.config.warmup,
+        warmup_ns=parts.recorded_from_ns,
         end_ns=end_ns,
         offered_ops=offered_ops(parts, end_ns),
         faults=cluster.strikes,

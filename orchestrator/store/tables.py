@@ -20,6 +20,7 @@ import pyarrow as pa
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.spans import PARTS
 from orchestrator.core.units import NS_PER_S
+from orchestrator.store import _trust
 from orchestrator.store._schema import (
     EXPERIMENT,
     NAME,
@@ -67,6 +68,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("valid", _FLAG, "", "whether the figures may be believed"),
     ("invalid_reasons", _TEXTS, "", "why not"),
     ("host_limited", _FLAG, "", "a saturated host under measured costs"),
+    *_trust.STEADY_STATE,
     ("digest", _TEXT, "", "SHA-256 of history and series; null outside sim"),
     ("offered_ops", NUMBER, "1/s", "intended operations; null where the load sets no rate"),
     ("throughput_ops", NUMBER, "1/s", "OK operations of the measured window"),
@@ -74,10 +76,8 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("goodput_ops", NUMBER, "1/s", "OK operations within the latency bound of the SLO"),
     *_latencies(),
     ("latency_p99_ci95_ms", _NUMBERS, "ms", "95 % confidence interval [low, high]"),
-    *(
-        (f"latency_ci95_ms.{name}", _NUMBERS, "ms", f"95 % confidence interval of the {name}")
-        for name in ("p50", "p90", "p99", "p999")
-    ),
+    *_trust.LATENCY_INTERVALS,
+    *_trust.EFFECTIVE_SAMPLES,
     ("uncorrected_p99_ms", NUMBER, "ms", "p99 blind to waiting before the send"),
     ("outcomes.ok", WHOLE, "", "operations answered"),
     ("outcomes.fail", WHOLE, "", "operations that definitely did not happen"),
@@ -122,9 +122,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("links.got_ms", NUMBER, "ms", "mean that probes took before the load, one way"),
     ("links.lead_ms", NUMBER, "ms", "mean that came off what they were asked, as they take it"),
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
-    ("harness.floor_ms", NUMBER, "ms", "median of what a null operation takes; null in sim"),
-    ("harness.floor_p99_ms", NUMBER, "ms", "its 99th percentile"),
-    ("harness.share", NUMBER, "", "of the median latency, what the median null operation takes"),
+    *_trust.HARNESS,
     ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("cache.client_hit_ratio", NUMBER, "share", "hits of all look-ups in caches of clients"),
@@ -149,9 +147,11 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("generator.lag_p99_ms", NUMBER, "ms", "how late the generator sent"),
     ("generator.cpu", NUMBER, "share", "CPU share of the busiest generator"),
     ("generator.operations_per_request", NUMBER, "", "mean; null: each travels by itself"),
+    *_trust.GENERATOR,
     ("cost", NUMBER, "price/h", "nodes x (price + cores x price + memory x price)"),
     ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
     ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
+    *_trust.PRECISION,
     ("results", _TEXT, "", "results folder that the run was written to"),
 )
 SUMMARY_PATHS: Final = {

@@ -109,5 +109,7 @@ def judged(
 def _missed(violation: Mapping[str, Any]) -> str:
     """``p99 362 ms, above its bound of 250 ms``."""
     unit = " ms" if violation["unit"] == "ms" else ""
+    if violation["value"] is None:
+        return f"{violation['metric']} cannot be given: {violation['reason']}"
     value, bound = f"{violation['value']:.4g}{unit}", f"{violation['bound']:.4g}{unit}"
     return f"{violation['metric']} {value}, above its bound of {bound}"
