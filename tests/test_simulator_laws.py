@@ -9,6 +9,7 @@ import numpy
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.analysis.resources import bottleneck, utilisations
 from orchestrator.config.load import load_mapping
 from orchestrator.core.history import History
 from orchestrator.core.machine import FAIL, OK, READ, REPLICATE, REQUEST, UNKNOWN, WRITE
@@ -20,6 +21,7 @@ from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes.simulated import SimulatedCluster
+from orchestrator.systems.replicated_store import MODELLED
 
 KEY_BYTES, VALUE_BYTES = 16, 100
 FREE = {"read": "0s", "write": "0s", "message": "0s"}
@@ -100,6 +102,20 @@ def test_m_m_1_at_heavy_load_over_many_seeds() -> None:
     times_ms = numpy.concatenate([m_m_1_times_ms(seed) for seed in range(1, 9)])
     assert times_ms.mean() == pytest.approx(10, rel=0.02)
     assert numpy.percentile(times_ms, 99) == pytest.approx(46.0517, rel=0.02)
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_where_the_bottleneck_is_full_is_what_it_could_serve(cores: int) -> None:
+    """M/M/c at .6: a core serves 1,000 a second whatever the load."""
+    law = {"name": "exponential", "mean": "1ms"}
+    arrival = {"name": "poisson", "rate": f"{600 * cores}/s"}
+    node = {"cores": cores, "cpu": FREE | {"read": law}}
+    record = simulated.run(parts_of({"node": node}, arrival=arrival, duration="60s"))
+    [(name, used)] = utilisations(record, MODELLED).items()
+    assert used == pytest.approx(0.6, rel=0.02)
+    found = bottleneck([{name: used}], len(record.history) / 60)
+    assert found is not None and found["resource"] == name
+    assert found["saturates_at_ops"] == pytest.approx(1000 * cores, rel=0.02)
 
 
 # --- closed load ------------------------------------------------------------------------

@@ -203,9 +203,7 @@ def test_a_redirection_is_a_leg_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_is_lost_on_its_way_is_waiting() -> None:
     client = {"attempt_timeout": "10ms", "retry": {"attempts": 9, "backoff": {"base": "1ms"}}}
-    made = parts(
-        {"network": {"delay": "200us", "loss": 0.3}}, workload={"mix": "c"}, client=client
-    )
+    made = parts({"network": {"delay": "200us", "loss": 0.3}}, workload={"mix": "c"}, client=client)
     rows = sampled(simulated.run(dataclasses.replace(made))).parts_ns // US
     assert {tuple(row) for row in rows[:, 1:].tolist()} == {(100, 0, 400, 0)}
     waited = rows[:, 0]
