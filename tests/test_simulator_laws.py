@@ -118,6 +118,36 @@ def test_where_the_bottleneck_is_full_is_what_it_could_serve(cores: int) -> None
     assert found["saturates_at_ops"] == pytest.approx(1000 * cores, rel=0.02)
 
 
+def network_share(record: RunRecord) -> float:
+    [share] = [
+        share for name, share in utilisations(record, MODELLED).items() if name.endswith(".network")
+    ]
+    return share
+
+
+def test_a_link_is_as_busy_as_its_bytes_make_it() -> None:
+    """Answers of 176 bytes on one connection, at 500 a second of the 1,000 that fit."""
+    answer_bytes = HEADER_BYTES + VALUE_BYTES
+    network = {"bandwidth": f"{1000 * answer_bytes}B/s"}
+    made = parts_of(
+        {"network": network},
+        arrival={"name": "constant", "rate": "500/s"},
+        client={"connections": 1, "timeout": "100s"},
+        duration="5s",
+    )
+    record = simulated.run(made)
+    assert network_share(record) == pytest.approx(0.5, rel=0.005)
+    overloaded = simulated.run(
+        parts_of(
+            {"network": network},
+            arrival={"name": "closed", "sessions": 50},
+            client={"connections": 1, "timeout": "100s"},
+            duration="5s",
+        )
+    )
+    assert network_share(overloaded) == pytest.approx(1, abs=0.005)
+
+
 # --- closed load ------------------------------------------------------------------------
 
 

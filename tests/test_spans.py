@@ -19,6 +19,7 @@ from orchestrator.core.spans import PARTS, Span, Spans
 from orchestrator.runtimes import _client_parts, _sampling, simulated
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._sampling import NONE_LEFT, Sampling
+from orchestrator.store._rows import span_rows
 
 US = 1000
 CPU = {"read": "100us", "write": "150us", "message": "10us"}
@@ -317,3 +318,20 @@ def test_the_tail_is_that_of_the_slowest() -> None:
     assert found is not None and 20 <= found["p99"]["operations"] <= 21
     assert found["p99"]["queue"] == pytest.approx(1.9895, abs=0.001)
     assert found["p90"]["operations"] in (200, 201)
+
+
+def test_rows_are_stored_by_their_start() -> None:
+    late = span(2 * 10**9, READ, 1, 1, 1, 1, 1)
+    rows = span_rows(
+        "r", run_of([span(9, WRITE, 1, 2, 3, 4, 5), late, span(5, READ, 6, 7, 8, 9, 0)])
+    )
+    found = rows.to_pylist()
+    assert [(row["session"], row["sequence"], row["op"]) for row in found] == [
+        (1, 5, "read"),
+        (1, 9, "write"),
+    ]
+    names = [*(f"{part}_ns" for part in PARTS), "total_ns"]
+    assert [[row[name] for name in names] for row in found] == [
+        [6, 7, 8, 9, 0, 30],
+        [1, 2, 3, 4, 5, 15],
+    ]

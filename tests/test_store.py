@@ -15,10 +15,11 @@ import numpy
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from made_records import generator
 
 from orchestrator.core.history import COLUMNS, DTYPES, History, value_id
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE
-from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, NodeRecord, RunRecord
+from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord, RunRecord
 from orchestrator.core.spans import Span, Spans
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store.parquet import Store, result
@@ -61,28 +62,21 @@ def small_history() -> History:
     )
 
 
-SPANS = [
-    Span(2, 5, WRITE, 1_700_000_000, 1, 2, 3, 4, 5),
-    Span(1, 9, READ, 1_600_000_000, 10, 20, 30, 40, 50),
-    Span(1, 10, READ, 3_000_000_000, 10, 20, 30, 40, 50),
-]
-"""Of a client: the last is intended after the window."""
-
-
 def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
     counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    four, caching = (counts,) * 4, (counts,) * 3
     provided = numpy.full(3, 2 * INTERVAL_NS)
-    node = NodeRecord(0, "h", "leader", 2, 1, provided, *four, busy, busy, *caching, 0, "")
+    node = NodeRecord(
+        0, "h", "leader", 2, 1, provided, *[counts] * 4, busy, busy, *[counts] * 3, 0, ""
+    )
     other = replace(node, node=1, role="follower", cores=1, storage_parallel=None)
     base = RunRecord(
         runtime="sim",
         clock="virtual",
         history=small_history(),
         nodes=(node, replace(other, provided_ns=provided // 2)),
-        clients=(ClientRecord(0, "h", 0, 1, numpy.array([]), spans=Spans.of(SPANS)),),
+        clients=(generator(spans=Spans.of([Span(1, 1, READ, 0, 1, 2, 3, 4, 5)])),),
         events=(EventRecord(1_500_000_000, 0, "role", "leader"),),
         warmup_ns=1_000_000_000,
         end_ns=3_000_000_000,
@@ -248,19 +242,6 @@ def test_tables_without_rows_get_no_file(store: Store) -> None:
     assert store.files("operations") == store.files("events") == []
     assert store.table("operations").schema == TABLES["operations"].view
     assert store.run("r1") is not None
-
-
-def test_sampled_operations_are_stored_by_their_start(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    write(store, summary())
-    rows = store.table("spans").to_pylist()
-    assert [(row["session"], row["sequence"], row["op"]) for row in rows] == [
-        (1, 9, "read"),
-        (2, 5, "write"),
-    ]
-    parts = ("queue_ns", "cpu_ns", "cache_storage_ns", "network_ns", "replication_ns", "total_ns")
-    assert [rows[0][part] for part in parts] == [10, 20, 30, 40, 50, 150]
-    assert [rows[1][part] for part in parts] == [1, 2, 3, 4, 5, 15]
 
 
 @pytest.mark.parametrize("name", TABLES)

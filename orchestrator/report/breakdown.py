@@ -15,7 +15,8 @@ _TAILS: Final = {"p90": "Slowest 10\u00a0%", "p99": "Slowest 1\u00a0%"}
 _NAMES: Final = {part: part.replace("cache_storage", "cache and storage") for part in PARTS}
 SLOWEST: Final = "latency_breakdown.p99"
 COLUMNS: Final = (
-    "Operations", "Sampled", "Mean (ms)", "Queue", "CPU", "Cache, storage", "Network", "Replication",
+    "Operations", "Sampled", "Mean (ms)",
+    "Queue", "CPU", "Cache, storage", "Network", "Replication",
 )  # fmt: skip
 RESOURCES_MAX: Final = 30
 

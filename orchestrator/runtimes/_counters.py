@@ -54,8 +54,9 @@ def node_record(
 ) -> NodeRecord:
     """The record of an emulated node.
 
-    ``samples``: counters at time 0 and at the end of each interval, shape
-    (intervals + 1, counters). ``events``: of the node, and perhaps of others.
+    ``samples``: counters, and behind them how long the busiest of its links was in use, at time 0
+    and at the end of each interval, shape (intervals + 1, counters + 1). ``events``: of the node,
+    and perhaps of others.
     """
     model = parts.model_of(node)
     counts = numpy.diff(samples, axis=0)
@@ -69,6 +70,7 @@ def node_record(
         process_cpu_ns=process_cpu_ns,
         contents_digest=contents_digest,
         **{name: counts[:, index] for index, name in enumerate(COUNTERS)},
+        network_busy_ns=None if parts.store.network.bandwidth is None else counts[:, -1],
     )
 
 
@@ -85,7 +87,7 @@ def journal_record(
     """The record of a node from what its processes have noted."""
     intervals = max(1, -(-end_ns // INTERVAL_NS))
     # The last column is the CPU time of the process.
-    samples = journal.table(intervals, len(COUNTERS) + 1)
+    samples = journal.table(intervals, len(COUNTERS) + 2)
     window = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -1]
     cpu_ns = int(window[1] - window[0])
     counts, events = samples[:, :-1], journal.events

@@ -81,8 +81,8 @@ class NodeProcess:
         self._client_links = ClientLinks(self._responses, parts, node)
         self._load = OwnLoad.of(parts)
         ties = self._ties = Ties(self, self.shell, self._load, self.clock, parts.system.nodes)
-        self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
-        self.sampled = ties.sampled
+        self.tied, self.sampled = ties.tied, ties.sampled
+        self.cancel, self.dropped = ties.cancel, ties.dropped
         self._answers_plainly = self._answers_at_once and self._load is None
         self._disturbed: Mapping[int, LinkState] = {}
         self._state = WELL
@@ -107,8 +107,7 @@ class NodeProcess:
         self._dirty_connections: list[PlainLine] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
-        self.overdue = Overdue()
-        self.patience = sweeps_in(parts.config.client.timeout / NS_PER_S)
+        self.overdue, self.patience = Overdue(), sweeps_in(parts.config.client.timeout / NS_PER_S)
         self._session_numbers = plain_sessions(node, time.time_ns())
         self._probes = NodeProbes(self.clock, self._peers, self._link_to)
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
@@ -381,7 +380,8 @@ class NodeProcess:
     # --- what it counted ------------------------------------------------------------------
 
     def _sample(self, number: int) -> None:
-        self._journal.sample(number, (*counted(self.shell), time.process_time_ns()))
+        busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
+        self._journal.sample(number, (*counted(self.shell), busy_ns, time.process_time_ns()))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:

@@ -55,13 +55,13 @@ class Ties:
 
     def tied(self, handle: Any, op: Op, tie: Tie) -> None:
         """A copy comes; ValueError where there are none, or it is of no other node."""
-        self._check(tie)
+        shell = self._check(tie)
         if self._early is not None:
             self._early.append((handle, op, tie))
             return
         if self._load is not None:
             self._load.arrived(handle, self._clock.now_ns())
-        self._shell.tied(handle, op, tie)
+        shell.tied(handle, op, tie)
 
     def sampled(self, handle: Any, op: Op, tie: Tie | None, number: int) -> None:
         """An attempt of a sampled operation comes; ValueError as ``tied``."""
@@ -74,9 +74,10 @@ class Ties:
             self._service.pending_handles.append(visit)
             self._service.pending_ops.append(op)
 
-    def _check(self, tie: Tie) -> None:
+    def _check(self, tie: Tie) -> TyingShell:
         if self._shell is None or not 0 <= tie.node < self._nodes or tie.node == self._service.node:
             raise ValueError("no other node has a copy")
+        return self._shell
 
     def cancel(self, target: int, cancel: Cancel) -> None:
         """To the node that has, or gets, the other copy."""

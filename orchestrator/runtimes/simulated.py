@@ -181,6 +181,23 @@ def _node_record(node: SimulatedNode, intervals: int) -> NodeRecord:
     return node_record(parts, node.node, "sim", machine.role, samples, 0, digest, events)
 
 
+def _client_record(client: SimulatedClient, end_ns: int) -> ClientRecord:
+    return ClientRecord(
+        client=client.client,
+        host="sim",
+        process_cpu_ns=0,
+        wall_ns=end_ns,
+        lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
+        extra_attempts=client.driver.extra_attempts,
+        cache_hits=client.driver.cache_hits,
+        cache_lookups=client.driver.cache_lookups,
+        follow_ups=client.driver.follow_ups,
+        carried=client.driver.carried,
+        answers_in_vain=client.driver.answers_in_vain,
+        spans=client.driver.sampled(),
+    )
+
+
 def _cluster_of(parts: Parts) -> SimulatedCluster:
     if not parts.config.faults:
         return SimulatedCluster(parts)
@@ -217,23 +234,7 @@ def run(parts: Parts) -> RunRecord:
         history=history,
         nodes=tuple(_node_record(node, intervals) for node in cluster.nodes),
         tier=tuple(_node_record(node, intervals) for node in cluster.tier),
-        clients=tuple(
-            ClientRecord(
-                client=client.client,
-                host="sim",
-                process_cpu_ns=0,
-                wall_ns=end_ns,
-                lag_ns=numpy.array(client.driver.lag_ns[:100_000], dtype=numpy.int64),
-                extra_attempts=client.driver.extra_attempts,
-                cache_hits=client.driver.cache_hits,
-                cache_lookups=client.driver.cache_lookups,
-                follow_ups=client.driver.follow_ups,
-                carried=client.driver.carried,
-                answers_in_vain=client.driver.answers_in_vain,
-                spans=client.driver.sampled(),
-            )
-            for client in cluster.clients
-        ),
+        clients=tuple(_client_record(client, end_ns) for client in cluster.clients),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.config.warmup,
         end_ns=end_ns,
