@@ -11,6 +11,7 @@ from orchestrator.runtimes._handshake import Credentials, client_proof
 from orchestrator.runtimes._overdue import Overdue
 from orchestrator.runtimes._plain_line import PlainLine
 from orchestrator.runtimes._plain_slot import PlainSlot
+from orchestrator.runtimes._visits import Visit
 from orchestrator.runtimes._watch import Watch
 
 SECRET = bytes(range(32))
@@ -95,6 +96,10 @@ class Node:
 
     def tied(self, handle: Any, op: Op, tie: Tie) -> None:
         self.copies.append((op, tie))
+
+    def sampled(self, handle: Any, op: Op, tie: Tie | None, number: int) -> None:
+        self.pending_handles.append(Visit(handle, number, 0))
+        self.pending_ops.append(op)
 
     def info(self) -> bytes:
         return b"role:leader\r\n"

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import msgspec
 from server_rig import command, greeting
 
-from orchestrator.core.machine import WRITE, Op
+from orchestrator.core.machine import READ, WRITE, Op
+from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._handshake import (
     NONCE_BYTES,
@@ -162,6 +163,9 @@ class Fuzzer:
             command(b"AB", header[:-1], FOREIGN_KEY),
             command(b"AB", header, FOREIGN_KEY, b"", b"", b""),
             b"*3\r\n$2\r\nAB\r\n:5\r\n$1\r\nk\r\n",
+            _wire.encode_sampled(Op(1, 1, 99, FOREIGN_KEY), None, 0),
+            _wire.encode_sampled(Op(1, 1, READ, FOREIGN_KEY), Tie(node, 1), 1 << 31),
+            command(_wire.SPAN, bytes(4), b"", header[:-1], FOREIGN_KEY, b""),
             command(_wire.PROOF, proof),
             self.chance.choice(_BOMBS),
         ]

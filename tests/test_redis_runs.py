@@ -216,7 +216,7 @@ def test_a_run_keeps_what_is_claimed_and_fills_the_result(runtime: ray_cluster.R
     shares = utilisations(record, "measured")
     assert set(shares) == {"primary.cpu", "replica.cpu"}
     assert all(0 < share < 1.2 for share in shares.values())
-    assert summary["bottleneck"] == bottleneck([shares])
+    assert summary["bottleneck"] == bottleneck([shares], summary["throughput_ops"])
     assert summary["host_limited"] == host_limited(record, made.config)
     prices = replace(made.config.prices, core=1.0, GiB=8.0)
     assert cost_per_hour(record, replace(made.config, prices=prices)) == 3.0

@@ -9,6 +9,7 @@ import numpy
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.analysis.resources import bottleneck, utilisations
 from orchestrator.config.load import load_mapping
 from orchestrator.core.history import History
 from orchestrator.core.machine import FAIL, OK, READ, REPLICATE, REQUEST, UNKNOWN, WRITE
@@ -20,6 +21,7 @@ from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._simulated_client import HEADER_BYTES
 from orchestrator.runtimes._station import Station
 from orchestrator.runtimes.simulated import SimulatedCluster
+from orchestrator.systems.replicated_store import MODELLED
 
 KEY_BYTES, VALUE_BYTES = 16, 100
 FREE = {"read": "0s", "write": "0s", "message": "0s"}
@@ -100,6 +102,50 @@ def test_m_m_1_at_heavy_load_over_many_seeds() -> None:
     times_ms = numpy.concatenate([m_m_1_times_ms(seed) for seed in range(1, 9)])
     assert times_ms.mean() == pytest.approx(10, rel=0.02)
     assert numpy.percentile(times_ms, 99) == pytest.approx(46.0517, rel=0.02)
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_where_the_bottleneck_is_full_is_what_it_could_serve(cores: int) -> None:
+    """M/M/c at .6: a core serves 1,000 a second whatever the load."""
+    law = {"name": "exponential", "mean": "1ms"}
+    arrival = {"name": "poisson", "rate": f"{600 * cores}/s"}
+    node = {"cores": cores, "cpu": FREE | {"read": law}}
+    record = simulated.run(parts_of({"node": node}, arrival=arrival, duration="60s"))
+    [(name, used)] = utilisations(record, MODELLED).items()
+    assert used == pytest.approx(0.6, rel=0.02)
+    found = bottleneck([{name: used}], len(record.history) / 60)
+    assert found is not None and found["resource"] == name
+    assert found["saturates_at_ops"] == pytest.approx(1000 * cores, rel=0.02)
+
+
+def network_share(record: RunRecord) -> float:
+    [share] = [
+        share for name, share in utilisations(record, MODELLED).items() if name.endswith(".network")
+    ]
+    return share
+
+
+def test_a_link_is_as_busy_as_its_bytes_make_it() -> None:
+    """Answers of 176 bytes on one connection, at 500 a second of the 1,000 that fit."""
+    answer_bytes = HEADER_BYTES + VALUE_BYTES
+    network = {"bandwidth": f"{1000 * answer_bytes}B/s"}
+    made = parts_of(
+        {"network": network},
+        arrival={"name": "constant", "rate": "500/s"},
+        client={"connections": 1, "timeout": "100s"},
+        duration="5s",
+    )
+    record = simulated.run(made)
+    assert network_share(record) == pytest.approx(0.5, rel=0.005)
+    overloaded = simulated.run(
+        parts_of(
+            {"network": network},
+            arrival={"name": "closed", "sessions": 50},
+            client={"connections": 1, "timeout": "100s"},
+            duration="5s",
+        )
+    )
+    assert network_share(overloaded) == pytest.approx(1, abs=0.005)
 
 
 # --- closed load ------------------------------------------------------------------------

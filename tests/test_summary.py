@@ -35,8 +35,8 @@ SECTION_KEYS = (
     "availability", "faults", "resilience", "overload", "scaling", "links", "hosts", "cache",
     "balance",
     "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "harness", "cost", "slo", "precision", "results",
-    "tenants",
+    "utilisations", "latency_breakdown_ms", "latency_breakdown",
+    "generator", "harness", "cost", "slo", "precision", "results", "tenants",
 )  # fmt: skip
 
 
@@ -54,7 +54,12 @@ def test_summary_has_every_key_and_is_json() -> None:
     assert found["latency_p99_ci95_ms"] == pytest.approx([1.0, 1.0])
     assert found["latency_ci95_ms"]["p50"] == pytest.approx([1.0, 1.0])
     assert found["latency_ci95_ms"]["p999"] is None
-    assert found["bottleneck"] == {"resource": "leader.cpu", "utilisation": pytest.approx(0.3)}
+    assert found["bottleneck"] == {
+        "resource": "leader.cpu",
+        "utilisation": pytest.approx(0.3),
+        "saturates_at_ops": pytest.approx(found["throughput_ops"] / 0.3),
+    }
+    assert found["utilisations"]["leader.cpu"] == pytest.approx(0.3)
     assert found["generator"] == {
         "lag_p99_ms": 0.05,
         "cpu": 0.5,
@@ -80,6 +85,8 @@ def test_summary_of_nothing_is_whole_and_invalid() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert sorted(found) == sorted(SECTION_KEYS)
     assert found["invalid_reasons"] == ["only 0 operations were measured; at least 100 are needed"]
+    for name in ("latency_breakdown", "latency_breakdown_ms", "utilisations"):
+        assert found[name] is None
     for name in ("availability", "bottleneck", "uncorrected_p99_ms", "throughput_ci95_ops"):
         assert found[name] is None
     assert set(found["consistency"].values()) == {None}

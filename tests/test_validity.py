@@ -39,10 +39,15 @@ def test_bottleneck_is_the_busiest_station() -> None:
     assert shares == pytest.approx(
         {"leader.cpu": 0.5, "n1.cpu": 0, "n1.storage": 0.75, "n2.cpu": 0, "n2.storage": 0.75}
     )
-    assert resources.bottleneck([shares]) == {
-        "resource": "n1.storage", "utilisation": pytest.approx(0.75),
-    }  # fmt: skip
+    assert resources.bottleneck([shares], 600.0) == {
+        "resource": "n1.storage",
+        "utilisation": pytest.approx(0.75),
+        "saturates_at_ops": pytest.approx(800),
+    }
+    idle = {"resource": "n0.cpu", "utilisation": 0.0, "saturates_at_ops": None}
+    assert resources.bottleneck([{"n0.cpu": 0.0}], 600.0) == idle
     assert resources.bottleneck([{}]) is None
+    assert list(resources.mean_utilisations([{"a": 0.1, "b": 0.5}, {"b": 0.3}])) == ["b", "a"]
 
 
 def test_measured_costs_use_the_process() -> None:

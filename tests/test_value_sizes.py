@@ -23,6 +23,7 @@ from orchestrator.plan import plan
 from orchestrator.run import execute
 from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._client_parts import make_driver
+from orchestrator.runtimes._port import Leg
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._virtual_clock import VirtualClock
 from orchestrator.workloads.ycsb import Ycsb
@@ -97,11 +98,14 @@ class Wire:
     def submit_tied(self, session: Session, node: int, tie: Tie) -> bool:
         return self.submit(session, node)
 
+    def submit_sampled(self, session: Session, node: int, tie: Tie | None, leg: Leg) -> bool:
+        return self.submit(session, node)
+
     def reaches(self, node: int) -> bool:
         return True
 
     def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
-        return all(self.submit(session, node) for session, _, _ in attempts)
+        return all(self.submit(session, node) for session, *_ in attempts)
 
     def ask(self, node: int) -> None:
         """Nobody is asked."""

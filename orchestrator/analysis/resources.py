@@ -48,7 +48,8 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
     """Busy share of each station over the measured window, by resource name.
 
     Names are ``n0.cpu``, or ``leader.cpu`` where only that node has the role.
-    Storage without a limit of parallel requests is no station: it cannot be full. Under
+    Storage without a limit of parallel requests is no station: it cannot be full, and nor can a
+    network without one of its bandwidth; with one it is the busiest link out of the node. Under
     measured costs the CPU is the node's process against one core, as its loop is one thread.
     """
     window_ns = record.end_ns - record.warmup_ns
@@ -66,6 +67,8 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
         if node.storage_parallel is not None:
             busy_ns = within_window(record, node.storage_busy_ns)
             shares[f"{name}.storage"] = busy_ns / (window_ns * node.storage_parallel)
+        if node.network_busy_ns is not None:
+            shares[f"{name}.network"] = within_window(record, node.network_busy_ns) / window_ns
     return shares
 
 

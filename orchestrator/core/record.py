@@ -58,9 +58,10 @@ class NodeRecord:
     ``cores``: at the start; ``provided_ns``: time of all cores in service. ``refused`` of the
     ``operations`` were turned away, and ``cancelled`` were copies that another node began first.
     ``cpu_busy_ns`` and ``storage_busy_ns`` are busy times of the modelled stations, summed over
-    cores and parallel slots. ``cache_evictions``: entries that left for want of room.
-    ``process_cpu_ns``
-    is the real CPU time of the node's process over the measured window (0 in sim).
+    cores and parallel slots; ``network_busy_ns`` is that of the busiest link out of it, in each
+    interval (None where bandwidth has no limit). ``cache_evictions``: entries that left for want of
+    room. ``process_cpu_ns`` is the real CPU time of the node's process over the measured window (0
+    in sim).
     ``contents_digest`` fingerprints the written state at the end, by group where not every node
     holds all shards; equal digests mean converged replicas (empty: nobody asked; NO_COPY: it is a
     spare).
@@ -84,6 +85,7 @@ class NodeRecord:
     process_cpu_ns: int
     contents_digest: str
     usage: ProcessUsage | None = None
+    network_busy_ns: NDArray[numpy.int64] | None = None
 
 
 def digests_to_compare(contents_digests: Iterable[str]) -> list[str]:

@@ -11,10 +11,13 @@ from orchestrator.report.wording import NONE, number, percent, plain, quantity
 
 _ALL: Final = "latency_breakdown.all"
 _BY_KIND: Final = "latency_breakdown.by_kind"
-_TAILS: Final = {"p90": "Slowest 10 %", "p99": "Slowest 1 %"}
+_TAILS: Final = {"p90": "Slowest 10\u00a0%", "p99": "Slowest 1\u00a0%"}
 _NAMES: Final = {part: part.replace("cache_storage", "cache and storage") for part in PARTS}
 SLOWEST: Final = "latency_breakdown.p99"
-COLUMNS: Final = ("Operations", "Sampled", "Mean (ms)", *(f"{_NAMES[p]} (ms)" for p in PARTS))
+COLUMNS: Final = (
+    "Operations", "Sampled", "Mean (ms)",
+    "Queue", "CPU", "Cache, storage", "Network", "Replication",
+)  # fmt: skip
 RESOURCES_MAX: Final = 30
 
 
@@ -51,8 +54,8 @@ def utilisation_rows(summary: Summary | None) -> Sequence[tuple[str, str]]:
     found: Any = lookup(summary, "utilisations")
     if not isinstance(found, dict):
         return []
-    rows = sorted(((finite(share) or 0.0, name) for name, share in found.items()), reverse=True)
-    return [(plain(name, 60), percent(round(share, 4))) for share, name in rows[:RESOURCES_MAX]]
+    rows = sorted((-(finite(share) or 0.0), name) for name, share in found.items())
+    return [(plain(name, 60), percent(-share)) for share, name in rows[:RESOURCES_MAX]]
 
 
 def saturation(summary: Summary | None) -> str:

@@ -48,6 +48,9 @@ class LoadDriver(Operations):
 
     # Of a cache of its own, which this one has not.
     cache_hits = cache_lookups = 0
+    # Index of the operation behind the block, and how many are left of it when one is sampled.
+    _block_end = 0
+    _left_at_sample = NONE_LEFT
 
     def __init__(
         self,
@@ -94,10 +97,6 @@ class LoadDriver(Operations):
         self._lags_ns = self.lag_ns  # of what begins now; final reads are no load
         self._final_reads = FinalReads()
         self.spans = None if sampling is None else ClientSpans(port, self._rows.add, sampling)
-        # Index of the operation behind the block, and how many of the block are left when one is
-        # to be sampled.
-        self._block_end = 0
-        self._left_at_sample = NONE_LEFT
         self._pool.begin(timetable.sessions, 0)
         self._fetch()
 

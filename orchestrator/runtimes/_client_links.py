@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.core.faults import CLEAR, LinkState, client_party
-from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._network import Link, LinkMeter, Sender
 from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._peers import Outgoing
 from orchestrator.runtimes._server import Connection
 from orchestrator.runtimes._session import SESSION_BITS
 
@@ -17,6 +19,7 @@ class ClientLinks:
 
     def __init__(self, sender: Sender, parts: Parts, node: int) -> None:
         self._sender = sender
+        self._meter = LinkMeter(sender)
         self._parts = parts
         self._node = node
         # By the party that each client is.
@@ -46,6 +49,11 @@ class ClientLinks:
         Links that are there already were for probes, which showed it.
         """
         self._leads_ns = leads_ns
+
+    def busy_ns(self, peers: Iterable[Outgoing], now_ns: int) -> int:
+        """How long the busiest of them and of those to the node's peers was in use, so far."""
+        others = (peer.link for peer in peers)
+        return self._meter.busy_ns(itertools.chain(others, *self._links.values()), now_ns)
 
     def disturb(self, links: Mapping[int, LinkState]) -> None:
         """From now on those to these parties are in these states, all others clear."""

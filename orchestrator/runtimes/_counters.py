@@ -55,8 +55,9 @@ def node_record(
 ) -> NodeRecord:
     """The record of an emulated node.
 
-    ``samples``: counters at time 0 and at the end of each interval, shape
-    (intervals + 1, counters). ``events``: of the node, and perhaps of others.
+    ``samples``: counters, and behind them how long the busiest of its links was in use, at time 0
+    and at the end of each interval, shape (intervals + 1, counters + 1). ``events``: of the node,
+    and perhaps of others.
     """
     model = parts.model_of(node)
     counts = numpy.diff(samples, axis=0)
@@ -71,6 +72,7 @@ def node_record(
         usage=usage,
         contents_digest=contents_digest,
         **{name: counts[:, index] for index, name in enumerate(COUNTERS)},
+        network_busy_ns=None if parts.store.network.bandwidth is None else counts[:, -1],
     )
 
 
@@ -87,7 +89,7 @@ def journal_record(
     """The record of a node from what its processes have noted."""
     intervals = max(1, -(-end_ns // INTERVAL_NS))
     # The last columns are what the process used.
-    samples = journal.table(intervals, len(COUNTERS) + FIELDS)
+    samples = journal.table(intervals, len(COUNTERS) + 1 + FIELDS)
     used = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -FIELDS:]
     counts, events = samples[:, :-FIELDS], journal.events
     usage = between(used[0], used[1])

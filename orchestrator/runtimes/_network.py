@@ -9,7 +9,7 @@ behind each other), loss, and an order: ``fifo`` never lets a message overtake a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from orchestrator.core.distributions import Sampler, build
@@ -79,6 +79,8 @@ class Link:
         "_disturbed",
         "_free_ns",
         "_last_ns",
+        "_metered_ns",
+        "_occupied_ns",
         "_plain",
         "_sender",
         "instant",
@@ -98,6 +100,8 @@ class Link:
         self.instant = sender.instant and not distance_ns
         self._free_ns = BEFORE_ALL_NS
         self._last_ns = BEFORE_ALL_NS
+        # How long all that was sent takes its bandwidth, and how much of it has been told.
+        self._occupied_ns = self._metered_ns = 0
 
     def arrival_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
         """When it arrives; LOST when it never does."""
@@ -111,13 +115,20 @@ class Link:
         sender = self._sender
         sent_ns = now_ns
         if sender.bandwidth is not None:
-            sent_ns = max(now_ns, self._free_ns) + round(size_bytes / sender.bandwidth * NS_PER_S)
-            self._free_ns = sent_ns
+            takes_ns = round(size_bytes / sender.bandwidth * NS_PER_S)
+            self._occupied_ns += takes_ns
+            self._free_ns = sent_ns = max(now_ns, self._free_ns) + takes_ns
         # Lost on the way: it took its bandwidth all the same.
         if sender.loss and sender.chance.random() < sender.loss:
             return LOST
         due_ns = sent_ns + sender.delays[kind].draw_ns() + sender.jitter.draw_ns()
         return due_ns + self._distance_ns
+
+    def occupied_since_ns(self, now_ns: int) -> int:
+        """How long its bandwidth was in use since this was asked last."""
+        occupied_ns = self._occupied_ns - max(0, self._free_ns - now_ns)
+        since_ns, self._metered_ns = occupied_ns - self._metered_ns, occupied_ns
+        return since_ns
 
     def _in_order_ns(self, due_ns: int) -> int:
         if self._sender.fifo:
@@ -177,3 +188,17 @@ class Link:
                 return [due_ns + sender.added_ns(law)]
         copies = 2 if state.duplicates and chance.random() < state.duplicates else 1
         return [self._in_order_ns(due_ns)] * copies
+
+
+class LinkMeter:
+    """How busy the links of one sender are: the busiest of each interval, added up."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._is_bounded = sender.bandwidth is not None
+        self._busy_ns = 0
+
+    def busy_ns(self, links: Iterable[Link], now_ns: int) -> int:
+        """Since the start, asked at the end of an interval; 0 where bandwidth has no limit."""
+        if self._is_bounded:
+            self._busy_ns += max((link.occupied_since_ns(now_ns) for link in links), default=0)
+        return self._busy_ns

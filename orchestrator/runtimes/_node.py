@@ -96,8 +96,7 @@ class NodeShell:
         self._batch_max, self._linger_ns = batch.max, batch.linger
         self._batch: tuple[list[Any], list[Op]] = ([], [])
         self._storage = storage(model.storage.parallel, costs, scheduler)
-        self._read_is_free = costs.read_is_free
-        self._write_is_free = costs.write_is_free
+        self._read_is_free, self._write_is_free = costs.read_is_free, costs.write_is_free
         self._fsync = model.storage.durability == FSYNC
         self._keeps_log = model.storage.durability != MEMORY
         self._instant_persist = costs.write_is_free and not self._keeps_log
@@ -113,7 +112,6 @@ class NodeShell:
         self.operations = self.messages = self.refused = self.cancelled = 0
         self.marks: dict[str, int] = {}
         self.cache_hits = self.cache_misses = 0
-        # What had to go while it was warmed was nobody's doing.
         self._evicted_before = 0 if cache is None else cache.evictions
         self.tracer = Tracer(self)
 
@@ -138,7 +136,7 @@ class NodeShell:
 
     @property
     def cache_evictions(self) -> int:
-        """Entries that left the cache for want of room."""
+        """Entries that left the cache for want of room, once it was warm."""
         return 0 if self._cache is None else self._cache.evictions - self._evicted_before
 
     @property
@@ -254,10 +252,8 @@ class NodeShell:
     # --- effects out ----------------------------------------------------------------------
 
     def _run(self, effects: list[Effect]) -> None:
-        persisted = 0
-        if self._instant_persist:
-            held = False
-        else:
+        persisted, held = 0, False
+        if not self._instant_persist:
             for effect in effects:
                 if type(effect) is Persist:
                     self._persist(effect)

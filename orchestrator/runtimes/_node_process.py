@@ -82,8 +82,8 @@ class NodeProcess:
         self._answers_at_once, self._client_links = links.answers_at_once, links.to_clients
         self._load = OwnLoad.of(parts)
         ties = self._ties = Ties(self, self.shell, self._load, self.clock, parts.system.nodes)
-        self.tied, self.cancel, self.dropped = ties.tied, ties.cancel, ties.dropped
-        self.sampled = ties.sampled
+        self.tied, self.sampled = ties.tied, ties.sampled
+        self.cancel, self.dropped = ties.cancel, ties.dropped
         self._answers_plainly = self._answers_at_once and self._load is None
         self._state = WELL
         self._chance = scalar_stream(seed, f"node/{node}/fault")
@@ -107,8 +107,7 @@ class NodeProcess:
         self._dirty_connections: list[PlainLine] = []
         # Plain clients' operations: sessions, and those that other nodes serve for us.
         self.idle_slots: list[PlainSlot] = []
-        self.overdue = Overdue()
-        self.patience = sweeps_in(parts.config.client.timeout / NS_PER_S)
+        self.overdue, self.patience = Overdue(), sweeps_in(parts.config.client.timeout / NS_PER_S)
         self._session_numbers = plain_sessions(node, time.time_ns())
         self._proxy = Proxy(self, self.clock, node, parts.system.nodes, parts.config.client.timeout)
         self.proxy = self._proxy.pass_on
@@ -356,7 +355,8 @@ class NodeProcess:
     # --- what it counted ------------------------------------------------------------------
 
     def _sample(self, number: int) -> None:
-        self._journal.sample(number, (*counted(self.shell), *process_usage()))
+        busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
+        self._journal.sample(number, (*counted(self.shell), busy_ns, *process_usage()))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:

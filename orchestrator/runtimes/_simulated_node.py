@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from orchestrator.core.machine import RESPONSE, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.waiting import Cancel, Refusal, Tie
 from orchestrator.runtimes._counters import COUNTERS, counted
-from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._network import Link, LinkMeter, Sender
 from orchestrator.runtimes._node import NodeShell
 from orchestrator.runtimes._own_load import OwnLoad
 from orchestrator.runtimes._parts import make_cache, make_machine, make_shell
@@ -57,6 +58,7 @@ class SimulatedNode:
             ]
             for client in range(parts.config.clients)
         ]
+        self._meter = LinkMeter(sender)
         self._sized = store.network.bandwidth is not None
         self._sync_law = Sampler(
             build(store.node.storage.sync), block_stream(parts.config.seed, f"node/{node}/sync")
@@ -241,4 +243,6 @@ class SimulatedNode:
 
     def sample(self) -> None:
         """Note the counters at the end of an interval."""
-        self.samples.append(self._counters())
+        links = itertools.chain(self.links.values(), *self.client_links)
+        busy_ns = self._meter.busy_ns(links, self._clock.current_ns)
+        self.samples.append((*self._counters(), busy_ns))

@@ -55,23 +55,29 @@ class Ties:
 
     def tied(self, handle: Any, op: Op, tie: Tie) -> None:
         """A copy comes; ValueError where there are none, or it is of no other node."""
-        if self._shell is None or not 0 <= tie.node < self._nodes or tie.node == self._service.node:
-            raise ValueError("no other node has a copy")
+        shell = self._check(tie)
         if self._early is not None:
             self._early.append((handle, op, tie))
             return
         if self._load is not None:
             self._load.arrived(handle, self._clock.now_ns())
-        self._shell.tied(handle, op, tie)
+        shell.tied(handle, op, tie)
 
     def sampled(self, handle: Any, op: Op, tie: Tie | None, number: int) -> None:
         """An attempt of a sampled operation comes; ValueError as ``tied``."""
+        if tie is not None:
+            self._check(tie)
         visit = self._tracer.follow(handle, number)
         if tie is not None:
             self.tied(visit, op, tie)
-            return
-        self._service.pending_handles.append(visit)
-        self._service.pending_ops.append(op)
+        else:
+            self._service.pending_handles.append(visit)
+            self._service.pending_ops.append(op)
+
+    def _check(self, tie: Tie) -> TyingShell:
+        if self._shell is None or not 0 <= tie.node < self._nodes or tie.node == self._service.node:
+            raise ValueError("no other node has a copy")
+        return self._shell
 
     def cancel(self, target: int, cancel: Cancel) -> None:
         """To the node that has, or gets, the other copy."""

@@ -111,6 +111,9 @@ def _node_rows(run_id: str, node: NodeRecord) -> pa.Table:
             "storage_utilisation": node.storage_busy_ns / (INTERVAL_NS * slots)
             if slots
             else pa.nulls(count, tables.NUMBER),
+            "network_utilisation": pa.nulls(count, tables.NUMBER)
+            if node.network_busy_ns is None
+            else node.network_busy_ns / INTERVAL_NS,
             "cache_hits": node.cache_hits,
             "cache_misses": node.cache_misses,
             "cache_evictions": node.cache_evictions,

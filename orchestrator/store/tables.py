@@ -234,6 +234,7 @@ NODES = Table(
         ("cpu_utilisation", NUMBER, "share", "modelled CPU in use, over its cores"),
         ("cores", NUMBER, "", "mean of the cores in service"),
         ("storage_utilisation", NUMBER, "share", "null where parallel requests have no limit"),
+        ("network_utilisation", NUMBER, "share", "busiest link out; null: bandwidth has no limit"),
         ("cache_hits", WHOLE, "", "cache accesses that found their entry"),
         ("cache_misses", WHOLE, "", "cache accesses that did not"),
         ("cache_evictions", WHOLE, "", "entries that left the cache for want of room"),
