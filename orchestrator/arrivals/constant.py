@@ -23,6 +23,7 @@ class Constant:
     """Open loop at equal distances."""
 
     closed = False
+    cv2 = 0.0
 
     def __init__(self, params: ConstantParams) -> None:
         self._rate_per_s = params.rate

@@ -29,6 +29,7 @@ class Poisson:
     """Open loop with exponential gaps, as many independent users make."""
 
     closed = False
+    cv2 = 1.0
 
     def __init__(self, params: PoissonParams) -> None:
         self._rate_per_s = params.rate
