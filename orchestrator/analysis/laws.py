@@ -7,6 +7,7 @@ draws from a fixed stream, so that the same configuration always gives the same 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from orchestrator.core.units import NS_PER_S
 Floats = NDArray[numpy.float64]
 
 _DRAWS: Final = 1 << 16
-_CONSTANT: Final = "constant"
+_ORDERED: Final = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,37 @@ class Law:
         """Independent draws, those of a stream of this name."""
         if self.constant:
             return numpy.full(shape, self.mean)
-        count = int(numpy.prod(shape))
-        drawn = _distribution(self.slot).block(block_stream(0, f"model/{name}"), count)
-        return drawn.reshape(shape) * (self.scale / NS_PER_S)
+        drawn = _block(self.slot, name, math.prod(shape)).reshape(shape)
+        return numpy.asarray(drawn * (self.scale / NS_PER_S))
 
-    @staticmethod
-    def uniform(name: str, shape: tuple[int, ...]) -> Floats:
-        """Draws between 0 and 1, those of a stream of this name."""
-        return block_stream(0, f"model/{name}").random(shape)
+    def ordered(self) -> Floats:
+        """A sample of the law, from the smallest."""
+        return _ordered(self.slot) * (self.scale / NS_PER_S)
+
+
+@functools.lru_cache(maxsize=128)
+def uniform(name: str, shape: tuple[int, ...]) -> Floats:
+    """Draws between 0 and 1, those of a stream of this name."""
+    return block_stream(0, f"model/{name}").random(shape)
+
+
+@functools.lru_cache(maxsize=128)
+def exponential(name: str, shape: tuple[int, ...]) -> Floats:
+    """Draws of mean 1, those of a stream of this name."""
+    return block_stream(0, f"model/{name}").exponential(1.0, shape)
+
+
+@functools.lru_cache(maxsize=128)
+def _block(slot: Slot, name: str, count: int) -> Floats:
+    return _distribution(slot).block(block_stream(0, f"model/{name}"), count)
+
+
+@functools.lru_cache(maxsize=64)
+def _ordered(slot: Slot) -> Floats:
+    low, high = _distribution(slot).bounds_ns
+    if low == high:
+        return numpy.array([float(low)])
+    return numpy.sort(_distribution(slot).block(block_stream(0, "model/ordered"), _ORDERED))
 
 
 @functools.lru_cache(maxsize=256)
@@ -77,16 +101,16 @@ def _cv2(slot: Slot) -> float:
     return float(drawn.var()) / mean**2 if mean else 0.0
 
 
-def latest_of_earlier(drawn: Floats, rate: float, name: str, shape: tuple[int, ...]) -> Floats:
+def latest_of_earlier(ordered: Floats, rate: float, name: str, shape: tuple[int, ...]) -> Floats:
     """How long the last of all that began before is still under way, seen by one that begins now.
 
-    Things begin at ``rate`` a second, and each takes a duration of the law that ``drawn`` is a
-    sample of. None is left after x with probability exp(-rate E[max(0, duration - x)]), since
-    those that are left are a Poisson number (Baccelli, Gelenbe and Plateau, "An End-to-End Approach
-    to the Resequencing Problem", JACM 31(3), 1984). It is what a message waits for on a link that
-    keeps order, and an effect behind the records that are being written.
+    Things begin at ``rate`` a second, and each takes a duration of the law that ``ordered`` is a
+    sample of, from the smallest. None is left after x with probability
+    exp(-rate E[max(0, duration - x)]), since those that are left are a Poisson number (Baccelli,
+    Gelenbe and Plateau, "An End-to-End Approach to the Resequencing Problem", JACM 31(3), 1984). It
+    is what a message waits for on a link that keeps order, and an effect behind the records that
+    are being written.
     """
-    ordered = numpy.sort(drawn.ravel())
     if rate <= 0 or not ordered[-1]:
         return numpy.zeros(shape)
     # E[max(0, duration - x)] at each x of the sample, falling to 0 at the largest.
@@ -96,7 +120,7 @@ def latest_of_earlier(drawn: Floats, rate: float, name: str, shape: tuple[int, .
     # Below the smallest it goes on linearly, to the mean at 0.
     points = numpy.concatenate([[0.0], ordered])
     excess = numpy.concatenate([[float(ordered.mean())], excess])
-    chance = block_stream(0, f"model/{name}").exponential(1.0, shape) / rate
+    chance = exponential(name, shape) / rate
     return numpy.asarray(numpy.interp(chance, excess[::-1], points[::-1], right=0.0))
 
 

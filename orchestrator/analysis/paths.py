@@ -13,15 +13,16 @@ from typing import Final
 
 import numpy
 
-from orchestrator.analysis.laws import Floats, Law, latest_of_earlier, nth
+from orchestrator.analysis.laws import Floats, Law, latest_of_earlier, nth, uniform
 from orchestrator.analysis.stations import Costs, Flow, Station, Visit
 from orchestrator.core.demand import Hop, Log, Round, Step, Tell
 from orchestrator.core.machine import REQUEST, RESPONSE
 
-_CELLS: Final = 1 << 17
+_CELLS: Final = 1 << 15
 """Durations that are drawn at once, of all nodes of a round together."""
-_DRAWS_MAX: Final = 1 << 14
-_ITERATIONS: Final = 12
+_DRAWS_MAX: Final = 1 << 13
+_ITERATIONS: Final = 20
+_CLOSE: Final = 1e-4
 
 
 class Paths:
@@ -43,7 +44,10 @@ class Paths:
         self.stations = [Station() for _ in background]
         self.responses = [0.0] * len(flows)
         for _ in range(iterations):
+            before = self.responses
             self._iterate()
+            if numpy.allclose(before, self.responses, rtol=_CLOSE, atol=0.0):
+                break
 
     @property
     def mean_response(self) -> float:
@@ -55,6 +59,7 @@ class Paths:
     def _iterate(self) -> None:
         """Follow all operations through the stations as they are known to be."""
         found = [Station() for _ in self.stations]
+        self.responses = [0.0] * len(self._flows)
         for known, station, per_s in zip(self.stations, found, self._background, strict=True):
             station.add([Visit(0.0, self.costs.message)], per_s, known, self.costs)
         for number, flow in enumerate(self._flows):
@@ -102,6 +107,7 @@ class _Walk:
     def __init__(self, paths: Paths, flow: Flow, start: int, name: str) -> None:
         self._paths, self._costs, self._flow, self._name = paths, paths.costs, flow, name
         self.start = self._here = start
+        self._logged = False
         self.left = {node: _Left() for node in range(len(flow.nodes))}
         demand, costs = flow.demand, self._costs
         per_channel = flow.rate / len(demand.at) / costs.channels
@@ -114,11 +120,15 @@ class _Walk:
         self._answer(per_channel)
 
     def _answer(self, per_channel: float) -> None:
-        costs = self._costs
+        shape = (_DRAWS_MAX,)
+        held = numpy.zeros(shape)
+        if not self._logged:
+            held = self._barrier(self._here, "answer", shape)
         if self._flow.reads and self._flow.demand.looks_up:
             self.left[self._here].lookups += 1
-            self.time += costs.miss_ratio * self._looked_up()
-        self.time += float(self._barrier(self._here, "answer", (_DRAWS_MAX,)).mean())
+            # What was looked up need not wait for records that came later.
+            held = numpy.maximum(held, self._lookups(self._here, shape))
+        self.time += float(held.mean())
         self.time += self._transit(RESPONSE, per_channel)
 
     # --- pieces ---------------------------------------------------------------------------
@@ -141,9 +151,6 @@ class _Walk:
         own = math.fsum(station.left(earlier, at, costs) for earlier in visits)
         return station.wait + own / costs.cores
 
-    def _looked_up(self) -> float:
-        return self._costs.lookup.mean + self._station(self._here).storage_wait
-
     def _transit(self, kind: str, rate: float) -> float:
         law = self._costs.delays[kind]
         if law.constant or not self._costs.fifo:
@@ -156,11 +163,13 @@ class _Walk:
         drawn = law.draw(name, shape)
         if law.constant or not self._costs.fifo:
             return drawn
-        return numpy.maximum(drawn, latest_of_earlier(drawn, rate, f"{name}/order", shape))
+        return numpy.maximum(drawn, latest_of_earlier(law.ordered(), rate, f"{name}/order", shape))
 
     def _records(self, name: int, what: str, shape: tuple[int, ...]) -> Floats:
         """Until a record is durable: behind all earlier ones, and synced."""
         costs, station = self._costs, self._station(name)
+        if not costs.record.mean and costs.sync is None:
+            return numpy.zeros(shape)
         drawn = costs.record.draw(f"{self._name}/{what}", shape)
         taken = numpy.maximum(drawn, self._barrier(name, what, shape)) + station.storage_wait
         if costs.sync is not None:
@@ -171,10 +180,11 @@ class _Walk:
     def _barrier(self, name: int, what: str, shape: tuple[int, ...]) -> Floats:
         """Until all records that are being written are durable."""
         costs, station = self._costs, self._station(name)
-        drawn = costs.record.draw(f"{self._name}/{what}/barrier", (_DRAWS_MAX,))
-        waited = latest_of_earlier(
-            drawn + station.storage_wait, station.records, f"{self._name}/{what}/before", shape
-        )
+        if not costs.record.mean and costs.sync is None:
+            return numpy.zeros(shape)
+        longest = costs.record.ordered() + station.storage_wait
+        stream = f"{self._name}/{what}/before"
+        waited = latest_of_earlier(longest, station.records, stream, shape)
         if costs.sync is not None:
             busy, rest = _group_commit(station.records, costs.sync)
             waited = waited + busy * (
@@ -187,8 +197,7 @@ class _Walk:
     def _step(self, step: Step) -> None:
         match step:
             case Log():
-                self.left[self._here].records += 1
-                self.time += float(self._records(self._here, "log", (_DRAWS_MAX,)).mean())
+                self._log(step.heard)
             case Hop():
                 self._hop(step)
             case Round():
@@ -196,12 +205,25 @@ class _Walk:
             case Tell():
                 self._tell(step)
 
+    def _log(self, heard: bool) -> None:
+        self.left[self._here].records += 1
+        self.time += float(self._records(self._here, "log", (_DRAWS_MAX,)).mean())
+        # What leaves with a record waits for that record alone, and all else for all of them.
+        self._logged = not heard
+
+    def _leave(self) -> None:
+        """Something leaves this node, behind the records that are being written."""
+        if not self._logged:
+            self.time += float(self._barrier(self._here, "leave", (_DRAWS_MAX,)).mean())
+        self._logged = False
+
     def _hop(self, step: Hop) -> None:
+        self._leave()
         self.time += self._transit(step.kind, self._flow.rate)
         self._here = step.to
         self._serve(self._message(self.time))
         if step.logs:
-            self._step(Log())
+            self._log(False)
 
     def _tell(self, step: Tell) -> None:
         at = self.time + self._costs.delays[step.kind].mean
@@ -220,11 +242,14 @@ class _Walk:
         others = self._others(step.others)
         if not others:
             if step.own:
-                self._step(Log())
+                self._log(True)
             elif step.looks_up:
                 self.left[self._here].lookups += 1
-                self.time += self._costs.miss_ratio * self._looked_up()
+                self.time += float(self._lookups(self._here, (_DRAWS_MAX,)).mean())
             return
+        if not step.own:
+            self._leave()
+        self._logged = False
         draws = max(64, min(_DRAWS_MAX, _CELLS // len(others)))
         shape = (draws, len(others))
         sent = self._delays(step.out, self._flow.rate, shape)
@@ -248,16 +273,17 @@ class _Walk:
         first = others[0]
         if step.logs:
             taken = taken + self._records(first, "logged", shape)
-        elif self._station(first).records:
-            taken = taken + self._barrier(first, "asked", shape)
-        if step.looks_up and costs.miss_ratio and costs.lookup.mean:
-            taken = taken + self._lookups(first, shape)
+        else:
+            held = self._barrier(first, "asked", shape)
+            taken = taken + numpy.maximum(held, self._lookups(first, shape, step.looks_up))
         return taken
 
-    def _lookups(self, name: int, shape: tuple[int, ...]) -> Floats:
+    def _lookups(self, name: int, shape: tuple[int, ...], wanted: bool = True) -> Floats:
         costs = self._costs
+        if not (wanted and costs.miss_ratio and costs.lookup.mean):
+            return numpy.zeros(shape)
         drawn = costs.lookup.draw(f"{self._name}/lookup", shape) + self._station(name).storage_wait
-        missed = Law.uniform(f"{self._name}/missed", shape) < costs.miss_ratio
+        missed = uniform(f"{self._name}/missed", shape) < costs.miss_ratio
         return numpy.asarray(drawn * missed)
 
     def _waits(self, waits: Floats, others: tuple[int, ...], shape: tuple[int, ...]) -> Floats:
@@ -266,7 +292,7 @@ class _Walk:
             # Nodes that hear from the same leader wait alike.
             return numpy.broadcast_to(waits, shape)
         busy = numpy.array([self._station(name).load / self._costs.cores for name in others])
-        chance = Law.uniform(f"{self._name}/waits", shape)
+        chance = uniform(f"{self._name}/waits", shape)
         long = numpy.where(busy > 0, waits / numpy.maximum(busy, 1e-12), 0.0)
         drawn = -numpy.log(numpy.maximum(chance, 1e-300) / numpy.maximum(busy, 1e-12)) * long
         return numpy.asarray(numpy.where(chance < busy, drawn, 0.0))

@@ -21,7 +21,11 @@ from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE
 
 @dataclass(frozen=True)
 class Log:
-    """The node writes a record, and goes on once it is durable."""
+    """The node writes a record, and goes on once it is durable; ``heard``: not with what leaves
+    then, but with what it does about it, which later records hold up again.
+    """
+
+    heard: bool = False
 
 
 @dataclass(frozen=True)

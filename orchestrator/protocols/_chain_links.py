@@ -109,9 +109,10 @@ def write_demand(replicas: int) -> Demand:
     """Down the chain, and from its tail to the head; the news that goes up nobody waits for."""
     if replicas == 1:
         return Demand((0,), (Log(),))
-    down = [Hop(node, logs=True) for node in range(1, replicas)]
-    up = Tell(tuple(range(1, replicas - 1)), kind=ACKNOWLEDGE)
-    return Demand((0,), (Log(), *down, up, Hop(0, ACKNOWLEDGE)))
+    tail = replicas - 1
+    down = [Hop(node, logs=True) for node in range(1, tail)]
+    up = Tell(tuple(range(1, tail)), kind=ACKNOWLEDGE)
+    return Demand((0,), (Log(), *down, Hop(tail), Log(heard=True), up, Hop(0, ACKNOWLEDGE)))
 
 
 def heartbeats(params: ViewParams, replicas: int) -> tuple[float, ...]:
