@@ -228,9 +228,11 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import (
         consistency,
+        contradicts,
         hot_shards,
         links,
         lost_writes,
+        modelled,
         moves,
         overload,
         recovery,
@@ -257,6 +259,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("SLO", "" if met is None else slo_word(summary), bad if met is False else ""),
         ("valid", "yes" if valid else "no", "green" if valid else bad),
         *(("", f"- {reason}", "red") for reason in summary["invalid_reasons"]),
+        ("model", modelled(summary).replace(NONE, ""), "yellow" if contradicts(summary) else ""),
         ("", limited if summary["host_limited"] else "", "yellow"),
     ]
 

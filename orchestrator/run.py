@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy
 
 from orchestrator.analysis.latency import histograms, measured_window
+from orchestrator.analysis.model import beside, predict, shares_of
 from orchestrator.analysis.sample import sampled_rows
 from orchestrator.analysis.series import balance_series, client_series
 from orchestrator.analysis.summary import pool, summarise
@@ -145,6 +146,14 @@ def _latency_tables(record: RunRecord, config: Config) -> dict[str, dict[str, An
             values_ms = [end_ns / NS_PER_MS for end_ns in ends_ns]
             tables[kind] = {"payload": histogram.encode(), "values_ms": values_ms, "counts": counts}
     return tables
+
+
+def _modelled(parts: Parts, record: RunRecord, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the queueing model says of the run, beside what was measured."""
+    shares = shares_of(parts.workload, parts.config)
+    hit_ratio = summary["cache"]["hit_ratio"]
+    found = predict(parts.config, parts.arrival, shares, record.offered_ops, hit_ratio)
+    return None if found is None else beside(found.figures(), summary)
 
 
 RUNS_MAX: Final = 3
@@ -297,6 +306,7 @@ class Runner:
             config_hash=hashed,
             results=self.store.results,
         )
+        summary["model"] = _modelled(parts, record, summary)
         operations, kept = _kept_operations(config, record.history)
         self.store.write_run(
             summary,

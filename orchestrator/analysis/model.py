@@ -48,6 +48,12 @@ LATENCY_UTILISATION_MAX: Final = 0.85
 """Above this a mean needs longer runs than people make, and 1 % of load moves it by a tenth."""
 REAL_FLOOR_MS: Final = 1.0
 """What sockets and a scheduler may add to the latency of a real run."""
+_BARE: Final = {
+    "capacity_ops": "capacity",
+    "utilisation": "utilisation",
+    "mean_latency_ms": "mean_latency",
+}
+"""Names without units, of ratios."""
 _PROBE: Final = 20_000
 _LITTLE: Final = 1e-6
 """Operations a second of a load under which nothing waits."""
@@ -68,15 +74,25 @@ class Share:
 class Prediction:
     """``capacity_ops`` and ``demands_s`` (by resource, of a mean operation) follow from the costs;
     ``utilisation`` and ``mean_latency_ms`` are None where they cannot be told: ``reason`` says why.
-    ``per_start``: operations of an intended start, above 1 where some follow upon others.
+    ``resource`` is the busiest.
     """
 
     capacity_ops: float
-    bottleneck: str
+    resource: str
     demands_s: Mapping[str, float]
     utilisation: float | None
     mean_latency_ms: float | None
     reason: str | None
+
+    def figures(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "capacity_ops": self.capacity_ops if math.isfinite(self.capacity_ops) else None,
+            "resource": self.resource,
+            "utilisation": self.utilisation,
+            "mean_latency_ms": self.mean_latency_ms,
+            "unmodelled": self.reason,
+        }
 
 
 # --- the load ---------------------------------------------------------------------------
@@ -116,7 +132,7 @@ def shares_of(workload: Workload, config: Config) -> list[Share]:
 # --- whether there is a model -----------------------------------------------------------
 
 
-def unmodelled(config: Config) -> str | None:
+def _unmodelled(config: Config) -> str | None:
     """Why there are no figures at all; None where there are."""
     store = config.system.params
     if not isinstance(store, ReplicatedStoreParams) or costs_of(config) != MODELLED:
@@ -179,7 +195,7 @@ def predict(
     None where the configuration has no model.
     """
     store = config.system.params
-    if unmodelled(config) is not None:
+    if _unmodelled(config) is not None:
         return None
     costs = _costs(config, hit_ratio or 0.0)
     flows = _flows(config, arrival, shares)
@@ -334,68 +350,53 @@ def _servers(name: str, store: ReplicatedStoreParams) -> float:
 
 
 def beside(
-    predicted: Prediction | None,
-    throughput_ops: float | None,
-    utilisation: float | None,
-    mean_latency_ms: float | None,
-    clock: str,
+    predicted: Mapping[str, Any] | None, summary: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The part ``model`` of the result object: what was predicted, beside what was measured."""
+    """The part ``model`` of the result object ``summary``: what was predicted
+    (:meth:`Prediction.figures`, or such a part), beside what was measured; None without a model.
+    """
     if predicted is None:
         return None
-    capacity = predicted.capacity_ops if math.isfinite(predicted.capacity_ops) else None
-    ratios = {
-        "capacity": _ratio(throughput_ops, capacity),
-        "utilisation": _ratio(utilisation, predicted.utilisation),
-        "mean_latency": _ratio(mean_latency_ms, predicted.mean_latency_ms),
+    measured = {
+        "capacity_ops": summary["throughput_ops"],
+        "utilisation": (summary["bottleneck"] or {}).get("utilisation"),
+        "mean_latency_ms": summary["latency_ms"]["all"]["mean"],
     }
-    return {
-        "capacity_ops": capacity,
-        "resource": predicted.bottleneck,
-        "utilisation": predicted.utilisation,
-        "mean_latency_ms": predicted.mean_latency_ms,
-        "measured_over_model": ratios,
-        "contradiction": _contradiction(
-            predicted, throughput_ops, utilisation, mean_latency_ms, clock
-        ),
-        "unmodelled": predicted.reason,
+    return dict(predicted) | {
+        "measured_over_model": {
+            _BARE[name]: value / predicted[name] if value is not None and predicted[name] else None
+            for name, value in measured.items()
+        },
+        "contradiction": _contradiction(predicted, measured, summary["clock"]),
     }
-
-
-def _ratio(measured: float | None, modelled: float | None) -> float | None:
-    return measured / modelled if measured is not None and modelled else None
 
 
 def _contradiction(
-    predicted: Prediction,
-    throughput_ops: float | None,
-    utilisation: float | None,
-    mean_latency_ms: float | None,
-    clock: str,
+    predicted: Mapping[str, Any], measured: Mapping[str, float | None], clock: str
 ) -> str | None:
-    """What cannot be, in a sentence; None where all agrees."""
-    capacity, expected = predicted.capacity_ops, predicted.utilisation
-    if throughput_ops is not None and throughput_ops > capacity * (1 + CAPACITY_TOLERANCE):
+    """What cannot be, in a sentence; None where all agrees, or nothing is known."""
+    served, most = measured["capacity_ops"], predicted["capacity_ops"]
+    if served is not None and most is not None and served > most * (1 + CAPACITY_TOLERANCE):
         return (
-            f"{throughput_ops:.1f} operations/s were served, and {predicted.bottleneck} can serve"
-            f" {capacity:.1f}/s by the model"
+            f"{served:.1f} operations/s were served, and {predicted['resource']} can serve"
+            f" {most:.1f}/s by the model"
         )
+    busy, expected = measured["utilisation"], predicted["utilisation"]
     if expected is None or expected >= 1:
         return None
-    if utilisation is not None:
-        allowed = max(UTILISATION_FLOOR, UTILISATION_TOLERANCE * expected)
-        if abs(utilisation - expected) > allowed:
-            return (
-                f"the busiest resource was used to {utilisation:.1%}, where the model says"
-                f" {expected:.1%} (allowed: {allowed:.1%} more or less)"
-            )
-    modelled_ms = predicted.mean_latency_ms
-    if modelled_ms is None or mean_latency_ms is None or expected > LATENCY_UTILISATION_MAX:
+    allowed = max(UTILISATION_FLOOR, UTILISATION_TOLERANCE * expected)
+    if busy is not None and abs(busy - expected) > allowed:
+        return (
+            f"the busiest resource was used to {busy:.1%}, where the model says {expected:.1%}"
+            f" (allowed: {allowed:.1%} more or less)"
+        )
+    latency_ms, modelled_ms = measured["mean_latency_ms"], predicted["mean_latency_ms"]
+    if modelled_ms is None or latency_ms is None or expected > LATENCY_UTILISATION_MAX:
         return None
     allowed_ms = LATENCY_TOLERANCE * modelled_ms + (REAL_FLOOR_MS if clock == "real" else 0.0)
-    if abs(mean_latency_ms - modelled_ms) <= allowed_ms:
+    if abs(latency_ms - modelled_ms) <= allowed_ms:
         return None
     return (
-        f"the mean latency was {mean_latency_ms:.3f} ms, where the model says {modelled_ms:.3f} ms"
+        f"the mean latency was {latency_ms:.3f} ms, where the model says {modelled_ms:.3f} ms"
         f" (allowed: {allowed_ms:.3f} ms more or less)"
     )

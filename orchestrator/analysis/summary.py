@@ -26,6 +26,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.model import beside
 from orchestrator.analysis.moves import move_figures
 from orchestrator.analysis.outcomes import compared, error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
@@ -57,7 +58,7 @@ KEYS: Final = (
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "results",
+    "latency_breakdown_ms", "generator", "cost", "slo", "model", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -79,7 +80,7 @@ def summarise(
     """The result object of one run, ready for JSON, with all of KEYS.
 
     ``claims`` is None where nothing was checked. ``results`` is where the run is stored, ``model``
-    what the workload's keys are.
+    what the workload's keys are. What the queueing model says is added by who can make it.
     """
     window = measured_window(record, config.client.timeout)
     latencies = histograms(window)
@@ -106,6 +107,7 @@ def summarise(
             "latency_ci95_ms": quantiles,
             "consistency": _consistency(claims) | _staleness(record),
             "latency_breakdown_ms": None,
+            "model": None,
             "results": results,
         }
         | _in_trouble(record, config, model)
@@ -301,6 +303,7 @@ def pool(
             for name in QUANTILES
         }
         pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
+    pooled["model"] = beside(first["model"], pooled)
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
 
 

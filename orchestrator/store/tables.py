@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
+from orchestrator.store._model_columns import MODEL
 from orchestrator.store.text import clean, json_text
 
 SCHEMA_VERSION: Final = 1
@@ -180,6 +181,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("cost", NUMBER, "price/h", "nodes x (price + cores x price + memory x price)"),
     ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
     ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
+    *MODEL,
     ("results", _TEXT, "", "results folder that the run was written to"),
 )
 SUMMARY_PATHS: Final = {
