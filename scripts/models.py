@@ -47,7 +47,7 @@ BASE: Final[dict[str, Any]] = {
         "distribution": "uniform",
     },
 }
-CONSTANT: Final = {
+CONSTANT: Final[dict[str, Any]] = {
     "node": {"cpu": {"read": "100us", "write": "150us", "message": "20us"}},
     "network": {"delay": "250us"},
 }
@@ -57,7 +57,7 @@ def _law(name: str, mean: str) -> dict[str, Any]:
     return {"name": name, "mean": mean}
 
 
-SCATTERED: Final = {
+SCATTERED: Final[dict[str, Any]] = {
     "node": {
         "cpu": {
             "read": _law("exponential", "100us"),
@@ -67,17 +67,20 @@ SCATTERED: Final = {
     },
     "network": {"delay": _law("exponential", "250us")},
 }
-LOGGED: Final = {
+LOGGED: Final[dict[str, Any]] = {
     "node": SCATTERED["node"]
     | {"storage": {"read": _law("exponential", "1ms"), "write": _law("exponential", "500us")}},
     "network": {"delay": "250us"},
 }
-SYNCED: Final = {
+SYNCED: Final[dict[str, Any]] = {
     "node": CONSTANT["node"] | {"storage": {"write": "50us", "sync": "1ms", "durability": "fsync"}},
     "network": {"delay": "250us"},
 }
-CORES: Final = {"node": SCATTERED["node"] | {"cores": 4}, "network": {"delay": "250us"}}
-FULL_DISK: Final = {
+CORES: Final[dict[str, Any]] = {
+    "node": SCATTERED["node"] | {"cores": 4},
+    "network": {"delay": "250us"},
+}
+FULL_DISK: Final[dict[str, Any]] = {
     "node": CONSTANT["node"] | {"storage": {"read": _law("exponential", "1ms"), "parallel": 1}},
     "network": {"delay": "250us"},
 }
@@ -212,12 +215,11 @@ def cases() -> list[Case]:
     ]
     for variant in VARIANTS:
         said = ", ".join(f"{key}: {value}" for key, value in variant.items() if key != "name")
-        system = CONSTANT | {"protocol": dict(variant)}
-        found.append(Case("", f"{variant['name']} ({said.replace('False', 'false')})", 3, system))
+        named = f"{variant['name']} ({said.replace('False', 'false')})"
+        found.append(Case("", named, 3, CONSTANT | {"protocol": dict(variant)}))
     for circumstance, system in CIRCUMSTANCES.items():
         for name in SOME:
-            case = Case(circumstance, name, 3, {**system, "protocol": {"name": name}})
-            found.append(case)
+            found.append(Case(circumstance, name, 3, {**system, "protocol": {"name": name}}))
     return found
 
 
