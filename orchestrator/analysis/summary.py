@@ -89,8 +89,9 @@ def summarise(
         window.completed_ns, window.start_ns, window.end_ns
     )
     quantiles = _quantile_intervals_ms(window)
+    consistency = _consistency(claims) | _staleness(record)
     return _ordered(
-        _figures([window], latencies, config)
+        _figures([window], latencies, config, consistency)
         | {
             "run_id": run_id,
             "experiment": config.experiment,
@@ -105,7 +106,7 @@ def summarise(
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": quantiles["p99"],
             "latency_ci95_ms": quantiles,
-            "consistency": _consistency(claims) | _staleness(record),
+            "consistency": consistency,
             "latency_breakdown_ms": None,
             "model": None,
             "results": results,
@@ -141,7 +142,10 @@ def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(
-    windows: Sequence[Window], latencies: Mapping[str, LatencyHistogram], config: Config
+    windows: Sequence[Window],
+    latencies: Mapping[str, LatencyHistogram],
+    config: Config,
+    consistency: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What one run and several pooled ones compute alike."""
     records = [window.record for window in windows]
@@ -171,7 +175,9 @@ def _figures(
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
         "links": links.figures(records),
         "scaling": resources.scaling(records, config),
-        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants),
+        "slo": slo.judge(
+            config.slo, latencies, outcomes, windows, tenants, consistency["staleness_ms"]
+        ),
     }
 
 
@@ -274,7 +280,8 @@ def pool(
     """
     windows = [measured_window(record, config.client.timeout) for record in records]
     latencies = merge_histograms([histograms(window) for window in windows])
-    figures = _figures(windows, latencies, config)
+    consistency = _pooled_consistency([summary["consistency"] for summary in summaries])
+    figures = _figures(windows, latencies, config, consistency)
     first = summaries[0]
     pooled = dict(first) | figures
     pooled |= {
@@ -286,7 +293,7 @@ def pool(
         ],
         "host_limited": any(summary["host_limited"] for summary in summaries),
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
-        "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
+        "consistency": consistency,
         "faults": [fault for summary in summaries for fault in summary["faults"]],
         "moves": [move for summary in summaries for move in summary["moves"]],
     }
