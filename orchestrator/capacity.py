@@ -206,7 +206,9 @@ class _Prober:
         config = self._source.with_values(values).build()
         summary = self._done.get(config_hash(config))
         if summary is None:
-            summary = self._runner.run_surely(config, self._lost).summary
+            # Each probe of a rate on other hosts.
+            repeat = len(self._found.get(rate, ()))
+            summary = self._runner.run_surely(config, self._lost, repeat=repeat).summary
             self.runs += 1
         self._found.setdefault(rate, []).append(summary)
         self._search.tell(probe_of(rate, summary, self._config))

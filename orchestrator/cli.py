@@ -94,6 +94,9 @@ def sweep(
     overrides: Overrides = None,
     runtime: RuntimeName = None,
     seed: Seed = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", metavar="N", help="Runs of each variant, interleaved.")
+    ] = 1,
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
     address: Address = None,
@@ -107,6 +110,8 @@ def sweep(
 
     plain, axes = split_axes(with_options(overrides, runtime, seed))
     source, axes = with_own_axes(ConfigSource.read(config, *plain), plain, axes)
+    if repeat < 1:
+        raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
     if not axes:
         raise InputError(
             "there is no axis to sweep",
@@ -117,6 +122,7 @@ def sweep(
             source,
             axes,
             runner,
+            repeats=repeat,
             told=lambda number, of, point: _terminal.say(
                 _sweep_terminal.point_line(number, of, point)
             ),

@@ -242,7 +242,8 @@ class _Search:
             return
         summary = self._done.get(config_hash(config))
         if summary is None:
-            summary = self._runner.run_surely(planned, self._lost).summary
+            repeat = len(trials.summaries)
+            summary = self._runner.run_surely(planned, self._lost, repeat=repeat).summary
             self.runs += 1
         trials.summaries.append(summary)
         if self._told is not None:

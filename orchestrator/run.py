@@ -44,8 +44,9 @@ DEFAULT_RESULTS: Final = "results"
 # --- execute ----------------------------------------------------------------------------
 
 
-def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
-    """Run a plan; a Ray run without a ``runtime`` makes one and ends it.
+def execute(parts: Parts, *, runtime: RayRuntime | None = None, repeat: int = 0) -> RunRecord:
+    """Run a plan; a Ray run without a ``runtime`` makes one and ends it. ``repeat``: of several
+    alike the hosts of a cluster are used in turn.
 
     Raises EnvironmentFailure where the runtime fails.
     """
@@ -56,12 +57,12 @@ def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
     asked = map(levels.canonical, parts.config.client.reads)
     settle = levels.EVENTUAL in {*checked_levels(parts), *asked}
     if runtime is not None:
-        return runtime.run(parts, settle=settle)
+        return runtime.run(parts, settle=settle, repeat=repeat)
     from orchestrator.runtimes import ray_cluster
 
     own = ray_cluster.RayRuntime()
     try:
-        return own.run(parts, settle=settle)
+        return own.run(parts, settle=settle, repeat=repeat)
     finally:
         own.close()
 
@@ -217,8 +218,9 @@ class Runner:
             self._runtime = ray_cluster.RayRuntime(self._address, self._turn)
         return self._runtime
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
-        """Plan, run, check and store; ``seed`` replaces that of the config.
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> RunResult:
+        """Plan, run, check and store; ``seed`` replaces that of the config. Where there are several
+        hosts, the n-th ``repeat`` goes to them in another order than the one before.
 
         A plan that is made already is not made again. Raises what :func:`plan` raises, and
         EnvironmentFailure where the runtime or the results folder fails; nothing is stored then.
@@ -232,7 +234,7 @@ class Runner:
         self._check_wanted()
         runtime = self.runtime() if name == RAY else None
         provenance = self._provenance_of(name)
-        record = execute(parts, runtime=runtime)
+        record = execute(parts, runtime=runtime, repeat=repeat)
         self._check_wanted()
         lost_s = runtime.lost_between_runs_s if runtime is not None else None
         return self._stored(parts, record, provenance, lost_s)
@@ -248,6 +250,7 @@ class Runner:
         lost: Callable[[str], None] | None = None,
         *,
         seed: int | None = None,
+        repeat: int = 0,
     ) -> RunResult:
         """As :meth:`run`; again, on what is left, where a process or a host of it was lost.
 
@@ -255,7 +258,7 @@ class Runner:
         """
         for attempt in range(1, RUNS_MAX + 1):
             try:
-                result = self.run(config, seed=seed)
+                result = self.run(config, seed=seed, repeat=repeat)
             except PartLost as error:
                 if attempt == RUNS_MAX or self._abandoned:
                     raise
@@ -276,8 +279,10 @@ class Runner:
         parts = config if isinstance(config, Parts) else plan(config)
         if repeats == 1:
             return self.run(parts)
-        seeds = range(parts.config.seed, parts.config.seed + repeats)
-        return pooled([self.run_surely(parts, seed=seed) for seed in seeds])
+        first = parts.config.seed
+        return pooled(
+            [self.run_surely(parts, seed=first + each, repeat=each) for each in range(repeats)]
+        )
 
     def valid_results(self) -> dict[str, dict[str, Any]]:
         """Config hash -> result object of the latest valid run that is stored."""

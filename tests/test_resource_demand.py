@@ -132,7 +132,7 @@ def test_values_are_lists_or_ranges(text: str, values: list[Any]) -> None:
 
 @pytest.mark.parametrize("text", ["a.b", "a.b=", "=1,2", "a.b=4..1", "a.b=1..9..0", "a.b=1,1"])
 def test_what_names_no_values(text: str) -> None:
-    with pytest.raises(InputError, match="names|malformed"):
+    with pytest.raises(InputError, match=r"names|malformed"):
         question.values_of(text)
 
 

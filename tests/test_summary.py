@@ -32,7 +32,7 @@ SECTION_KEYS = (
     "consistency",
     "availability", "faults", "resilience", "overload", "scaling", "links", "cache", "balance",
     "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "model", "results", "tenants",
+    "latency_breakdown_ms", "generator", "cost", "slo", "model", "placement", "results", "tenants",
 )  # fmt: skip
 
 

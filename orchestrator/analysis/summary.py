@@ -58,7 +58,7 @@ KEYS: Final = (
     "latency_ms", "latency_p99_ci95_ms", "latency_ci95_ms", "uncorrected_p99_ms",
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "cache", "balance", "shards", "moves", "bottleneck",
-    "latency_breakdown_ms", "generator", "cost", "slo", "model", "results",
+    "latency_breakdown_ms", "generator", "cost", "slo", "model", "placement", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -109,6 +109,7 @@ def summarise(
             "consistency": consistency,
             "latency_breakdown_ms": None,
             "model": None,
+            "placement": _placement(record),
             "results": results,
         }
         | _in_trouble(record, config, model)
@@ -135,6 +136,14 @@ def _in_trouble(record: RunRecord, config: Config, model: str) -> dict[str, Any]
     figures = fault_figures(record, config, course, survived)
     found = resilience(record, course, figures, survived)
     return told | {"faults": figures, "resilience": found}
+
+
+def _placement(record: RunRecord) -> dict[str, str] | None:
+    """Which host carried which node and client; None in sim, where there is one process."""
+    if record.runtime == SIM:
+        return None
+    nodes = {f"n{node.node}": node.host for node in record.counted}
+    return nodes | {f"client {client.client}": client.host for client in record.clients}
 
 
 def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,6 +319,9 @@ def pool(
             for name in QUANTILES
         }
         pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
+    places = [summary["placement"] for summary in summaries]
+    # Of repeats on different hosts each has its own.
+    pooled["placement"] = places[0] if all(each == places[0] for each in places) else None
     pooled["model"] = beside(first["model"], pooled)
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
 

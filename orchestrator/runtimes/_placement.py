@@ -6,6 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 
+def turned(hosts: Sequence[str], nodes: int, repeat: int) -> list[str]:
+    """The hosts in the order in which a repeat of a run uses them: the n-th begins n hosts later,
+    so that over as many repeats as hosts every node has been on every host, and no host favours a
+    node. The last one stays behind where there are hosts enough without it: the driver works there.
+    """
+    kept = list(hosts[-1:]) if nodes < len(hosts) else []
+    others = list(hosts[: len(hosts) - len(kept)])
+    first = repeat % len(others) if others else 0
+    return others[first:] + others[:first] + kept
+
+
 def placed(hosts: Sequence[str], nodes: int, clients: int) -> tuple[list[str], list[str]]:
     """The host of each node, and of each client.
 

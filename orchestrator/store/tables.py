@@ -182,6 +182,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
     ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
     *MODEL,
+    ("placement", _TEXT, "", "JSON: which host carried which node and client"),
     ("results", _TEXT, "", "results folder that the run was written to"),
 )
 SUMMARY_PATHS: Final = {
