@@ -93,9 +93,7 @@ def make_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def runner(run: Callable[[MadeUp, Any], RunResult]) -> type[MadeUp]:
     """A runner whose run is a function."""
-    return type(
-        "Other", (MadeUp,), {"run": lambda self, config, seed=None, repeat=0: run(self, config)}
-    )
+    return type("Other", (MadeUp,), {"run": lambda self, config, **_: run(self, config)})
 
 
 def check_whole(results: Path, study: str, trials: int) -> list[Any]:

@@ -14,11 +14,12 @@ from small_runs import BASE
 from orchestrator._sweep_terminal import _resilience, labels, show_sweep
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import Config
-from orchestrator.errors import InputError, (
+from orchestrator.errors import (
     ClusterLost,
     ConfigError,
     EnvironmentFailure,
     InfeasibleError,
+    InputError,
     PartLost,
     ResultsFull,
 )
