@@ -287,12 +287,12 @@ class Breaking(Runner):
         super().__init__(results)
         self.failing = failing
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> RunResult:
         assert isinstance(config, Config)
         error = self.failing.get(config.system.params.replicas)
         if error is not None:
             raise error
-        return super().run(config, seed=seed)
+        return super().run(config, seed=seed, repeat=repeat)
 
 
 def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_next_sweep(

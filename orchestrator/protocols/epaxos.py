@@ -356,8 +356,8 @@ class EPaxos(Execution, Machine):
     @staticmethod
     def demands(params: Params, replicas: int, level: str) -> Demands:
         # While nothing interferes: how much does depends on the load.
-        failures = (replicas - 1) // 2
-        fast_quorum = failures + (failures + 1) // 2
+        crashes = (replicas - 1) // 2
+        fast_quorum = replicas - min(crashes, (replicas - crashes + 1) // 2)
         agree = (Log(), Round(fast_quorum - 1, logs=True), Tell())
         write = Demand(everyone(replicas), agree if replicas > 1 else (Log(),))
         read = Demand(everyone(replicas)) if level == EVENTUAL else write
