@@ -51,6 +51,18 @@ def capacity(
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", help="The most that the search may take.")
     ] = 60,
+    load: Annotated[
+        str | None,
+        typer.Option("--load", metavar="RATE,...", help="Loads to be carried: with --over."),
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            "--over",
+            metavar="PATH=VALUES",
+            help="Find the first of the values, 1..7 or 1,2,4, that carries each load.",
+        ),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
     address: Address = None,
@@ -58,6 +70,8 @@ def capacity(
     """Find the highest rate that meets the objective, and the latency on the way to it.
 
     The search begins at the config's arrival.rate; runs that are stored already are not made again.
+    With --load and --over: the fewest resources that carry each load, as in
+    --load 2000/s,5000/s --over system.replicas=1..7.
     """
     from orchestrator import _capacity_terminal as terminal
     from orchestrator.capacity import capacity as search
@@ -72,6 +86,11 @@ def capacity(
     if runs < RUNS_MIN:
         raise InputError(f"{runs} are too few", path="--runs", hint=f"{RUNS_MIN} or more")
     source = ConfigSource.read(config, *with_options(overrides, runtime, seed))
+    if load is not None or over is not None:
+        from orchestrator import _demand_question as question
+
+        data, name, good = question.answered(source, load, over, results, address)
+        return Answer(data, lambda out: question.show(out, data, name), 0 if good else BAD_VERDICT)
     with Runner(results, address) as runner:
         done = search(
             source,

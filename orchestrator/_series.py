@@ -28,34 +28,90 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE.csv", help="With the columns n and throughput.")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.csv|EXPERIMENT",
+            help="With the columns n and throughput; or an experiment whose runs are stored.",
+        ),
     ],
     model: Annotated[str, typer.Option("--model", metavar="usl|amdahl|gustafson")] = "usl",
+    over: Annotated[
+        str | None,
+        typer.Option("--over", metavar="PATH", help="Of an experiment: what n is, a config path."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="SQL", help="Which of the stored runs; default: the valid."
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="N,...", help="Sizes whose throughput is to be predicted."),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
     address: Address = None,
 ) -> Answer:
-    """Fit a law of scalability to throughputs by size, with its peak where it has one."""
+    """Fit a law of scalability to throughputs by size, with its peak where it has one.
+
+    Of an experiment, such as a sweep over system.node.cores under closed load, n is the value at
+    the path that --over names.
+    """
     from orchestrator.analysis.scalability import LAWS
     from orchestrator.analysis.scalability import fit as fitted
-    from orchestrator.store.columns import read_columns
 
     if model not in LAWS:
         raise InputError(f"unknown law {model!r}", path="--model", hint=suggestion(model, LAWS))
-    sizes, measured = read_columns(file, [SIZE, THROUGHPUT])
+    wanted = _asked_sizes(at)
+    sizes, measured = _throughputs(source, over, where, results)
     for name, values, least in ((SIZE, sizes, "above 0"), (THROUGHPUT, measured, "0 or more")):
         wrong = [each for each in values if each < 0 or (each == 0 and name == SIZE)]
         if wrong:
-            raise DataError(f"{name} {wrong[0]:g} must be {least}", path=file)
+            raise DataError(f"{name} {wrong[0]:g} must be {least}", path=source)
     if not any(measured):
-        raise DataError("every throughput is 0", path=file)
+        raise DataError("every throughput is 0", path=source)
     try:
-        found = fitted(model, sizes, measured)
+        found = fitted(model, sizes, measured, wanted)
     except ValueError as error:
-        raise DataError(str(error), path=file) from None
-    data = fit_data(found)
+        raise DataError(str(error), path=source) from None
+    data = fit_data(found) | {"over": over, "sizes": sizes, "measured": measured}
     return Answer(data, lambda out: _series_terminal.show_fit(out, data, sizes, measured))
+
+
+def _asked_sizes(text: str | None) -> list[float]:
+    """The sizes of ``--at``."""
+    try:
+        sizes = [float(each) for each in text.split(",")] if text is not None else []
+    except ValueError:
+        sizes = [math.nan]
+    if not all(0 < size < math.inf for size in sizes):
+        hint = "numbers above 0 with commas between them, such as 16,32"
+        raise InputError(f"{text!r} is no list of sizes", path="--at", hint=hint)
+    return sizes
+
+
+def _throughputs(
+    source: str, over: str | None, where: str | None, results: str
+) -> tuple[list[float], list[float]]:
+    """(sizes, throughputs) of a file, or of an experiment where ``over`` says what its size is."""
+    if over is not None:
+        from orchestrator._scaling_series import scaling_series
+
+        return scaling_series(results, source, over, where)
+    if not Path(source).exists() and not source.lower().endswith(".csv"):
+        raise InputError(
+            f"there is no file {source!r}, and of an experiment nobody knows what n is",
+            path="--over",
+            hint="name the config path, as in --over system.node.cores",
+        )
+    from orchestrator.store.columns import read_columns
+
+    if where is not None:
+        raise InputError("is about stored runs, and this is a file", path="--where")
+    sizes, measured = read_columns(source, [SIZE, THROUGHPUT])
+    return sizes, measured
 
 
 def fit_data(found: Fit) -> dict[str, Any]:
@@ -70,14 +126,24 @@ def fit_data(found: Fit) -> dict[str, Any]:
         "peak_throughput": found.peak_throughput,
         "limit_throughput": found.limit_throughput,
         "ci95": {
-            name: [end if math.isfinite(end) else None for end in found.intervals[name]]
-            if name in found.intervals
-            else None
+            name: _finite(found.intervals[name]) if name in found.intervals else None
             for name in ("sigma", "kappa", "lambda")
         },
+        "extrapolation": [
+            {
+                "n": each.size,
+                "throughput": each.throughput,
+                "ci95": None if each.interval is None else _finite(each.interval),
+            }
+            for each in found.extrapolated
+        ],
         "residuals": list(found.residuals),
         "residual_standard_error": found.residual_standard_error,
     }
+
+
+def _finite(interval: tuple[float, float]) -> list[float | None]:
+    return [end if math.isfinite(end) else None for end in interval]
 
 
 def changes(

@@ -31,6 +31,13 @@ def show_fit(
         for n, x, residual in zip(sizes, measured, data["residuals"], strict=True)
     ]
     out.print(_terminal.table(["n", "measured", "fitted", "difference"], points))
+    if data["extrapolation"]:
+        rows = [
+            [f"{each['n']:g}", f"{each['throughput']:,.6g}", _interval(each["ci95"])]
+            for each in data["extrapolation"]
+        ]
+        header = ["n", "predicted", "95 % of measurements"]
+        out.print(_terminal.table(header, rows))
     for sentence in _sentences(data):
         out.print(sentence, markup=False)
 

@@ -188,7 +188,21 @@ def show_run(out: Console, result: RunResult) -> None:
     out.print(_latency_table(summary["latency_ms"] | own))
     kept = f", with operations: {result.kept}" if result.kept != "none" else ""
     where = f"{summary['results']}, run {summary['run_id']}{kept}"
-    out.print(_facts([*_figures(summary), *_verdicts(summary), ("stored", where, "")]))
+    facts = [*_figures(summary), *_verdicts(summary), *_places(result), ("stored", where, "")]
+    out.print(_facts(facts))
+
+
+def _places(result: RunResult) -> list[tuple[str, str, str]]:
+    """Which host carried what, in each repeat; nothing where there is one host."""
+    runs = [each.summary.get("placement") for each in result.repeats or (result,)]
+    if len({host for places in runs for host in (places or {}).values()}) < 2:
+        return []
+    said = [
+        ", ".join(f"{part} on {host}" for part, host in (places or {}).items()) for places in runs
+    ]
+    if len(said) == 1:
+        return [("hosts", said[0], "")]
+    return [("hosts", f"repeat {number}: {text}", "") for number, text in enumerate(said, start=1)]
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -239,10 +253,12 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
 def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from orchestrator.report.compare import (
         consistency,
+        contradicts,
         harness,
         hot_shards,
         links,
         lost_writes,
+        modelled,
         moves,
         overload,
         recovery,
@@ -272,6 +288,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("precision", *_precision(summary)),
         ("valid", "yes" if valid else "no", "green" if valid else bad),
         *(("", f"- {reason}", "red") for reason in summary["invalid_reasons"]),
+        ("model", modelled(summary).replace(NONE, ""), "yellow" if contradicts(summary) else ""),
         ("", limited if summary["host_limited"] else "", "yellow"),
     ]
 

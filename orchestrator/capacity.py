@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from orchestrator.analysis.crossing import Crossing, Estimate, Probe
 from orchestrator.analysis.slo import bounded
@@ -24,7 +24,7 @@ from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
-from orchestrator.run import Runner
+from orchestrator.run import Runner, is_good
 from orchestrator.study.verdict import constraints_of, slo_bounds
 
 RATE: Final = "arrival.rate"
@@ -46,6 +46,11 @@ class CapacityResult:
     """
 
     config: Config
+    KEYS: ClassVar[tuple[str, ...]] = (
+        "capacity_ops", "capacity_ci95_ops", "confirmed", "precise", "reason", "slo", "curve",
+        "knee_ops", "contradictions_ops", "demand", "demands", "runs", "results",
+    )  # fmt: skip
+
     estimate: Estimate | None
     confirmed: bool | None
     curve: list[dict[str, Any]]
@@ -72,6 +77,8 @@ class CapacityResult:
             "curve": self.curve,
             "knee_ops": knee_ops(self.curve),
             "contradictions_ops": self.contradictions,
+            "demand": None,
+            "demands": None,
             "runs": self.runs,
             "results": self.results,
         }
@@ -199,7 +206,9 @@ class _Prober:
         config = self._source.with_values(values).build()
         summary = self._done.get(config_hash(config))
         if summary is None:
-            summary = self._runner.run_surely(config, self._lost).summary
+            # Each probe of a rate on other hosts.
+            repeat = len(self._found.get(rate, ()))
+            summary = self._runner.run_surely(config, self._lost, repeat=repeat).summary
             self.runs += 1
         self._found.setdefault(rate, []).append(summary)
         self._search.tell(probe_of(rate, summary, self._config))
@@ -215,8 +224,8 @@ class _Prober:
     def confirm(self, estimate: Estimate, precision: float) -> bool:
         """Whether most runs just below the interval meet the objective."""
         rate = (estimate.low or estimate.rate) * (1 - precision)
-        met = [_met(self.probe(rate)) for _ in range(CONFIRMATIONS)]
-        return 2 * sum(met) > len(met)
+        verdicts = [met(self.probe(rate)) for _ in range(CONFIRMATIONS)]
+        return 2 * sum(verdicts) > len(verdicts)
 
     def complete(self, rate: float) -> None:
         """Measure what the curve lacks."""
@@ -230,20 +239,25 @@ class _Prober:
         return [point(rate, self._found[rate]) for rate in sorted(self._found)]
 
 
-def _met(summary: Mapping[str, Any]) -> bool:
-    return bool(summary["valid"] and summary["slo"]["met"])
+def met(summary: Mapping[str, Any]) -> bool:
+    """Whether a run met the objective: in figures that may be believed, and without a doubt that
+    it kept the consistency it claims.
+    """
+    return is_good(summary) and bool(summary["slo"]["met"])
 
 
 def probe_of(rate: float, summary: Mapping[str, Any], config: Config) -> Probe:
     """What a run says of its rate."""
-    if not summary["valid"]:
+    constraints = constraints_of(summary, config)
+    if constraints["valid"] > 0 or constraints["consistency"] > 0:
+        # That is no matter of how much.
         return Probe(rate, False)
     worst = max(
-        (each for name, each in constraints_of(summary, config).items() if name.startswith("slo")),
+        (each for name, each in constraints.items() if name.startswith("slo")),
         default=-1.0,
     )
     # value / bound - 1 there.
-    return Probe(rate, _met(summary), 1 - 1 / (1 + worst) if worst > -1 else None)
+    return Probe(rate, met(summary), 1 - 1 / (1 + worst) if worst > -1 else None)
 
 
 def point(rate: float, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -254,7 +268,7 @@ def point(rate: float, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         return there[len(there) // 2] if there else None
 
     latencies = [summary["latency_ms"]["all"] for summary in summaries]
-    met = sum(map(_met, summaries))
+    good = sum(map(met, summaries))
     return {
         "offered_ops": rate,
         "throughput_ops": middle(summary["throughput_ops"] for summary in summaries),
@@ -263,7 +277,7 @@ def point(rate: float, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]
             f"{name}_ms": middle(each[name] for each in latencies)
             for name in ("mean", "p50", "p99")
         },
-        "met": 2 * met > len(summaries),
+        "met": 2 * good > len(summaries),
         "valid": all(summary["valid"] for summary in summaries),
         "runs": len(summaries),
         "run_id": summaries[-1]["run_id"],

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator import _checking, _measuring, _predicting, _recorded, _series, _terminal
+from orchestrator import (
+    _checking,
+    _measuring,
+    _predicting,
+    _recorded,
+    _series,
+    _stored_results,
+    _terminal,
+)
 from orchestrator._command import (
     BAD_ENVIRONMENT,
     BAD_INPUT,
@@ -44,7 +52,7 @@ from orchestrator.errors import ArchbenchError, EnvironmentFailure, InputError, 
 from orchestrator.errors import suggestion as suggested
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 # --- commands ---------------------------------------------------------------------------
@@ -108,6 +116,9 @@ def sweep(
     overrides: Overrides = None,
     runtime: RuntimeName = None,
     seed: Seed = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", metavar="N", help="Runs of each variant, interleaved.")
+    ] = 1,
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
     address: Address = None,
@@ -121,6 +132,8 @@ def sweep(
 
     plain, axes = split_axes(with_options(overrides, runtime, seed))
     source, axes = with_own_axes(ConfigSource.read(config, *plain), plain, axes)
+    if repeat < 1:
+        raise InputError(f"{repeat} is not a number of runs", path="--repeat", hint="1 or more")
     if not axes:
         raise InputError(
             "there is no axis to sweep",
@@ -131,6 +144,7 @@ def sweep(
             source,
             axes,
             runner,
+            repeats=repeat,
             told=lambda number, of, point: _terminal.say(
                 _sweep_terminal.point_line(number, of, point)
             ),
@@ -249,60 +263,6 @@ def list_plugins(
 
 
 @app.command()
-def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL")],
-    results: Results = DEFAULT_RESULTS,
-    json: Json = False,
-    address: Address = None,
-) -> Answer:
-    """Ask the results by SQL (DuckDB).
-
-    Views: runs, intervals, latencies, operations, nodes, events, trials.
-    """
-    from orchestrator.store.query import query as ask
-
-    columns, rows = ask(results, sql)
-
-    def print_rows(out: Console) -> None:
-        cells = [[_terminal.cell(value) for value in row] for row in rows]
-        out.print(_terminal.table(columns, cells))
-
-    return Answer({"columns": columns, "rows": rows}, print_rows)
-
-
-@app.command()
-def report(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[RUN_OR_EXPERIMENT]", help="Default: the newest run."),
-    ] = None,
-    results: Results = DEFAULT_RESULTS,
-    json: Json = False,
-    address: Address = None,
-) -> Answer:
-    """Write one self-contained HTML page and its figures."""
-    from orchestrator.store.parquet import Store
-    from orchestrator.stored import find_run, write_run_report
-
-    store = Store(results)
-    study = None
-    if name is not None and not store.files("runs", name):
-        from orchestrator.study.view import find_study
-
-        study = find_study(store, name)
-    if study is None:
-        page, figures = write_run_report(store, find_run(store, name))
-    else:
-        from orchestrator.tune import write_study_report
-
-        page, figures = write_study_report(store, study)
-    return Answer(
-        {"report": str(page), "figures": [str(path) for path in figures]},
-        lambda out: out.print(str(page), markup=False, soft_wrap=True),
-    )
-
-
-@app.command()
 def doctor(
     results: Results = DEFAULT_RESULTS,
     json: Json = False,
@@ -326,6 +286,7 @@ _measuring.register(app)
 _predicting.register(app)
 _recorded.register(app)
 _series.register(app)
+_stored_results.register(app)
 
 
 # --- the way in and out -----------------------------------------------------------------

@@ -132,7 +132,8 @@ def compare_configs(
         both = []
         for name, source in sources:
             made = source.with_values({"seed": seed}).build()
-            summary = runner.run_surely(made, lost).summary
+            # Both of a pair on the same hosts, each pair on others.
+            summary = runner.run_surely(made, lost, repeat=pair).summary
             both.append(summary)
             if told is not None:
                 told(pair, name, summary)

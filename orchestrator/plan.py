@@ -17,7 +17,7 @@ from orchestrator.core.faults import Hazards
 from orchestrator.core.layout import MOVING
 from orchestrator.core.load import ChunkedStream, JoiningTimetable, VaryingArrival
 from orchestrator.core.machine import CAS, KIND_NAMES, READING, TRANSACTION, ClusterView, Op
-from orchestrator.core.models import CAS_REGISTER, TXN
+from orchestrator.core.models import CAS_REGISTER, REGISTER, TXN
 from orchestrator.core.parameters import AUTO as LEAD_AUTO
 from orchestrator.core.parameters import ParameterError
 from orchestrator.core.registry import Family, plugins
@@ -89,6 +89,13 @@ def _check_objective(parts: Parts) -> None:
     slo, longest_ns = parts.config.slo, parts.config.duration
     for tenant in slo.tenants:
         _check_tenant(parts, tenant, f"slo.tenants.{tenant}")
+    if slo.staleness_p99 is not None and parts.workload.model not in (REGISTER, CAS_REGISTER):
+        raise ConfigError(
+            f"how old a read of model {parts.workload.model!r} is cannot be told: what it returns"
+            " names no single write",
+            path="slo.staleness_p99",
+            hint="leave it out, or use a workload of plain reads and writes",
+        )
     if bounded(Slo(windows=slo.windows)) and slo.windows.length > longest_ns and parts.end_ns:
         raise ConfigError(
             f"{format_duration(slo.windows.length)} is longer than the measured window",

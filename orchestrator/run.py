@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy
 
 from orchestrator.analysis.latency import histograms, measured_window
+from orchestrator.analysis.model import beside, predict, shares_of
 from orchestrator.analysis.sample import sampled_rows
 from orchestrator.analysis.series import balance_series, client_series
 from orchestrator.analysis.summary import pool, summarise
@@ -45,18 +46,19 @@ DEFAULT_RESULTS: Final = "results"
 # --- execute ----------------------------------------------------------------------------
 
 
-def execute(parts: Parts, *, runtime: RayRuntime | None = None) -> RunRecord:
-    """Run a plan; a Ray run without a ``runtime`` makes one and ends it.
+def execute(parts: Parts, *, runtime: RayRuntime | None = None, repeat: int = 0) -> RunRecord:
+    """Run a plan; a Ray run without a ``runtime`` makes one and ends it. ``repeat``: of several
+    alike the hosts of a cluster are used in turn.
 
     Raises EnvironmentFailure where the runtime fails.
     """
-    record = _executed(parts, runtime)
+    record = _executed(parts, runtime, repeat)
     if parts.config.warmup != AUTO:
         return record
     return settled(record, parts.config.client.timeout, parts.lead_ns)
 
 
-def _executed(parts: Parts, runtime: RayRuntime | None) -> RunRecord:
+def _executed(parts: Parts, runtime: RayRuntime | None, repeat: int) -> RunRecord:
     if parts.config.runtime == SIM:
         from orchestrator.runtimes import simulated
 
@@ -64,12 +66,12 @@ def _executed(parts: Parts, runtime: RayRuntime | None) -> RunRecord:
     asked = map(levels.canonical, parts.config.client.reads)
     settle = levels.EVENTUAL in {*checked_levels(parts), *asked}
     if runtime is not None:
-        return runtime.run(parts, settle=settle)
+        return runtime.run(parts, settle=settle, repeat=repeat)
     from orchestrator.runtimes import ray_cluster
 
     own = ray_cluster.RayRuntime()
     try:
-        return own.run(parts, settle=settle)
+        return own.run(parts, settle=settle, repeat=repeat)
     finally:
         own.close()
 
@@ -159,6 +161,14 @@ def _latency_tables(record: RunRecord, config: Config) -> dict[str, dict[str, An
     return tables
 
 
+def _modelled(parts: Parts, record: RunRecord, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the queueing model says of the run, beside what was measured."""
+    shares = shares_of(parts.workload, parts.config)
+    hit_ratio = summary["cache"]["hit_ratio"]
+    found = predict(parts.config, parts.arrival, shares, record.offered_ops, hit_ratio)
+    return None if found is None else beside(found.figures(), summary)
+
+
 RUNS_MAX: Final = 3
 """How often a run is tried that loses a part each time."""
 
@@ -220,8 +230,9 @@ class Runner:
             self._runtime = ray_cluster.RayRuntime(self._address, self._turn)
         return self._runtime
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
-        """Plan, run, check and store; ``seed`` replaces that of the config.
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> RunResult:
+        """Plan, run, check and store; ``seed`` replaces that of the config. Where there are several
+        hosts, the n-th ``repeat`` goes to them in another order than the one before.
 
         A plan that is made already is not made again. Raises what :func:`plan` raises, and
         EnvironmentFailure where the runtime or the results folder fails; nothing is stored then.
@@ -235,7 +246,7 @@ class Runner:
         self._check_wanted()
         runtime = self.runtime() if name == RAY else None
         provenance = self._provenance_of(name)
-        record = execute(parts, runtime=runtime)
+        record = execute(parts, runtime=runtime, repeat=repeat)
         self._check_wanted()
         lost_s = runtime.lost_between_runs_s if runtime is not None else None
         return self._stored(parts, record, provenance, lost_s)
@@ -251,6 +262,7 @@ class Runner:
         lost: Callable[[str], None] | None = None,
         *,
         seed: int | None = None,
+        repeat: int = 0,
     ) -> RunResult:
         """As :meth:`run`; again, on what is left, where a process or a host of it was lost.
 
@@ -258,7 +270,7 @@ class Runner:
         """
         for attempt in range(1, RUNS_MAX + 1):
             try:
-                result = self.run(config, seed=seed)
+                result = self.run(config, seed=seed, repeat=repeat)
             except PartLost as error:
                 if attempt == RUNS_MAX or self._abandoned:
                     raise
@@ -279,8 +291,10 @@ class Runner:
         parts = config if isinstance(config, Parts) else plan(config)
         if repeats == 1:
             return self.run(parts)
-        seeds = range(parts.config.seed, parts.config.seed + repeats)
-        return pooled([self.run_surely(parts, seed=seed) for seed in seeds])
+        first = parts.config.seed
+        return pooled(
+            [self.run_surely(parts, seed=first + each, repeat=each) for each in range(repeats)]
+        )
 
     def valid_results(self) -> dict[str, dict[str, Any]]:
         """Config hash -> result object of the latest valid run that is stored."""
@@ -309,6 +323,7 @@ class Runner:
             config_hash=hashed,
             results=self.store.results,
         )
+        summary["model"] = _modelled(parts, record, summary)
         operations, kept = _kept_operations(config, record.history)
         self.store.write_run(
             summary,

@@ -125,6 +125,20 @@ def write_capacity_figure(
     return target
 
 
+def write_demand_figure(
+    results: str, experiment: str, found: Mapping[str, Any], hashed: str, *, simulated: bool
+) -> Path:
+    """The picture of what loads take; of the same config at the same place."""
+    from orchestrator.report.figures.demand import demand
+    from orchestrator.report.page import write_atomically
+
+    target = reports_folder(results) / "capacity" / f"{experiment}-{hashed[:8]}-demand.png"
+    with room_needed(str(target.parent)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, demand(experiment, found, simulated=simulated).png)
+    return target
+
+
 def write_run_report(store: Store, run_id: str) -> tuple[Path, list[Path]]:
     """The report of one run: the paths of its page and of its figures."""
     from orchestrator.report import page

@@ -47,18 +47,23 @@ class Variant:
 
 @dataclass(frozen=True)
 class Point:
-    """One variant that was dealt with; ``summary`` is None where it is infeasible or failed."""
+    """One variant that was dealt with; ``summary`` is None where it is infeasible or failed.
+    ``repeat``: which of its runs it is, from 0.
+    """
 
     values: dict[str, Any]
     state: Literal["run", "reused", "infeasible", "failed"]
     summary: dict[str, Any] | None = None
     reason: str | None = None
     error: EnvironmentFailure | None = field(default=None, repr=False)
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All points in the order of the grid, the last axis changing fastest."""
+    """All points in the order of the grid, the last axis changing fastest; of several repeats one
+    whole grid after the other.
+    """
 
     points: tuple[Point, ...]
     results: str
@@ -67,9 +72,11 @@ class SweepResult:
     @property
     def efficiency(self) -> list[dict[str, Any]] | None:
         """What each variant does for its price; None where nothing has one."""
-        return efficiency(
-            [(point.values, point.summary) for point in self.points if point.summary is not None]
-        )
+        runs: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        for point in self.points:
+            if point.summary is not None:
+                runs.setdefault(repr(point.values), (point.values, []))[1].append(point.summary)
+        return efficiency([(values, _typical(found)) for values, found in runs.values()])
 
     def as_json(self) -> dict[str, Any]:
         """``runs``: result objects with ``values`` and ``reused``; the others with reasons.
@@ -77,7 +84,12 @@ class SweepResult:
         """
         return {
             "runs": [
-                {**point.summary, "values": point.values, "reused": point.state == REUSED}
+                {
+                    **point.summary,
+                    "values": point.values,
+                    "reused": point.state == REUSED,
+                    "repeat": point.repeat,
+                }
                 for point in self.points
                 if point.summary is not None
             ],
@@ -92,6 +104,20 @@ class SweepResult:
             "efficiency": self.efficiency,
             "results": self.results,
         }
+
+
+def _typical(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The run that stands for the repeats: of those that agree with most on whether the objective
+    was met, the one with the middle goodput.
+    """
+
+    def good(found: Mapping[str, Any]) -> bool:
+        return bool(found["valid"]) and found["slo"]["met"] is not False
+
+    most = 2 * sum(map(good, runs)) > len(runs)
+    agreeing = [found for found in runs if good(found) == most]
+    agreeing.sort(key=lambda found: float(found["goodput_ops"] or 0.0))
+    return agreeing[(len(agreeing) - 1) // 2]
 
 
 # --- the grid ---------------------------------------------------------------------------
@@ -205,11 +231,16 @@ def sweep(
     axes: Axes,
     runner: Runner,
     *,
+    repeats: int = 1,
     told: Callable[[int, int, Point], None] | None = None,
     started: Callable[[int, int, Variant], None] | None = None,
     lost: Callable[[str], None] | None = None,
 ) -> SweepResult:
     """Run every feasible variant of the grid that has no valid run yet.
+
+    ``repeats``: so many runs of each, with seeds counted up, interleaved: the whole grid once, then
+    the whole grid again, so that what changes about the machine meanwhile favours no variant, and
+    each time on other hosts of a cluster. A variant that cannot run is listed once.
 
     ``started(number, of, variant)`` is called before a run, ``told(number, of, point)`` after
     each variant, ``lost(reason)`` when a run lost a part and is made again. A variant whose run
@@ -219,16 +250,16 @@ def sweep(
     after FAILURES_MAX failures in a row for the same reason, or where nothing but failed.
     Finished runs are kept, and the same call goes on where it stopped.
     """
-    grid = variants(source, axes)
+    grid = list(enumerate_repeats(source, variants(source, axes), axes, repeats))
     done = runner.valid_results()
     points: list[Point] = []
     streak = Streak()
-    for number, variant in enumerate(grid, start=1):
-        point = _known(variant, done)
+    for number, (repeat, variant) in enumerate(grid, start=1):
+        point = _known(variant, done, repeat)
         if point is None:
             if started is not None:
                 started(number, len(grid), variant)
-            point = _run(variant, runner, lost)
+            point = _run(variant, runner, lost, repeat)
             if point.summary is not None and point.summary["valid"]:
                 done[point.summary["config_hash"]] = point.summary
         points.append(point)
@@ -250,19 +281,41 @@ def sweep(
     return SweepResult(tuple(points), runner.store.results, listed)
 
 
-def _known(variant: Variant, done: Mapping[str, dict[str, Any]]) -> Point | None:
+def enumerate_repeats(
+    source: ConfigSource, grid: Sequence[Variant], axes: Axes, repeats: int
+) -> Iterator[tuple[int, Variant]]:
+    """(repeat, variant) in the order in which they are run."""
+    if repeats > 1 and "seed" in axes:
+        raise InputError(
+            "repeats count the seed up, which is an axis here",
+            path="seed",
+            hint="sweep over seeds or repeat, not both",
+        )
+    for repeat in range(repeats):
+        for variant in grid:
+            if not repeat:
+                yield repeat, variant
+            elif variant.config is not None:
+                seeded = source.with_values({"seed": variant.config.seed + repeat})
+                yield repeat, _variant(seeded, variant.values)
+
+
+def _known(variant: Variant, done: Mapping[str, dict[str, Any]], repeat: int) -> Point | None:
     """What needs no run: infeasible, or run before."""
     if variant.config is None:
-        return Point(variant.values, INFEASIBLE, reason=str(variant.error))
+        return Point(variant.values, INFEASIBLE, reason=str(variant.error), repeat=repeat)
     summary = done.get(config_hash(variant.config))
-    return None if summary is None else Point(variant.values, REUSED, summary)
+    return None if summary is None else Point(variant.values, REUSED, summary, repeat=repeat)
 
 
-def _run(variant: Variant, runner: Runner, lost: Callable[[str], None] | None) -> Point:
+def _run(
+    variant: Variant, runner: Runner, lost: Callable[[str], None] | None, repeat: int
+) -> Point:
     assert variant.config is not None
     try:
-        return Point(variant.values, RUN, runner.run_surely(variant.config, lost).summary)
+        done = runner.run_surely(variant.config, lost, repeat=repeat)
     except (ClusterLost, ResultsFull):
         raise
     except EnvironmentFailure as error:
-        return Point(variant.values, FAILED, reason=str(error), error=error)
+        return Point(variant.values, FAILED, reason=str(error), error=error, repeat=repeat)
+    return Point(variant.values, RUN, done.summary, repeat=repeat)

@@ -69,7 +69,7 @@ class MadeUp(Runner):
 
     numbers = itertools.count()
 
-    def run(self, config: Any, *, seed: int | None = None) -> RunResult:
+    def run(self, config: Any, *, seed: int | None = None, repeat: int = 0) -> RunResult:
         plan(config)
         replicas, cache = config.system.params.replicas, config.system.params.cache
         kib = 0.0 if cache is None else cache.params.size.amount / 1024
@@ -93,7 +93,7 @@ def make_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def runner(run: Callable[[MadeUp, Any], RunResult]) -> type[MadeUp]:
     """A runner whose run is a function."""
-    return type("Other", (MadeUp,), {"run": lambda self, config, seed=None: run(self, config)})
+    return type("Other", (MadeUp,), {"run": lambda self, config, **_: run(self, config)})
 
 
 def check_whole(results: Path, study: str, trials: int) -> list[Any]:

@@ -23,7 +23,7 @@ from orchestrator.runtimes import _pool
 from orchestrator.runtimes._lifetime import OwnFolder
 from orchestrator.runtimes._member import Member, gather
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes._placement import placed, turned
 from orchestrator.runtimes._pool import HostWarning, Pool
 from orchestrator.runtimes.ray_cluster import RayRuntime
 from orchestrator.study.leases import start_ticks
@@ -69,6 +69,30 @@ def test_nodes_are_spread_and_clients_keep_off_their_hosts(
     assert ("".join(of_nodes), "".join(of_clients)) == expected
 
 
+@pytest.mark.parametrize(
+    ("hosts", "nodes", "orders"),
+    [
+        ("a", 3, ["a", "a"]),
+        ("abc", 3, ["abc", "bca", "cab", "abc"]),
+        ("abc", 5, ["abc", "bca", "cab"]),
+        # The last one is the driver's, which nodes keep off where they can.
+        ("abcd", 2, ["abcd", "bcad", "cabd", "abcd"]),
+        ("ab", 1, ["ab", "ab"]),
+    ],
+)
+def test_repeats_use_the_hosts_in_turn(hosts: str, nodes: int, orders: list[str]) -> None:
+    found = ["".join(turned(hosts, nodes, repeat)) for repeat in range(len(orders))]
+    assert found == orders
+
+
+def test_over_as_many_repeats_as_hosts_every_node_is_everywhere() -> None:
+    hosts = "abc"
+    repeats = [placed(turned(hosts, 3, repeat), 3, 1) for repeat in range(3)]
+    for node in range(3):
+        assert {of_nodes[node] for of_nodes, _ in repeats} == set(hosts)
+    assert {of_clients[0] for _, of_clients in repeats} == set(hosts)
+
+
 # --- running again ----------------------------------------------------------------------
 
 
@@ -79,7 +103,7 @@ class Losing(Runner):
         super().__init__("nowhere")
         self.losses, self.raising, self.runs = losses, raising, 0
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> Any:
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> Any:
         self.runs += 1
         lost = self.runs <= self.losses
         if lost and self.raising:

@@ -96,6 +96,41 @@ def test_as_many_points_as_parameters_say_nothing_of_how_sure_that_is() -> None:
         fit(USL, [1, 4, 4], [10, 30, 31])
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_a_size_that_was_not_measured_is_predicted_exactly_from_exact_data(law: str) -> None:
+    n = numpy.array([1, 2, 3, 5, 9, 17], dtype=float)
+    kappa = 0.002 if law == USL else 0.0
+    found = fit(law, n.tolist(), throughput(law, n, 0.05, kappa, 70).tolist(), [40, 3])
+    for each, size in zip(found.extrapolated, (40.0, 3.0), strict=True):
+        truth = throughput(law, numpy.array([size]), 0.05, kappa, 70)[0]
+        assert each.size == size and each.throughput == pytest.approx(truth, rel=1e-4)
+        assert each.interval == pytest.approx((truth, truth), rel=1e-4)
+
+
+def test_prediction_intervals_hold_a_further_measurement_about_as_often_as_they_say() -> None:
+    chance = numpy.random.default_rng(8)
+    n = numpy.array([1, 2, 4, 6, 8, 12, 16, 24], dtype=float)
+    asked = numpy.array([12.0, 48.0])
+    held = numpy.zeros(2)
+    for _ in range(60):
+        measured = throughput(AMDAHL, n, 0.05, 0, 100) + chance.normal(size=len(n)) * 5
+        found = fit(AMDAHL, n.tolist(), measured.tolist(), asked.tolist()).extrapolated
+        further = throughput(AMDAHL, asked, 0.05, 0, 100) + chance.normal(size=2) * 5
+        for index, each in enumerate(found):
+            assert each.interval is not None
+            held[index] += each.interval[0] <= further[index] <= each.interval[1]
+        # Further out is less sure.
+        (near, far) = ((each.interval or (0, 0)) for each in found)
+        assert far[1] - far[0] > near[1] - near[0]
+    # Fewer than 51 of 60 would come once in 1,000 times.
+    assert held.min() >= 51
+
+
+def test_nobody_is_sure_of_an_extrapolation_from_as_many_points_as_parameters() -> None:
+    [found] = fit(AMDAHL, [1, 4], [10, 30], [8]).extrapolated
+    assert found.interval is None and found.throughput > 30
+
+
 # --- the command ------------------------------------------------------------------------
 
 
@@ -158,3 +193,91 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "binary.csv").write_bytes(b"n,throughput\n\xff\xfe,1\n")
     assert cli.main(["fit", str(tmp_path / "binary.csv")]) == 2
     assert "is no UTF-8 text" in capsys.readouterr().err
+
+
+# --- stored runs ------------------------------------------------------------------------
+
+STATION = """
+experiment: cores
+runtime: sim
+system:
+  protocol: {name: unreplicated}
+  node: {cpu: {read: {name: exponential, mean: 1ms}}}
+workload: {name: ycsb, mix: c, keys: 100}
+arrival: {name: closed, sessions: 40}
+warmup: 200ms
+duration: 1s
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(config, results) of a sweep over cores under closed load."""
+    folder = tmp_path_factory.mktemp("swept")
+    config = folder / "config.yaml"
+    config.write_text(STATION, encoding="utf-8")
+    results = folder / "results"
+    axis = "system.node.cores=1,2,4,8"
+    assert cli.main(["sweep", str(config), axis, "--results", str(results), "--json"]) == 0
+    return config, results
+
+
+def test_the_command_fits_a_sweep(
+    swept: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """c servers of 1,000 operations/s that are never idle do 1,000 c."""
+    _, results = swept
+    capsys.readouterr()
+    asked = ["fit", "cores", "--over", "system.node.cores", "--results", str(results)]
+    assert cli.main([*asked, "--at", "6,16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["over"] == "system.node.cores" and found["sizes"] == [1, 2, 4, 8]
+    assert found["lambda"] == pytest.approx(1000, rel=0.1)
+    assert found["kappa"] == pytest.approx(0, abs=5e-3)
+    assert len(found["residuals"]) == 4
+    six, sixteen = found["extrapolation"]
+    assert six["n"] == 6 and six["ci95"][0] < 6000 < six["ci95"][1]
+    assert six["throughput"] == pytest.approx(6000, rel=0.1)
+    assert sixteen["ci95"][1] - sixteen["ci95"][0] > six["ci95"][1] - six["ci95"][0]
+    assert cli.main([*asked, "--model", "amdahl", "--at", "6"]) == 0
+    assert "predicted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "place", "words"),
+    [
+        ("cores", [], "--over", "nobody knows what n is"),
+        ("cores", ["--over", "system.node.core"], "system.node.core", "did you mean"),
+        ("cores", ["--over", "arrival.name"], "arrival.name", "no number above 0"),
+        ("core", ["--over", "system.node.cores"], None, "no such run"),
+        ("cores", ["--over", "arrival.sessions"], "--where", "differ in more than"),
+        ("cores", ["--over", "system.node.cores", "--at", "8,x"], "--at", "no list of sizes"),
+        ("cores", ["--over", "system.node.cores", "--at", "0"], "--at", "no list of sizes"),
+    ],
+)
+def test_bad_questions_about_stored_runs(
+    swept: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    options: list[str],
+    place: str | None,
+    words: str,
+) -> None:
+    _, results = swept
+    capsys.readouterr()
+    assert cli.main(["fit", source, *options, "--results", str(results), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["path"] == place and words in f"{error['message']} {error['hint']}"
+
+
+def test_what_served_all_that_was_offered_says_nothing_of_what_it_could(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    text = STATION.replace("{name: closed, sessions: 40}", "{name: poisson, rate: 200/s}")
+    config.write_text(text, encoding="utf-8")
+    place = ["--results", str(tmp_path / "results")]
+    assert cli.main(["sweep", str(config), "system.node.cores=1,2,4", *place, "--json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["fit", "cores", "--over", "system.node.cores", *place, "--json"]) == 2
+    assert "served what was offered" in json.loads(capsys.readouterr().out)["error"]["message"]

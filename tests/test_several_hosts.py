@@ -113,6 +113,24 @@ def test_histories_of_hosts_with_other_clocks_make_sense_together(
     assert sorted({node["host"] for node in nodes}) == hosts
 
 
+def test_repeats_use_the_hosts_in_turn(hosts: list[str], tmp_path: Path) -> None:
+    results = ("--results", str(tmp_path / "r"))
+    done = subprocess.run(
+        archbench("run", written(tmp_path), "--repeat", "3", *results, "--json"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    found = json.loads(done.stdout)
+    places = [each["placement"] for each in found["repeats"]]
+    for node in ("n0", "n1", "n2"):
+        assert sorted(place[node] for place in places) == hosts, done.stderr
+    # Each has its own.
+    assert found["placement"] is None
+
+
 def test_doctor_looks_at_every_host(hosts: list[str]) -> None:
     done = subprocess.run(
         archbench("doctor", "--json"),

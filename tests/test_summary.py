@@ -36,7 +36,7 @@ SECTION_KEYS = (
     "balance",
     "shards", "moves", "bottleneck",
     "utilisations", "latency_breakdown_ms", "latency_breakdown",
-    "generator", "harness", "cost", "slo", "precision", "results", "tenants",
+    "generator", "harness", "cost", "slo", "model", "placement", "precision", "results", "tenants",
 )  # fmt: skip
 
 

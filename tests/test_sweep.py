@@ -19,6 +19,7 @@ from orchestrator.errors import (
     ConfigError,
     EnvironmentFailure,
     InfeasibleError,
+    InputError,
     PartLost,
     ResultsFull,
 )
@@ -45,10 +46,10 @@ class Counting(Runner):
         super().__init__(results)
         self.ran: list[Config] = []
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> RunResult:
         assert isinstance(config, Config)
         self.ran.append(config)
-        return super().run(config, seed=seed)
+        return super().run(config, seed=seed, repeat=repeat)
 
 
 def swept(results: Path, axes: dict[str, list[Any]], *overrides: str) -> tuple[SweepResult, int]:
@@ -56,6 +57,35 @@ def swept(results: Path, axes: dict[str, list[Any]], *overrides: str) -> tuple[S
     with Counting(results) as runner:
         done = sweep(SOURCE.with_overrides(*overrides), axes, runner)
         return done, len(runner.ran)
+
+
+def test_repeats_of_variants_are_interleaved(tmp_path: Path) -> None:
+    with Counting(tmp_path) as runner:
+        done = sweep(SOURCE, REPLICAS, runner, repeats=3)
+        order = [(config.system.params.replicas, config.seed) for config in runner.ran]
+    first = SOURCE.build().seed
+    assert order == [(replicas, first + each) for each in range(3) for replicas in (1, 3)]
+    runs = done.as_json()["runs"]
+    assert [(run["values"]["system.replicas"], run["repeat"]) for run in runs] == [
+        (1, 0), (3, 0), (1, 1), (3, 1), (1, 2), (3, 2),
+    ]  # fmt: skip
+    # Fewer repeats are among them, more go on behind them.
+    with Counting(tmp_path) as runner:
+        sweep(SOURCE, REPLICAS, runner, repeats=2)
+        assert not runner.ran
+        sweep(SOURCE, REPLICAS, runner, repeats=4)
+        assert [config.seed for config in runner.ran] == [first + 3] * 2
+
+
+def test_repeats_of_what_cannot_run_are_listed_once(tmp_path: Path) -> None:
+    source = SOURCE.with_overrides("system.protocol.name=unreplicated")
+    with Counting(tmp_path) as runner:
+        done = sweep(source, REPLICAS, runner, repeats=2)
+    assert [(point.state, point.repeat) for point in done.points] == [
+        ("run", 0), ("infeasible", 0), ("run", 1),
+    ]  # fmt: skip
+    with Counting(tmp_path) as runner, pytest.raises(InputError, match="seed"):
+        sweep(SOURCE, {"seed": [1, 2]}, runner, repeats=2)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +287,12 @@ class Breaking(Runner):
         super().__init__(results)
         self.failing = failing
 
-    def run(self, config: Config | Parts, *, seed: int | None = None) -> RunResult:
+    def run(self, config: Config | Parts, *, seed: int | None = None, repeat: int = 0) -> RunResult:
         assert isinstance(config, Config)
         error = self.failing.get(config.system.params.replicas)
         if error is not None:
             raise error
-        return super().run(config, seed=seed)
+        return super().run(config, seed=seed, repeat=repeat)
 
 
 def test_a_variant_that_fails_is_left_out_and_tried_again_by_the_next_sweep(

@@ -277,7 +277,7 @@ def test_no_slot_goes_on_measuring_when_a_study_ends(
     together, abandoned, count = threading.Barrier(2), threading.Event(), itertools.count()
 
     class Slow(MadeUp):
-        def run(self, config: Any, *, seed: int | None = None) -> RunResult:
+        def run(self, config: Any, *, seed: int | None = None, repeat: int = 0) -> RunResult:
             first = next(count) == 0
             together.wait(60)
             if first:

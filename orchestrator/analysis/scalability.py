@@ -12,6 +12,11 @@ Parameters are fitted by least squares in the throughput, within those bounds. T
 profile intervals (Bates and Watts, "Nonlinear Regression Analysis", 1988, section 6.1): all values
 that make the sum of squares worse by no more than chance explains. They need not be symmetric, and
 end at a bound where the data do not tell a parameter from it.
+
+The throughput of a size that was not measured has a profile interval, too, of the law's own value
+there. One more measurement scatters about it as those did that there are, so its prediction
+interval is wider by Student's quantile of their standard error (in quadrature, as for independent
+errors).
 """
 
 from __future__ import annotations
@@ -42,6 +47,8 @@ _EXACT: Final = 1e-9
 """Residuals of this part of the largest throughput are those of rounding."""
 CONFIDENCE: Final = 0.95
 _DOUBLINGS: Final = 60
+_ROUGHLY: Final = 1e-3
+"""How precise an end of an extrapolation is, of the throughput."""
 
 
 def throughput(law: str, sizes: Floats, sigma: float, kappa: float, one: float) -> Floats:
@@ -50,6 +57,17 @@ def throughput(law: str, sizes: Floats, sigma: float, kappa: float, one: float) 
         return one * (sizes - sigma * (sizes - 1))
     found: Floats = one * sizes / (1 + sigma * (sizes - 1) + kappa * sizes * (sizes - 1))
     return found
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The throughput of a size, and where one more measurement would lie in 95 of 100 cases; None
+    without a degree of freedom left.
+    """
+
+    size: float
+    throughput: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class Fit:
     intervals: dict[str, Interval]
     residuals: tuple[float, ...]
     residual_standard_error: float | None
+    extrapolated: tuple[Extrapolation, ...] = ()
 
     def at(self, size: float) -> float:
         """The throughput of a size."""
@@ -96,8 +115,11 @@ class Fit:
         return self.one / self.sigma
 
 
-def fit(law: str, sizes: Sequence[float], measured: Sequence[float]) -> Fit:
+def fit(
+    law: str, sizes: Sequence[float], measured: Sequence[float], at: Sequence[float] = ()
+) -> Fit:
     """Fit a law to ``measured[i]`` at ``sizes[i]`` (above 0; a size may come several times).
+    ``at``: sizes whose throughput is asked for besides.
 
     Raises ValueError where there are fewer different sizes than the law has parameters.
     """
@@ -126,6 +148,7 @@ def fit(law: str, sizes: Sequence[float], measured: Sequence[float]) -> Fit:
         intervals,
         tuple(residuals.tolist()),
         scale * math.sqrt(least / freedom) if freedom > 0 else None,
+        tuple(problem.extrapolate(size, best, freedom, scale) for size in at),
     )
 
 
@@ -167,6 +190,64 @@ class _Problem:
         """Their sum of squares."""
         found = self.residuals(values)
         return float(found @ found)
+
+    def extrapolate(
+        self, size: float, best: dict[str, float], freedom: int, scale: float
+    ) -> Extrapolation:
+        """The throughput of a size, ``scale`` times what this problem is about."""
+        from scipy.special import stdtrit
+
+        centre = self._at(size, best)
+        if freedom <= 0:
+            return Extrapolation(size, centre * scale, None)
+        least = self.squares(best)
+        low, high = self._interval_at(size, centre, best, freedom)
+        error = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(least / freedom)
+        below = max(0.0, centre - math.hypot(centre - low, error))
+        above = centre + math.hypot(high - centre, error)
+        return Extrapolation(size, centre * scale, (below * scale, above * scale))
+
+    def _at(self, size: float, values: dict[str, float]) -> float:
+        sizes = numpy.array([size], dtype=numpy.float64)
+        sigma, kappa = values["sigma"], values.get("kappa", 0.0)
+        return float(throughput(self._law, sizes, sigma, kappa, values["lambda"])[0])
+
+    def _interval_at(
+        self, size: float, centre: float, best: dict[str, float], freedom: int
+    ) -> Interval:
+        """The profile interval of the law's value at a size."""
+        from scipy.optimize import least_squares
+        from scipy.special import fdtri
+
+        least = self.squares(best)
+        if not centre or math.sqrt(least / len(self._n)) < _EXACT:
+            return centre, centre
+        allowed = least * (1 + float(fdtri(1, freedom, CONFIDENCE)) / freedom)
+        names = [name for name in _PARAMETERS[self._law] if name != "lambda"]
+        scales = [1e-1 if name == "sigma" else 1 / float(self._n.max()) ** 2 for name in names]
+        upper = [_UPPER[name] for name in names]
+
+        def through(value: float, found: Floats) -> dict[str, float]:
+            """These parameters, with the lambda that gives the value there."""
+            values = dict(zip(names, found.tolist(), strict=True)) | {"lambda": 1.0}
+            ratio = self._at(size, values)
+            return values | {"lambda": value / ratio if ratio else 0.0}
+
+        def excess(value: float) -> float:
+            def residuals(found: Floats) -> Floats:
+                return self.residuals(through(value, found))
+
+            first = [
+                min(max(best[name], 1e-9 * scale), bound - 1e-9)
+                for name, scale, bound in zip(names, scales, upper, strict=True)
+            ]
+            bounds = ([0.0] * len(names), upper)
+            found = least_squares(residuals, first, bounds=bounds, x_scale=scales)
+            return 2 * float(found.cost) - allowed
+
+        step = centre / 16
+        low = _end(excess, centre, -step, 0.0, _ROUGHLY)
+        return low, _end(excess, centre, step, math.inf, _ROUGHLY)
 
     def solve(
         self, held: dict[str, float], start: dict[str, float] | None = None
@@ -222,7 +303,9 @@ class _Problem:
         )
 
 
-def _end(excess: Callable[[float], float], centre: float, step: float, bound: float) -> float:
+def _end(
+    excess: Callable[[float], float], centre: float, step: float, bound: float, rtol: float = 1e-6
+) -> float:
     """Where ``excess`` becomes positive on the way from ``centre`` to ``bound``."""
     from scipy.optimize import brentq
 
@@ -234,6 +317,6 @@ def _end(excess: Callable[[float], float], centre: float, step: float, bound: fl
         if (outside - bound) * step > 0:
             outside = bound
         if excess(outside) > 0:
-            return float(brentq(excess, inside, outside, rtol=1e-6))
+            return float(brentq(excess, inside, outside, rtol=rtol))
         step *= 2
     return math.inf if step > 0 else bound

@@ -40,14 +40,16 @@ def judge(
     windows: Sequence[Window] = (),
     tenants: Mapping[str, TenantFigures] | None = None,
     effective: Mapping[str, float] | None = None,
+    staleness_ms: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """``{"met", "violations": [{"metric", "bound", "value", "unit", "reason"}], "windows"}``.
 
     ``metric`` is the path below ``slo`` in the config. A bound on operations that did not
     occur is met; one on a percentile that too few lie beyond (``effective``: independent ones of
-    all, by percentile) is missed: its value is None, and ``reason`` says why. Without any bound
-    there is no SLO, and ``met`` is None. ``windows`` has the share of windows that missed each
-    bound of ``slo.windows``, None where there is none.
+    all, by percentile) is missed: its value is None, and ``reason`` says why. ``staleness_ms``: how
+    old what reads returned was, by quantile; None without reads. Without any bound there is no
+    SLO, and ``met`` is None. ``windows`` has the share of windows that missed each bound of
+    ``slo.windows``, None where there is none.
     """
     if not bounded(slo):
         return {"met": None, "violations": [], "windows": None}
@@ -63,6 +65,9 @@ def judge(
         if share > allowed
     ]
     violations += _error_violations("", slo.error_rate, error_rate(outcomes))
+    stale_ms, allowed_ms = (staleness_ms or {}).get("p99"), ms(slo.staleness_p99)
+    if stale_ms is not None and allowed_ms is not None and stale_ms > allowed_ms:
+        violations.append(_violation("staleness_p99", allowed_ms, stale_ms, "ms"))
     for name, figures in (tenants or {}).items():
         prefix, tenant = f"tenants.{name}.", slo.tenants.get(name, TenantBounds())
         violations += _latency_violations(prefix, tenant, figures.latencies[ALL])
@@ -74,7 +79,7 @@ def bounded(slo: Slo) -> bool:
     """Whether anything is asked for."""
     kinds = [getattr(slo, kind) for kind in SLO_KINDS]
     tenants = slo.tenants.values()
-    rates = [slo.error_rate, *(tenant.error_rate for tenant in tenants)]
+    rates = [slo.error_rate, slo.staleness_p99, *(tenant.error_rate for tenant in tenants)]
     latencies = (slo, slo.windows, *kinds, *tenants)
     return any(map(_bounds, latencies)) or any(rate is not None for rate in rates)
 

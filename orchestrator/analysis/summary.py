@@ -14,6 +14,7 @@ import numpy
 
 from orchestrator.analysis import durability, intervals, links, resources, slo, validity
 from orchestrator.analysis.breakdown import breakdown, parts_ms
+from orchestrator.analysis.consistency import kept, pooled_consistency, stale
 from orchestrator.analysis.effective import INTERVAL_MIN, withheld
 from orchestrator.analysis.goodput import goodput_ops
 from orchestrator.analysis.harness import harness
@@ -29,6 +30,7 @@ from orchestrator.analysis.latency import (
     ms,
     quantile_ns,
 )
+from orchestrator.analysis.model import beside
 from orchestrator.analysis.moves import move_figures
 from orchestrator.analysis.outcomes import compared, error_rate, outcomes_of
 from orchestrator.analysis.overload import overload, pooled_overload
@@ -44,19 +46,13 @@ from orchestrator.analysis.rules.littles_law import concurrency
 from orchestrator.analysis.rules.samples import NAMED, not_given_words
 from orchestrator.analysis.rules.stationarity import pooled_steady_state, steady_state
 from orchestrator.analysis.shards import shard_figures
-from orchestrator.analysis.staleness import NOT_A_READ, staleness
 from orchestrator.analysis.tenants import by_tenant
 from orchestrator.config.schema import SIM, Config
-from orchestrator.core import levels
 from orchestrator.core.history import COLUMNS, DTYPES
-from orchestrator.core.machine import ADD, APPEND, INCREMENT, TRANSACTION
 from orchestrator.core.models import REGISTER
 from orchestrator.core.record import EJECTED, RunRecord
 from orchestrator.core.units import NS_PER_MS
-from orchestrator.core.verdict import INVALID, UNDECIDED, VALID, ClaimsVerdict, Evidence
-
-_WITHOUT_IDENTITY: Final = (INCREMENT, ADD, APPEND, TRANSACTION)
-"""Where there are such operations, what a read returned does not name one write."""
+from orchestrator.core.verdict import ClaimsVerdict, Evidence
 
 KEYS: Final = (
     "run_id", "experiment", "config_hash", "runtime", "clock", "seed",
@@ -67,7 +63,7 @@ KEYS: Final = (
     "tenants", "outcomes", "compare_and_set", "consistency", "availability", "faults", "resilience",
     "overload", "scaling", "links", "hosts", "cache", "balance", "shards", "moves", "bottleneck",
     "utilisations", "latency_breakdown_ms", "latency_breakdown", "generator", "harness", "cost",
-    "slo", "precision", "results",
+    "slo", "model", "placement", "precision", "results",
 )  # fmt: skip
 """Every key of the result object, in its order."""
 
@@ -89,7 +85,7 @@ def summarise(
     """The result object of one run, ready for JSON, with all of KEYS.
 
     ``claims`` is None where nothing was checked. ``results`` is where the run is stored, ``model``
-    what the workload's keys are.
+    what the workload's keys are. What the queueing model says is added by who can make it.
     """
     window = measured_window(record, config.client.timeout)
     latencies = histograms(window)
@@ -98,8 +94,9 @@ def summarise(
         window.completed_ns, window.start_ns, window.end_ns
     )
     quantiles = _quantile_intervals_ms(window)
+    consistency = kept(claims) | stale(record)
     return _ordered(
-        _figures([window], latencies, config)
+        _figures([window], latencies, config, consistency)
         | {
             "run_id": run_id,
             "experiment": config.experiment,
@@ -115,7 +112,9 @@ def summarise(
             "throughput_ci95_ops": None if throughput is None else list(throughput),
             "latency_p99_ci95_ms": quantiles["p99"],
             "latency_ci95_ms": quantiles,
-            "consistency": _consistency(claims) | _staleness(record),
+            "consistency": consistency,
+            "model": None,
+            "placement": _placement(record),
             "precision": None,
             "results": results,
         }
@@ -146,59 +145,109 @@ def _in_trouble(record: RunRecord, config: Config, model: str) -> dict[str, Any]
     return told | {"faults": figures, "resilience": found}
 
 
+def _placement(record: RunRecord) -> dict[str, str] | None:
+    """Which host carried which node and client; None in sim, where there is one process."""
+    if record.runtime == SIM:
+        return None
+    nodes = {f"n{node.node}": node.host for node in record.counted}
+    return nodes | {f"client {client.client}": client.host for client in record.clients}
+
+
 def _ordered(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: parts[key] for key in KEYS}
 
 
 def _figures(
-    windows: Sequence[Window], latencies: Mapping[str, LatencyHistogram], config: Config
+    windows: Sequence[Window],
+    latencies: Mapping[str, LatencyHistogram],
+    config: Config,
+    consistency: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What one run and several pooled ones compute alike."""
     records = [window.record for window in windows]
-    total_s = math.fsum(window.length_s for window in windows)
-    completed = sum(len(window.completed_ns) for window in windows)
     outcomes = outcomes_of(windows)
-    errors = error_rate(outcomes)
-    uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
     tenants = by_tenant(windows, config)
     # Those of several runs are independent of each other.
     effective = {
         name: math.fsum(window.effective_beyond[name] for window in windows) for name in QUANTILES
     }
-    shares = [resources.utilisations(record, resources.costs(config)) for record in records]
-    rate = completed / total_s if total_s > 0 else None
-    broken_down = breakdown(records)
+    found = _latencies(windows, latencies, effective)
+    return (
+        found
+        | _rates(windows, config, outcomes)
+        | _resources(windows, config)
+        | {
+            "tenants": {name: each.summary() for name, each in tenants.items()} or None,
+            "outcomes": outcomes,
+            "compare_and_set": compared(windows),
+            "shards": shard_figures(windows, config),
+            "generator": _generator(windows, config),
+            "harness": harness(records, found["latency_ms"][ALL]["p50"]),
+            "hosts": pooled_hosts(records),
+            "links": links.figures(records),
+            "slo": slo.judge(
+                config.slo,
+                latencies,
+                outcomes,
+                windows,
+                tenants,
+                effective=effective,
+                staleness_ms=consistency["staleness_ms"],
+            ),
+        }
+    )
+
+
+def _latencies(
+    windows: Sequence[Window],
+    latencies: Mapping[str, LatencyHistogram],
+    effective: Mapping[str, float],
+) -> dict[str, Any]:
+    uncorrected = numpy.concatenate([window.uncorrected_ns for window in windows])
+    broken_down = breakdown([window.record for window in windows])
     return {
-        "offered_ops": mean([record.offered_ops for record in records]),
-        "throughput_ops": rate,
-        "goodput_ops": goodput_ops(windows, config.slo),
         "latency_ms": {
             name: found.figures_ms(effective if name == ALL else None)
             for name, found in latencies.items()
         },
         "latency_effective_samples": effective,
-        "tenants": {name: each.summary() for name, each in tenants.items()} or None,
         "uncorrected_p99_ms": None
         if withheld(len(uncorrected), QUANTILES["p99"])
         else ms(quantile_ns(uncorrected, QUANTILES["p99"])),
-        "outcomes": outcomes,
-        "compare_and_set": compared(windows),
+        "latency_breakdown_ms": parts_ms(broken_down),
+        "latency_breakdown": broken_down,
+    }
+
+
+def _rates(
+    windows: Sequence[Window], config: Config, outcomes: Mapping[str, int]
+) -> dict[str, Any]:
+    errors = error_rate(outcomes)
+    return {
+        "offered_ops": mean([window.record.offered_ops for window in windows]),
+        "throughput_ops": _throughput_ops(windows),
+        "goodput_ops": goodput_ops(windows, config.slo),
         "availability": None if errors is None else outcomes["ok"] / sum(outcomes.values()),
+    }
+
+
+def _throughput_ops(windows: Sequence[Window]) -> float | None:
+    total_s = math.fsum(window.length_s for window in windows)
+    completed = sum(len(window.completed_ns) for window in windows)
+    return completed / total_s if total_s > 0 else None
+
+
+def _resources(windows: Sequence[Window], config: Config) -> dict[str, Any]:
+    records = [window.record for window in windows]
+    shares = [resources.utilisations(record, resources.costs(config)) for record in records]
+    return {
         "cache": resources.cache(records),
         "balance": _mean_by_key([resources.balance(record) for record in records])
         | {"ejections": _ejections(records, config)},
-        "shards": shard_figures(windows, config),
-        "bottleneck": resources.bottleneck(shares, rate),
+        "bottleneck": resources.bottleneck(shares, _throughput_ops(windows)),
         "utilisations": resources.mean_utilisations(shares) or None,
-        "latency_breakdown_ms": parts_ms(broken_down),
-        "latency_breakdown": broken_down,
-        "generator": _generator(windows, config),
-        "harness": harness(records, latencies[ALL].figures_ms()["p50"]),
-        "hosts": pooled_hosts(records),
         "cost": mean([resources.cost_per_hour(record, config) for record in records]),
-        "links": links.figures(records),
         "scaling": resources.scaling(records, config),
-        "slo": slo.judge(config.slo, latencies, outcomes, windows, tenants, effective),
     }
 
 
@@ -235,45 +284,6 @@ def _sending(windows: Sequence[Window], config: Config) -> dict[str, float | Non
         "outstanding_by_latency": mean([each and each.least for each in counted]),
         "arrival_distance": mean([each and each.distance for each in fits]),
     }
-
-
-def _staleness(record: RunRecord) -> dict[str, Any]:
-    """How old what reads of the measured window returned was, in time and in versions."""
-    if numpy.isin(record.history.kind, _WITHOUT_IDENTITY).any():
-        return {"staleness_ms": None, "staleness_versions": None}
-    behind_ns, versions = staleness(record.history, record.time_uncertainty_ns)
-    intended_ns = record.history.intended_ns
-    within = (behind_ns != NOT_A_READ) & (intended_ns >= record.warmup_ns)
-    within &= intended_ns < record.end_ns
-    if not within.any():
-        return {"staleness_ms": None, "staleness_versions": None}
-    shares = {"p50": 0.5, "p99": 0.99}
-
-    def quantiles(column: Any, unit: int) -> dict[str, float]:
-        found = numpy.quantile(column[within], list(shares.values()), method="inverted_cdf")
-        return {name: float(value) / unit for name, value in zip(shares, found, strict=True)}
-
-    return {
-        "staleness_ms": quantiles(behind_ns, NS_PER_MS),
-        "staleness_versions": quantiles(versions, 1),
-    }
-
-
-def _consistency(claims: ClaimsVerdict | None) -> dict[str, Any]:
-    """``claimed`` names the strongest levels checked, joined by ``+`` where no one implies all."""
-    parts: dict[str, Any] = dict.fromkeys(
-        ("claimed", "verdict", "strongest", "operations_checked", "witness")
-    )
-    if claims is not None:
-        broken = [found for found in claims.verdicts if found.verdict == INVALID]
-        parts |= {
-            "claimed": "+".join(levels.strongest(found.level for found in claims.verdicts)),
-            "verdict": claims.verdict,
-            "strongest": list(claims.strongest),
-            "operations_checked": max((found.operations for found in claims.verdicts), default=0),
-            "witness": [dict(operation) for operation in broken[0].witness] if broken else None,
-        }
-    return parts
 
 
 def digest(record: RunRecord) -> str:
@@ -314,7 +324,8 @@ def pool(
     """
     windows = [measured_window(record, config.client.timeout) for record in records]
     latencies = merge_histograms([histograms(window) for window in windows])
-    figures = _figures(windows, latencies, config)
+    consistency = pooled_consistency([summary["consistency"] for summary in summaries])
+    figures = _figures(windows, latencies, config, consistency)
     first = summaries[0]
     pooled = dict(first) | figures
     reasons = _pooled_reasons(summaries, figures["slo"])
@@ -324,7 +335,7 @@ def pool(
         "host_limited": any(summary["host_limited"] for summary in summaries),
         "steady_state": pooled_steady_state([summary["steady_state"] for summary in summaries]),
         "digest": _pooled_digest([summary["digest"] for summary in summaries]),
-        "consistency": _pooled_consistency([summary["consistency"] for summary in summaries]),
+        "consistency": consistency,
         "faults": [fault for summary in summaries for fault in summary["faults"]],
         "moves": [move for summary in summaries for move in summary["moves"]],
     }
@@ -341,6 +352,10 @@ def pool(
             for name in QUANTILES
         }
         pooled["latency_p99_ci95_ms"] = pooled["latency_ci95_ms"]["p99"]
+    places = [summary["placement"] for summary in summaries]
+    # Of repeats on different hosts each has its own.
+    pooled["placement"] = places[0] if all(each == places[0] for each in places) else None
+    pooled["model"] = beside(first["model"], pooled)
     return _ordered(pooled) | {"repeats": [dict(summary) for summary in summaries]}
 
 
@@ -370,23 +385,3 @@ def _pooled_digest(digests: Sequence[str | None]) -> str | None:
     if len(digests) == 1 or any(part is None for part in digests):
         return digests[0] if len(digests) == 1 else None
     return hashlib.sha256(" ".join(map(str, digests)).encode()).hexdigest()
-
-
-def _pooled_consistency(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The worst verdict with its witness; ``strongest``: what every repeat passed."""
-    if any(part["verdict"] is None for part in parts):
-        return dict(parts[0]) if len(parts) == 1 else dict.fromkeys(parts[0])
-    said = [part["verdict"] for part in parts]
-    worst = next(verdict for verdict in (INVALID, UNDECIDED, VALID) if verdict in said)
-    held = frozenset.intersection(*(levels.closure(part["strongest"]) for part in parts))
-    return dict(parts[said.index(worst)]) | {
-        "strongest": levels.strongest(held),
-        "operations_checked": sum(part["operations_checked"] for part in parts),
-        **{key: _worst_quantiles(parts, key) for key in ("staleness_ms", "staleness_versions")},
-    }
-
-
-def _worst_quantiles(parts: Sequence[Mapping[str, Any]], key: str) -> dict[str, float] | None:
-    """The stalest repeat, quantile by quantile."""
-    known = [part[key] for part in parts if part[key] is not None]
-    return {name: max(each[name] for each in known) for name in known[0]} if known else None

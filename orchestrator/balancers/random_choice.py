@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.load import Balancer, BalancerContext
+from orchestrator.core.load import DRAWN, Balancer, BalancerContext
 from orchestrator.core.registry import Family, NoParams, register
 
 
@@ -16,6 +16,7 @@ from orchestrator.core.registry import Family, NoParams, register
 class RandomChoice(Balancer):
     """Any candidate, all equally likely"""
 
+    split = DRAWN
     __slots__ = ("_draw",)
 
     def __init__(self, params: NoParams, context: BalancerContext) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.load import Balancer, BalancerContext
+from orchestrator.core.load import CYCLIC, Balancer, BalancerContext
 from orchestrator.core.registry import Family, NoParams, register
 
 
@@ -19,6 +19,7 @@ from orchestrator.core.registry import Family, NoParams, register
 class RoundRobin(Balancer):
     """Each candidate in its turn, from a random start"""
 
+    split = CYCLIC
     __slots__ = ("_chance", "_next")
 
     def __init__(self, params: NoParams, context: BalancerContext) -> None:

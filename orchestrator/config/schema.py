@@ -190,6 +190,7 @@ class TenantBounds(LatencyBounds):
 @dataclass(frozen=True)
 class Slo(LatencyBounds):
     error_rate: float | None = number(None, low=0.0, high=1.0)
+    staleness_p99: int | None = duration(None, help="of how old what reads return may be")
     read: LatencyBounds = field(default_factory=LatencyBounds)
     write: LatencyBounds = field(default_factory=LatencyBounds)
     scan: LatencyBounds = field(default_factory=LatencyBounds)

@@ -9,7 +9,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy
 from numpy.typing import NDArray
@@ -53,6 +53,10 @@ class ChunkedStream:
     def at(self, block: OperationBlock, starts_ns: NDArray[numpy.int64]) -> OperationBlock:
         """The operations of a block as they are when started at these times."""
         return block
+
+
+CYCLIC: Final = "cyclic"
+DRAWN: Final = "drawn"
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,9 @@ class Arrival(Protocol):
     An open arrival has intended start times; a closed one has ``sessions`` that each start
     their next operation ``think_time`` after the last answer. ``closed`` belongs to the
     instance, since parameters may decide it. ``gaps``: how starts lie in the time in which their
-    rate is 1: EXPONENTIAL (a Poisson process), EVEN, or None where nothing can be said.
+    rate is 1: EXPONENTIAL (a Poisson process), EVEN, or None where nothing can be said. One whose
+    starts are a renewal process may say its ``cv2``, the squared coefficient of variation of what
+    lies between two of them.
     """
 
     closed: bool
@@ -277,6 +283,8 @@ class BalancerContext:
 class Balancer(Protocol):
     """Picks the node that serves an operation, seen from one client.
 
+    ``split``: where its picks do not depend on what it hears or on keys, whether they are each
+    candidate in its turn (CYCLIC) or drawn alike (DRAWN); None: they do.
     Every operation SENT ends exactly once, in one of the other ways. ``reports``: whether it
     wants the servers' word with every answer; ``probing``: whether it asks for it by itself.
     Where neither is so, nothing is spent on it.
@@ -285,6 +293,7 @@ class Balancer(Protocol):
     __slots__ = ()
     reports: bool = False
     probing: bool = False
+    split: ClassVar[str | None] = None
 
     def __init__(self, params: Any, context: BalancerContext) -> None:
         """Raises ParameterError where the parameters do not fit the nodes."""

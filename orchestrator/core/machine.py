@@ -24,9 +24,12 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from orchestrator.core.demand import Demands
 
 # Kinds of operation, as small integers because they travel with every operation.
 READ: Final = 0
@@ -385,6 +388,13 @@ class Machine(Protocol):
     def read_levels(params: Any, context: ClaimContext) -> frozenset[str]:
         """Levels that a single read may ask for."""
         return frozenset()
+
+    @staticmethod
+    def demands(params: Any, replicas: int, level: str) -> Demands | None:
+        """What reads that ask for ``level`` (empty: for none of their own) and writes ask of the
+        nodes; None where nobody has said.
+        """
+        return None
 
     @staticmethod
     def why_not(params: Any, context: ClaimContext, level: str) -> str:

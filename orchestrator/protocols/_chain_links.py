@@ -7,9 +7,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from orchestrator.core.demand import Demand, Hop, Log, Tell
 from orchestrator.core.levels import LINEARIZABLE
-from orchestrator.core.machine import ClaimContext, Effect, Machine, MachineContext, Send
+from orchestrator.core.machine import (
+    ACKNOWLEDGE,
+    ClaimContext,
+    Effect,
+    Machine,
+    MachineContext,
+    Send,
+)
 from orchestrator.core.parameters import duration, number
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._clock_bound import STALE, UNSURE, outrun, why
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._order import Acknowledge
@@ -94,6 +103,21 @@ class Link(Copy):
             return FORGETS
         bound = params.clock_drift
         return why(bound, context) if outrun(bound, context) else ""
+
+
+def write_demand(replicas: int) -> Demand:
+    """Down the chain, and from its tail to the head; the news that goes up nobody waits for."""
+    if replicas == 1:
+        return Demand((0,), (Log(),))
+    tail = replicas - 1
+    down = [Hop(node, logs=True) for node in range(1, tail)]
+    up = Tell(tuple(range(1, tail)), kind=ACKNOWLEDGE)
+    return Demand((0,), (Log(), *down, Hop(tail), Log(heard=True), up, Hop(0, ACKNOWLEDGE)))
+
+
+def heartbeats(params: ViewParams, replicas: int) -> tuple[float, ...]:
+    """Answers of the authority that each node receives, a second."""
+    return (NS_PER_S / params.heartbeat if replicas > 1 else 0.0,) * replicas
 
 
 FORGETS = (

@@ -7,11 +7,14 @@ from __future__ import annotations
 import heapq
 from typing import Any, Final
 
+from orchestrator.core.demand import Demand, Demands, Round, everyone, majority_of_others
 from orchestrator.core.levels import CODES, EVENTUAL, SEQUENTIAL
 from orchestrator.core.machine import CAS, OK, WRITE, Effect, Machine, MachineContext, Op, Reply
 from orchestrator.core.state import OTHER_CHANGES, state_for
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._multi_paxos_election import Elector
 
+LOG, LEASE = "log", "lease"
 WEAK: Final = {CODES[SEQUENTIAL]: True, CODES[EVENTUAL]: False}
 """Levels that any node serves, and whether it waits for what the session has seen."""
 
@@ -55,6 +58,15 @@ class Learner(Elector):
         while self._waiting and self._waiting[0][0] <= commit:
             _, _, handle, op = heapq.heappop(self._waiting)
             state.serve(handle, op, commit, effects)
+
+    @staticmethod
+    def demands(params: Any, replicas: int, level: str) -> Demands:
+        beats = NS_PER_S / params.heartbeat
+        background = ((replicas - 1) * beats, *[beats] * (replicas - 1))
+        write = Demand((0,), (Round(majority_of_others(replicas), logs=True, own=True),))
+        if CODES.get(level) in WEAK:
+            return Demands(Demand(everyone(replicas)), write, background)
+        return Demands(write if params.reads == LOG else Demand((0,)), write, background)
 
     def _read_weakly(self, handle: Any, op: Op, effects: list[Effect]) -> None:
         if WEAK[op.level] and op.seen > self.applied:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from orchestrator.core.demand import Demand, Demands, Log, Round, Step, everyone
 from orchestrator.core.levels import (
     CAUSAL,
     CAUSAL_MEMORY,
@@ -14,7 +15,7 @@ from orchestrator.core.levels import (
     SEQUENTIAL,
     SESSIONS,
 )
-from orchestrator.core.machine import ClaimContext
+from orchestrator.core.machine import READ_COPY, READ_REPLY, ClaimContext
 from orchestrator.protocols._quorum_values import SIBLINGS
 
 CLOCK: Final = "clock"
@@ -129,3 +130,27 @@ def misfit(params: Choices, replicas: int, nodes: int) -> str | None:
         if params.coordinator == ANY and nodes > replicas:
             return "siblings get their dots from replicas: coordinator must be replica here"
     return None
+
+
+def coordinated(
+    replicas: int,
+    read_quorum: int,
+    write_quorum: int,
+    *,
+    level: str = "",
+    asks_first: bool = True,
+    overlap: bool = False,
+) -> Demands:
+    """What operations ask of nodes that all hold a copy and all coordinate. ``overlap``: a
+    coordinator's own record is written while the others write theirs.
+    """
+    ask = Round(read_quorum - 1, out=READ_COPY, back=READ_REPLY)
+    others = 0 if level == EVENTUAL else read_quorum - 1
+    find = Round(others, out=READ_COPY, back=READ_REPLY, looks_up=True)
+    write: tuple[Step, ...] = (ask,) if asks_first else ()
+    if overlap:
+        write = (*write, Round(write_quorum - 1, logs=True, own=True))
+    else:
+        write = (*write, Log(), Round(write_quorum - 1, logs=True))
+    everywhere = everyone(replicas)
+    return Demands(Demand(everywhere, (find,), looks_up=False), Demand(everywhere, write))

@@ -24,6 +24,11 @@ _NEEDS: Final = {
 }
 
 
+def need_at(level: str, unasked: str) -> str:
+    """What a read at a level needs; empty: one that asks for none of its own."""
+    return _NEEDS.get(levels.CODES.get(level, 0), unasked)
+
+
 def need_of(op: Op, unasked: str) -> str:
     """What a read needs; ``unasked``: where it asks for no level of its own."""
     return _NEEDS.get(op.level, unasked)

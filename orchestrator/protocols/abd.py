@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator.core.demand import Demands
 from orchestrator.core.levels import CODES, LINEARIZABLE, REGULAR
 from orchestrator.core.machine import (
     READ,
@@ -46,6 +47,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import duration
 from orchestrator.core.registry import Family, register
+from orchestrator.protocols._quorum_claims import coordinated
 from orchestrator.protocols._quorum_copies import NEW, tag_of
 from orchestrator.protocols._quorum_messages import Pending
 from orchestrator.protocols._quorum_node import QuorumNode
@@ -125,6 +127,12 @@ class Abd(QuorumNode):
     @staticmethod
     def read_levels(params: Params, context: ClaimContext) -> frozenset[str]:
         return Abd.claims(params, context) and frozenset({LINEARIZABLE, REGULAR})
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        # Of reads that find a majority agreed: how many do not depends on the load.
+        majority = replicas // 2 + 1
+        return coordinated(replicas, majority, majority)
 
     @staticmethod
     def why_not(params: Params, context: ClaimContext, level: str) -> str:

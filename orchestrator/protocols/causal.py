@@ -45,6 +45,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from orchestrator.core import levels
+from orchestrator.core.demand import Demand, Demands, Log, Tell, everyone
 from orchestrator.core.levels import CAUSAL, CAUSAL_MEMORY, LINEARIZABLE
 from orchestrator.core.machine import (
     FAIL,
@@ -68,6 +69,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._causal_log import Continue, Have, Piece, State, Writes
 from orchestrator.protocols._causal_past import (
     BOTH,
@@ -264,6 +266,13 @@ class Causal(Replicator, Machine):
     @staticmethod
     def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        anywhere = everyone(replicas)
+        looks = NS_PER_S / params.interval if replicas > 1 else 0.0
+        write = Demand(anywhere, (Log(), Tell(records=1.0)))
+        return Demands(Demand(anywhere), write, (looks,) * replicas)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:

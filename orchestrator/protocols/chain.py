@@ -26,11 +26,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.core.demand import Demand, Demands, everyone
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import READING, ClusterView, Op
 from orchestrator.core.registry import Family, register
-from orchestrator.protocols._chain_links import ChainParams, Link
-from orchestrator.protocols._read_needs import STRONG, need_of
+from orchestrator.protocols._chain_links import ChainParams, Link, heartbeats, write_demand
+from orchestrator.protocols._read_needs import STRONG, need_at, need_of
 
 
 @register(
@@ -47,3 +48,9 @@ class Chain(Link):
         if op.kind not in READING:
             return (view.writer,)
         return (view.reader,) if need_of(op, STRONG) == STRONG else view.nodes
+
+    @staticmethod
+    def demands(params: ChainParams, replicas: int, level: str) -> Demands:
+        tail = (replicas - 1,)
+        read = Demand(tail if need_at(level, STRONG) == STRONG else everyone(replicas))
+        return Demands(read, write_demand(replicas), heartbeats(params, replicas))

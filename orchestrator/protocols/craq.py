@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from orchestrator.core.demand import Demand, Demands, everyone
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
     READ,
@@ -45,7 +46,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.registry import Family, register
 from orchestrator.core.steps import ALL_KEYS
-from orchestrator.protocols._chain_links import ChainParams, Link
+from orchestrator.protocols._chain_links import ChainParams, Link, heartbeats, write_demand
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._views import NEVER_NS
 
@@ -167,3 +168,9 @@ class Craq(Link):
     @staticmethod
     def candidates(params: Any, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes if op.kind in READING else (view.writer,)
+
+    @staticmethod
+    def demands(params: ChainParams, replicas: int, level: str) -> Demands:
+        # Of clean keys: how many are dirty depends on the load.
+        read = Demand(everyone(replicas))
+        return Demands(read, write_demand(replicas), heartbeats(params, replicas))

@@ -34,6 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from orchestrator.core.demand import Demand, Demands, Log, Round, Tell, everyone
 from orchestrator.core.levels import CODES, EVENTUAL, LINEARIZABLE
 from orchestrator.core.machine import (
     READING,
@@ -58,6 +59,7 @@ from orchestrator.core.machine import (
 from orchestrator.core.parameters import ParameterError, duration
 from orchestrator.core.portions import portions
 from orchestrator.core.registry import Family, register
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._epaxos_execution import Execution
 from orchestrator.protocols._epaxos_instances import Instance, Lead
 from orchestrator.protocols._epaxos_messages import (
@@ -350,6 +352,17 @@ class EPaxos(Execution, Machine):
     @staticmethod
     def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        # While nothing interferes: how much does depends on the load.
+        crashes = (replicas - 1) // 2
+        fast_quorum = replicas - min(crashes, (replicas - crashes + 1) // 2)
+        agree = (Log(), Round(fast_quorum - 1, logs=True), Tell())
+        write = Demand(everyone(replicas), agree if replicas > 1 else (Log(),))
+        read = Demand(everyone(replicas)) if level == EVENTUAL else write
+        told = (replicas - 1) * NS_PER_S / params.resend
+        return Demands(read, write, (told,) * replicas)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:

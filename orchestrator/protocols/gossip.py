@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from orchestrator.core.demand import Demand, Demands, Log, Tell, everyone
 from orchestrator.core.levels import EVENTUAL, MONOTONIC_READS, READ_YOUR_WRITES
 from orchestrator.core.machine import (
     FAIL,
@@ -57,6 +58,7 @@ from orchestrator.core.machine import (
 )
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._gossip_data import COUNTER, DATA, REGISTER, SET, Data
 from orchestrator.protocols._gossip_tree import DEPTH, Cells, Digests, Listing, parted
 
@@ -202,6 +204,18 @@ class Gossip(Machine):
     @staticmethod
     def candidates(params: Params, op: Op, view: ClusterView) -> Sequence[int]:
         return view.nodes
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        anywhere = everyone(replicas)
+        if replicas == 1:
+            return Demands(Demand(anywhere), Demand(anywhere, (Log(),)))
+        # Each node that hears of it by a rumour tells ``fanout`` others; who hears of it by a
+        # comparison does so of many at once.
+        told = replicas * params.fanout / (replicas - 1) if params.push else 0.0
+        write = Demand(anywhere, (Log(), Tell(messages=told, records=1.0)))
+        compared = params.fanout * NS_PER_S / params.interval
+        return Demands(Demand(anywhere), write, (compared,) * replicas)
 
     @staticmethod
     def claims(params: Params, context: ClaimContext) -> frozenset[str]:

@@ -61,7 +61,7 @@ from orchestrator.core.parameters import ParameterError, choice, duration, numbe
 from orchestrator.core.registry import Family, register
 from orchestrator.protocols._clock_bound import UNSURE, outrun, why
 from orchestrator.protocols._multi_paxos_election import HEARTBEAT, LEADER
-from orchestrator.protocols._multi_paxos_learner import WEAK, Learner
+from orchestrator.protocols._multi_paxos_learner import LEASE, LOG, WEAK, Learner
 from orchestrator.protocols._multi_paxos_log import (
     NOTHING,
     Accept,
@@ -75,7 +75,6 @@ from orchestrator.protocols._multi_paxos_log import (
 )
 from orchestrator.protocols._pipeline import IN_FLIGHT_HELP, Pipeline
 
-LOG, LEASE = "log", "lease"
 NO_OP: Final = 255  # fills a gap; no client sends this kind
 _DROP_AT_LEAST: Final = 512  # in steps, while the slots are still warm in the cache
 _SILENT_HEARTBEATS: Final = 2  # after which messages under way are taken for lost

@@ -37,6 +37,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from orchestrator.core.demand import Demand, Demands, Log, Round, Step, everyone
 from orchestrator.core.levels import (
     CODES,
     EVENTUAL,
@@ -58,10 +59,11 @@ from orchestrator.core.machine import (
 from orchestrator.core.parameters import choice, duration, number
 from orchestrator.core.registry import Family, register
 from orchestrator.core.state import Snapshot
+from orchestrator.core.units import NS_PER_S
 from orchestrator.protocols._clock_bound import STALE, UNSURE, outrun, why
 from orchestrator.protocols._copies import Copy
 from orchestrator.protocols._order import Acknowledge, Replicate, Vow
-from orchestrator.protocols._read_needs import ANY, OFFERED, ORDERED, STRONG, need_of
+from orchestrator.protocols._read_needs import ANY, OFFERED, ORDERED, STRONG, need_at, need_of
 from orchestrator.protocols._views import (
     NOBODY,
     AnyOfThem,
@@ -241,6 +243,20 @@ class PrimaryBackup(Copy):
             if params.mode == SYNC:
                 held.add(READ_YOUR_WRITES)
         return frozenset(held)
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        anywhere = need_at(level, params.unasked) != STRONG
+        read = Demand(everyone(replicas) if anywhere else (PRIMARY,))
+        if replicas == 1:
+            return Demands(read, Demand((PRIMARY,), (Log(),)))
+        need = {SYNC: replicas - 1, SEMI_SYNC: 1, ASYNC: 0}[params.mode]
+        steps: tuple[Step, ...] = (Log(), Round(need, logs=True))
+        if params.failover and params.mode != ASYNC and params.read_from == "any":
+            # Backups hear at once of what is committed.
+            steps = (*steps, Round(0))
+        beats = NS_PER_S / params.heartbeat if params.failover else 0.0
+        return Demands(read, Demand((PRIMARY,), steps), (beats,) * replicas)
 
     @staticmethod
     def read_levels(params: Params, context: ClaimContext) -> frozenset[str]:

@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator.core.demand import Demands
 from orchestrator.core.levels import CODES, EVENTUAL, REGULAR
 from orchestrator.core.machine import (
     READ,
@@ -53,6 +54,7 @@ from orchestrator.protocols._quorum_claims import (
     OUTSIDE,
     READ_FIRST,
     REPLICA,
+    coordinated,
     held_levels,
     misfit,
     quorums,
@@ -208,6 +210,18 @@ class Quorum(QuorumNode):
     @staticmethod
     def why_not(params: Params, context: ClaimContext, level: str) -> str:
         return why_not_held(params, context, level)
+
+    @staticmethod
+    def demands(params: Params, replicas: int, level: str) -> Demands:
+        read_quorum, write_quorum = quorums(params, replicas)
+        return coordinated(
+            replicas,
+            read_quorum,
+            write_quorum,
+            level=level,
+            asks_first=params.versions == READ_FIRST,
+            overlap=not params.handoff and params.conflicts != SIBLINGS,
+        )
 
     @staticmethod
     def validate(params: Params, replicas: int, nodes: int) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from orchestrator.core.demand import Demand, Demands, Log
 from orchestrator.core.levels import LINEARIZABLE
 from orchestrator.core.machine import (
     CAS,
@@ -96,6 +97,10 @@ class Unreplicated(Machine):
     @staticmethod
     def claims(params: NoParams, context: ClaimContext) -> frozenset[str]:
         return frozenset({LINEARIZABLE})
+
+    @staticmethod
+    def demands(params: NoParams, replicas: int, level: str) -> Demands:
+        return Demands(Demand((0,)), Demand((0,), (Log(),)))
 
     @staticmethod
     def validate(params: NoParams, replicas: int, nodes: int) -> str | None:

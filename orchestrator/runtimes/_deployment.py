@@ -37,7 +37,7 @@ from orchestrator.runtimes._link_survey import probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts, offered_ops
-from orchestrator.runtimes._placement import Pin
+from orchestrator.runtimes._placement import pins
 from orchestrator.runtimes._read_back import PASS_NS, PASSES
 from orchestrator.runtimes._supervisor import Rebirth
 
@@ -73,6 +73,8 @@ class Deployment:
         self._specs: list[NodeSpec] = []
         self.node_pids: list[int] = []
         self.client_pids: list[int] = []
+        where = [member.host_id for member in (*nodes, *clients)]
+        self._pins = pins(parts.config.hosts.pin, where, len(nodes))
         self._origin_ns = 0
         self._began_s = time.monotonic()
         self._conductor: Conductor | None = None
@@ -102,7 +104,7 @@ class Deployment:
                 now_ns,
                 self.credentials,
                 client_port=first_port + node if first_port else 0,
-                pin=self._pin(node),
+                pin=self._pins[node],
             )
             for node, member in enumerate(self._nodes)
         ]
@@ -135,7 +137,7 @@ class Deployment:
                     member.host,
                     now_ns,
                     self.credentials,
-                    self._pin(len(self._nodes) + c),
+                    self._pins[len(self._nodes) + c],
                 ),
                 client_addresses,
             )
@@ -143,12 +145,6 @@ class Deployment:
         ]
         self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")
-
-    def _pin(self, member: int) -> Pin | None:
-        if not self._parts.config.hosts.pin:
-            return None
-        hosts = tuple(each.host_id for each in self._nodes + self._clients)
-        return Pin(hosts, member, len(self._nodes))
 
     def _read_clocks(self) -> dict[str, Reading]:
         return read_clocks(m for m in self._nodes + self._clients if not m.is_silent())

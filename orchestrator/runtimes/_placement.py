@@ -7,6 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def turned(hosts: Sequence[str], nodes: int, repeat: int) -> list[str]:
+    """The hosts in the order in which a repeat of a run uses them: the n-th begins n hosts later,
+    so that over as many repeats as hosts every node has been on every host, and no host favours a
+    node. The last one stays behind where there are hosts enough without it: the driver works there.
+    """
+    kept = list(hosts[-1:]) if nodes < len(hosts) else []
+    others = list(hosts[: len(hosts) - len(kept)])
+    first = repeat % len(others) if others else 0
+    return others[first:] + others[:first] + kept
+
+
 def placed(hosts: Sequence[str], nodes: int, clients: int) -> tuple[list[str], list[str]]:
     """The host of each node, and of each client.
 
@@ -36,6 +47,11 @@ class Pin:
     def core(self, cores: int) -> int:
         """Of so many that its host has."""
         return core_of(self.hosts, self.member, self.machines, cores)
+
+
+def pins(wanted: bool, hosts: Sequence[str], machines: int) -> list[Pin | None]:
+    """Of each member of a run; ``wanted``: whether they keep to cores at all."""
+    return [Pin(tuple(hosts), member, machines) if wanted else None for member in range(len(hosts))]
 
 
 def core_of(hosts: Sequence[object], member: int, machines: int, cores: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from orchestrator.errors import ClusterLost, EnvironmentFailure, PartLost
 from orchestrator.runtimes._heartbeat import Heartbeat
 from orchestrator.runtimes._member import LOOK_S, Member, gather
-from orchestrator.runtimes._placement import placed
+from orchestrator.runtimes._placement import placed, turned
 
 PLACE_S: Final = 8.0
 """On a host that is well and has room, placing takes milliseconds."""
@@ -116,8 +116,11 @@ class Pool:
         self._heartbeat = Heartbeat()
         self._doubted_s: dict[str, float] = {}
 
-    def members(self, nodes: int, clients: int) -> tuple[list[Member], list[Member]]:
-        """An actor for each node and each client of a run; missing ones are started.
+    def members(
+        self, nodes: int, clients: int, repeat: int = 0
+    ) -> tuple[list[Member], list[Member]]:
+        """An actor for each node and each client of a run; missing ones are started. Repeats of a
+        run, counted from 0, go to the hosts in turn.
 
         Raises EnvironmentFailure where no host is left on which actors can be started.
         """
@@ -125,7 +128,7 @@ class Pool:
         while True:
             addresses = self._usable()
             first = self._turn % len(addresses)
-            hosts = [*addresses][first:] + [*addresses][:first]
+            hosts = turned([*addresses][first:] + [*addresses][:first], nodes, repeat)
             of_nodes, of_clients = placed(hosts, nodes, clients)
             missing = Counter(of_nodes + of_clients)
             for batch in self._batches:

@@ -158,13 +158,14 @@ class RayRuntime:
         finally:
             disconnect()
 
-    def run(self, parts: Parts, settle: bool = False) -> RunRecord:
-        """One run; ``settle``: wait at the end until the replicas hold the same.
+    def run(self, parts: Parts, settle: bool = False, repeat: int = 0) -> RunRecord:
+        """One run; ``settle``: wait at the end until the replicas hold the same. ``repeat``: of
+        several alike the hosts are used in turn.
 
         Raises PartLost where it could not go on without a part that was lost.
         """
         asked_ns = time.monotonic_ns()
-        with self.deployed(parts) as deployment:
+        with self.deployed(parts, repeat=repeat) as deployment:
             origin_ns = deployment.start()
             if self._last_return_s is not None:
                 self.lost_between_runs_s = origin_ns / NS_PER_S - self._last_return_s
@@ -183,6 +184,7 @@ class RayRuntime:
         first_port: int = 0,
         plain_clients: bool = False,
         password: str | None = None,
+        repeat: int = 0,
     ) -> Iterator[Deployment]:
         """The processes of one run, ended afterwards; ``clients`` False: the nodes alone.
 
@@ -192,7 +194,7 @@ class RayRuntime:
         """
         wanted = parts.config.clients if clients else 0
         credentials = Credentials.fresh(password, plain_clients=plain_clients)
-        members = self._pool.members(parts.machines, wanted)
+        members = self._pool.members(parts.machines, wanted, repeat)
         deployment = Deployment(parts, *members, credentials)
         try:
             deployment.deploy(first_port)

@@ -21,6 +21,7 @@ from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.spans import PARTS
 from orchestrator.core.units import NS_PER_S
 from orchestrator.store import _trust
+from orchestrator.store._model_columns import MODEL
 from orchestrator.store._schema import (
     EXPERIMENT,
     NAME,
@@ -152,6 +153,8 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("slo.met", _FLAG, "", "whether the SLO was met; null without one"),
     ("slo.violations", _TEXTS, "", "parts of the SLO that were missed"),
     *_trust.PRECISION,
+    *MODEL,
+    ("placement", _TEXT, "", "JSON: which host carried which node and client"),
     ("results", _TEXT, "", "results folder that the run was written to"),
 )
 SUMMARY_PATHS: Final = {

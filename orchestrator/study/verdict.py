@@ -26,6 +26,9 @@ def slo_bounds(config: Config) -> dict[str, tuple[str, float]]:
         bounds |= _latency_bounds(f"{kind}.", f"latency_ms.{kind}", getattr(slo, kind))
     windows = _latency_bounds("windows.", "slo.windows", slo.windows)
     bounds |= {name: (path, may_miss(slo.windows)) for name, (path, _) in windows.items()}
+    if slo.staleness_p99 is not None:
+        allowed_ms = slo.staleness_p99 / NS_PER_MS
+        bounds["staleness_p99"] = ("consistency.staleness_ms.p99", allowed_ms)
     rates = {"error_rate": slo.error_rate}
     for tenant, own in slo.tenants.items():
         whose = f"tenants.{tenant}."
