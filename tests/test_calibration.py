@@ -20,6 +20,7 @@ from orchestrator.analysis.calibration import (
     fit_costs,
     wake_quantiles_ns,
 )
+from orchestrator.analysis.resources import utilisations
 from orchestrator.config.load import load_mapping
 from orchestrator.config.profile import read_profile, write_profile
 from orchestrator.config.render import config_hash
@@ -190,6 +191,8 @@ def test_measured_costs_need_a_profile_in_the_simulator(profile: str) -> None:
     used_ns = sum(node.process_cpu_ns for node in record.nodes) + record.clients[0].process_cpu_ns
     assert 0.3 < used_ns / (2 * 200e6) < 1
     assert record.host_busy == pytest.approx(used_ns / (2 * 200e6) + 0.02)
+    shares = utilisations(record, "measured")
+    assert shares["leader.cpu"] == pytest.approx(usage.cpu_ns / 200e6)
 
 
 def test_a_hosted_run_is_the_same_again_and_the_profile_counts(

@@ -59,7 +59,7 @@ def utilisations(record: RunRecord, costs: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for node in record.counted:
         name = names[node.node]
-        if costs == MEASURED and record.clock == "real":
+        if costs == MEASURED and (record.clock == "real" or node.usage is not None):
             shares[f"{name}.cpu"] = node.process_cpu_ns / window_ns
         else:
             busy_ns = within_window(record, node.cpu_busy_ns)
