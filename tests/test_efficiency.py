@@ -203,7 +203,7 @@ system: {node: {cpu: {read: 1ms, write: 1ms}}}
 prices: {core: 1}
 workload: {name: ycsb, mix: c, keys: 100}
 warmup: 100ms
-duration: 400ms
+duration: 1s
 slo: {p99: 20ms}
 arrival: {name: poisson, rate: 300/s}
 """

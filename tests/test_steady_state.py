@@ -264,9 +264,10 @@ def test_a_collection_every_two_seconds() -> None:
     phase_ns = (run.history.intended_ns + NS_PER_S // 3) % (2 * NS_PER_S)
     stalled_ns = numpy.maximum(0, 50 * NS_PER_MS - phase_ns)
     slowed = dataclasses.replace(run.history, returned_ns=run.history.returned_ns + stalled_ns)
-    found = summary_of(dataclasses.replace(run, history=slowed))
+    asked = config(arrival=small("arrival={name: poisson, rate: 300/s}").arrival)
+    found = summary_of(dataclasses.replace(run, history=slowed), asked)
     assert found["steady_state"]["period_s"] == pytest.approx(2, rel=0.02)
-    assert found["steady_state"]["steady"] is True and found["valid"]
+    assert found["steady_state"]["steady"] is True and found["valid"], found["invalid_reasons"]
 
 
 def test_a_sine_and_a_ripple() -> None:
