@@ -64,8 +64,8 @@ def small_history() -> History:
 def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    four, caching = (counts,) * 4, (counts,) * 3
     counts, provided = numpy.arange(3, dtype=numpy.int64), numpy.full(3, 2 * INTERVAL_NS)
+    four, caching = (counts,) * 4, (counts,) * 3
     node = NodeRecord(0, "h", "leader", 2, 1, provided, *four, busy, busy, *caching, 0, "")
     other = replace(node, node=1, role="follower", cores=1, storage_parallel=None)
     base = RunRecord(
