@@ -13,10 +13,12 @@ from orchestrator.arrivals.constant import ConstantParams
 from orchestrator.config.schema import Config
 from orchestrator.core.history import COLUMNS, DTYPES, NEVER, History
 from orchestrator.core.load import CacheParams
+from orchestrator.core.machine import READ
 from orchestrator.core.parameters import parse_capacity
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS, ClientRecord, NodeRecord, RunRecord
 from orchestrator.core.registry import Family, Slot
+from orchestrator.core.spans import Span, Spans
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, VALID, ClaimsVerdict, Verdict
 from orchestrator.systems.replicated_store import MODELLED, Node, ReplicatedStoreParams
@@ -62,6 +64,11 @@ def generator(**changes: Any) -> ClientRecord:
     lag_ns = numpy.full(1000, 50_000, dtype=numpy.int64)
     good = ClientRecord(0, "h", process_cpu_ns=4 * NS_PER_S, wall_ns=8 * NS_PER_S, lag_ns=lag_ns)
     return dataclasses.replace(good, **changes)
+
+
+def sampling_generator() -> ClientRecord:
+    """One of whose operations one was sampled."""
+    return generator(spans=Spans.of([Span(1, 1, READ, 0, 1, 2, 3, 4, 5)]))
 
 
 def record(whole: History | None = None, **changes: Any) -> RunRecord:

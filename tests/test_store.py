@@ -15,12 +15,11 @@ import numpy
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from made_records import generator
+from made_records import sampling_generator
 
 from orchestrator.core.history import COLUMNS, DTYPES, History, value_id
 from orchestrator.core.machine import OK, READ, UNKNOWN, WRITE
 from orchestrator.core.record import INTERVAL_NS, EventRecord, NodeRecord, RunRecord
-from orchestrator.core.spans import Span, Spans
 from orchestrator.errors import ConfigError, EnvironmentFailure, InputError
 from orchestrator.store.parquet import Store, result
 from orchestrator.store.provenance import PACKAGES, collect, git_commit
@@ -64,19 +63,17 @@ def small_history() -> History:
 
 def record(**changes: Any) -> RunRecord:
     """Two nodes of three intervals, the second without a limit of its storage."""
-    counts = numpy.arange(3, dtype=numpy.int64)
     busy = numpy.array([0, 50_000_000, 100_000_000], numpy.int64)
-    provided = numpy.full(3, 2 * INTERVAL_NS)
-    node = NodeRecord(
-        0, "h", "leader", 2, 1, provided, *[counts] * 4, busy, busy, *[counts] * 3, 0, ""
-    )
+    counts, provided = numpy.arange(3, dtype=numpy.int64), numpy.full(3, 2 * INTERVAL_NS)
+    four, caching = (counts,) * 4, (counts,) * 3
+    node = NodeRecord(0, "h", "leader", 2, 1, provided, *four, busy, busy, *caching, 0, "")
     other = replace(node, node=1, role="follower", cores=1, storage_parallel=None)
     base = RunRecord(
         runtime="sim",
         clock="virtual",
         history=small_history(),
         nodes=(node, replace(other, provided_ns=provided // 2)),
-        clients=(generator(spans=Spans.of([Span(1, 1, READ, 0, 1, 2, 3, 4, 5)])),),
+        clients=(sampling_generator(),),
         events=(EventRecord(1_500_000_000, 0, "role", "leader"),),
         warmup_ns=1_000_000_000,
         end_ns=3_000_000_000,
