@@ -26,6 +26,7 @@ from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.compare import ComparisonResult
+    from orchestrator.config.load import ConfigSource
 
 RUNS_MIN: Final = 10
 PAIRS_MIN: Final = 3
@@ -73,12 +74,7 @@ def capacity(
     With --load and --over: the fewest resources that carry each load, as in
     --load 2000/s,5000/s --over system.replicas=1..7.
     """
-    from orchestrator import _capacity_terminal as terminal
-    from orchestrator.capacity import capacity as search
     from orchestrator.config.load import ConfigSource
-    from orchestrator.config.render import config_hash
-    from orchestrator.run import Runner
-    from orchestrator.stored import write_capacity_figure
 
     if not 0.001 <= precision <= 0.5:
         hint = "from 0.001 to 0.5, of the capacity"
@@ -86,11 +82,24 @@ def capacity(
     if runs < RUNS_MIN:
         raise InputError(f"{runs} are too few", path="--runs", hint=f"{RUNS_MIN} or more")
     source = ConfigSource.read(config, *with_options(overrides, runtime, seed))
-    if load is not None or over is not None:
-        from orchestrator import _demand_question as question
+    if load is None and over is None:
+        return _highest_rate(source, precision, runs, results, address)
+    from orchestrator import _demand_question as question
 
-        data, name, good = question.answered(source, load, over, results, address)
-        return Answer(data, lambda out: question.show(out, data, name), 0 if good else BAD_VERDICT)
+    data, name, good = question.answered(source, load, over, results, address)
+    return Answer(data, lambda out: question.show(out, data, name), 0 if good else BAD_VERDICT)
+
+
+def _highest_rate(
+    source: ConfigSource, precision: float, runs: int, results: str, address: str | None
+) -> Answer:
+    """The capacity of a config."""
+    from orchestrator import _capacity_terminal as terminal
+    from orchestrator.capacity import capacity as search
+    from orchestrator.config.render import config_hash
+    from orchestrator.run import Runner
+    from orchestrator.stored import write_capacity_figure
+
     with Runner(results, address) as runner:
         done = search(
             source,

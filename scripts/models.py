@@ -329,13 +329,14 @@ gives, and {SESSIONS} sessions without think time for the capacity. Within toler
 """
 
 WHY: Final = """
-Known reasons. Means at 80 % wander by some per cent in runs of this length. `gossip` counts the most
-messages that a rumour can take: nodes that hear of a write by a comparison are told of many at once,
-so that its CPUs have less to do. `read_index` shares rounds among the reads that wait, of which the
-model knows nothing, so it has room for more than the model says. `epaxos`, `abd` and `craq` do more
-where operations on one key meet (a second round, a write-back, a question to the tail), which here
-is rare. Of two operations of one session, or of one key, `epaxos` executes the later one after the
-earlier, so where records or links take random times it waits longer than for its own answers.
+Known reasons. Means at 80 % wander by some per cent in runs of this length. `gossip` counts the
+most messages that a rumour can take: nodes that hear of a write by a comparison are told of many
+at once, so that its CPUs have less to do. `read_index` shares rounds among the reads that wait,
+of which the model knows nothing, so it has room for more than the model says. `epaxos`, `abd` and
+`craq` do more where operations on one key meet (a second round, a write-back, a question to the
+tail), which here is rare. Of two operations of one session, or of one key, `epaxos` executes the
+later one after the earlier, so where records or links take random times it waits longer than for
+its own answers.
 """
 
 

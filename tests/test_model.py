@@ -203,7 +203,7 @@ def test_what_has_no_model(system: dict[str, Any]) -> None:
         (["arrival={name: closed, sessions: 4}"], "closed"),
         (["system.batch.max=4"], "system.batch"),
         (["client.retry.attempts=2"], "client.retry"),
-        (["faults=[{name: crash, target: any, at: 1s}]"], "faults"),
+        (["faults=[{name: clock, target: any, at: 1s, offset: 1ms}]"], "faults"),
     ],
 )
 def test_why_nothing_is_said_of_utilisation(overrides: list[str], words: str) -> None:

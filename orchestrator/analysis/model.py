@@ -35,7 +35,6 @@ from orchestrator.core.demand import Demand, Demands
 from orchestrator.core.levels import canonical
 from orchestrator.core.load import CYCLIC, Arrival, Workload
 from orchestrator.core.machine import LINK_KINDS, READING
-from orchestrator.core.registry import Slot
 from orchestrator.systems.replicated_store import FSYNC, MODELLED, ReplicatedStoreParams
 
 CAPACITY_TOLERANCE: Final = 0.05
@@ -175,7 +174,7 @@ def _unlike(config: Config, arrival: Arrival) -> str | None:
         "system.zones": store.zones.apart,
         "system.network.bandwidth": network.bandwidth is not None,
         "system.network.loss": network.loss > 0,
-        "system.network.jitter": not _law(network.jitter).constant or _law(network.jitter).mean > 0,
+        "system.network.jitter": not Law(network.jitter).constant or Law(network.jitter).mean > 0,
     }
     return next((name for name, there in reasons.items() if there), None)
 
@@ -224,24 +223,20 @@ def predict(
     return Prediction(capacity, bottleneck, demands, utilisation, latency_ms, reason)
 
 
-def _law(slot: Slot, scale: float = 1.0) -> Law:
-    return Law(slot, scale)
-
-
 def _costs(config: Config, hit_ratio: float) -> Costs:
     store: ReplicatedStoreParams = config.system.params
     node, network, client = store.node, store.network, config.client
-    sync = _law(node.storage.sync)
+    sync = Law(node.storage.sync)
     return Costs(
         cores=node.cores,
-        read=_law(node.cpu.read, 1 / node.speed),
-        write=_law(node.cpu.write, 1 / node.speed),
-        message=_law(node.cpu.message, 1 / node.speed),
-        lookup=_law(node.storage.read),
-        record=_law(node.storage.write),
+        read=Law(node.cpu.read, 1 / node.speed),
+        write=Law(node.cpu.write, 1 / node.speed),
+        message=Law(node.cpu.message, 1 / node.speed),
+        lookup=Law(node.storage.read),
+        record=Law(node.storage.write),
         sync=sync if node.storage.durability == FSYNC and sync.mean else None,
         parallel=node.storage.parallel,
-        delays={kind: _law(network.delays.get(kind, network.delay)) for kind in LINK_KINDS},
+        delays={kind: Law(network.delays.get(kind, network.delay)) for kind in LINK_KINDS},
         fifo=network.ordering == "fifo",
         channels=config.clients * client.connections,
         miss_ratio=1 - hit_ratio if store.cache is not None else 1.0,

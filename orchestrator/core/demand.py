@@ -15,8 +15,11 @@ numbers with node 0 to lead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from orchestrator.core.machine import ACKNOWLEDGE, REPLICATE
+# Kinds of message on a link, as in core.machine.
+_REPLICATE: Final = "replicate"
+_ACKNOWLEDGE: Final = "acknowledge"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Hop:
     """
 
     to: int
-    kind: str = REPLICATE
+    kind: str = _REPLICATE
     logs: bool = False
 
 
@@ -50,8 +53,8 @@ class Round:
 
     need: int
     others: tuple[int, ...] | None = None
-    out: str = REPLICATE
-    back: str = ACKNOWLEDGE
+    out: str = _REPLICATE
+    back: str = _ACKNOWLEDGE
     logs: bool = False
     own: bool = False
     looks_up: bool = False
@@ -65,7 +68,7 @@ class Tell:
 
     others: tuple[int, ...] | None = None
     messages: float = 1.0
-    kind: str = REPLICATE
+    kind: str = _REPLICATE
     records: float = 0.0
 
 

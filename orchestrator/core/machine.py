@@ -24,12 +24,11 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from orchestrator.core.demand import Demands
+from orchestrator.core.demand import Demands
 
 # Kinds of operation, as small integers because they travel with every operation.
 READ: Final = 0
@@ -89,9 +88,6 @@ class Op(msgspec.Struct, array_like=True, gc=False):
     context: bytes = b""
 
 
-# --- events -----------------------------------------------------------------------------
-
-
 class Started(msgspec.Struct, gc=False):
     """The node is up. ``records`` are those persisted before a crash, in order."""
 
@@ -130,9 +126,6 @@ class Admin(msgspec.Struct, gc=False):
 
 
 Event = Started | Requested | Received | TimerFired | Persisted | Admin
-
-
-# --- effects ----------------------------------------------------------------------------
 
 
 class Send(msgspec.Struct, gc=False):
@@ -391,9 +384,7 @@ class Machine(Protocol):
 
     @staticmethod
     def demands(params: Any, replicas: int, level: str) -> Demands | None:
-        """What reads that ask for ``level`` (empty: for none of their own) and writes ask of the
-        nodes; None where nobody has said.
-        """
+        """What reads at ``level`` (empty: of none) and writes ask of the nodes; None: unsaid."""
         return None
 
     @staticmethod
