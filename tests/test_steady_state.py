@@ -217,6 +217,15 @@ def test_a_queue_that_leaks_is_not(load: float, seconds: float) -> None:
         assert reason.startswith("latency was not steady: it rose by")
 
 
+def test_a_run_above_saturation_is_invalid(tmp_path: Any) -> None:
+    """End to end: 1,200 operations/s on a node that serves 1,000."""
+    with Runner(tmp_path) as runner:
+        done = runner.run(load_mapping(QUEUE, "arrival.rate=1200/s", "warmup=1s", "duration=4s"))
+    assert not done.summary["valid"] and done.summary["steady_state"]["steady"] is False
+    [reason] = done.summary["invalid_reasons"]
+    assert reason.startswith("latency was not steady: it rose by")
+
+
 def test_throughput_that_falls() -> None:
     """A closed load that slows down from 1,400/s to 600/s."""
     at_ns = numpy.sort(block_stream(1, "falling").triangular(0, 0, 18, 14_000) * NS_PER_S)
