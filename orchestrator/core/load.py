@@ -167,14 +167,12 @@ class Arrival(Protocol):
 
     An open arrival has intended start times; a closed one has ``sessions`` that each start
     their next operation ``think_time`` after the last answer. ``closed`` belongs to the
-    instance, since parameters may decide it. ``gaps``: how starts lie in the time in which their
-    rate is 1: EXPONENTIAL (a Poisson process), EVEN, or None where nothing can be said. One whose
-    starts are a renewal process may say its ``cv2``, the squared coefficient of variation of what
-    lies between two of them.
+    instance, since parameters may decide it. One may also have ``gaps``: how starts lie in the time
+    in which their rate is 1: EXPONENTIAL (a Poisson process), EVEN, or None as without it, where
+    nothing can be said.
     """
 
     closed: bool
-    gaps: str | None = None
 
     def __init__(self, params: Any) -> None: ...
 
