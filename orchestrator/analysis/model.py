@@ -33,7 +33,7 @@ from orchestrator.analysis.stations import Costs, Flow
 from orchestrator.config.schema import Config
 from orchestrator.core.demand import Demand, Demands
 from orchestrator.core.levels import canonical
-from orchestrator.core.load import CYCLIC, Arrival, Workload
+from orchestrator.core.load import CYCLIC, EVEN, Arrival, VaryingArrival, Workload
 from orchestrator.core.machine import LINK_KINDS, READING
 from orchestrator.systems.replicated_store import FSYNC, MODELLED, ReplicatedStoreParams
 
@@ -168,7 +168,7 @@ def _unlike(config: Config, arrival: Arrival) -> str | None:
     client, store = config.client, config.system.params
     network = store.network
     reasons = {
-        "arrivals whose rate changes": getattr(arrival, "cv2", None) is None,
+        "arrivals whose rate changes": _law(arrival) is None,
         "client.batch": client.batch.max > 1,
         "system.node.queue": store.node.queue is not None,
         "system.zones": store.zones.apart,
@@ -278,17 +278,20 @@ def _nodes_of(store: ReplicatedStoreParams, group: int) -> tuple[int, ...]:
     return store.layouts.groups[group].nodes
 
 
+def _law(arrival: Arrival) -> str | None:
+    """How starts lie, where their rate stays."""
+    law: str | None = getattr(arrival, "gaps", None)
+    return None if isinstance(arrival, VaryingArrival) else law
+
+
 def _batched(demand: Demand, most: int) -> Demand:
     """The same where full batches share all messages and records: what can be served at most."""
-    if most == 1:
-        return demand
-    return replace(demand, sharing=most)
+    return replace(demand, sharing=most) if most > 1 else demand
 
 
 def _spread(store: ReplicatedStoreParams, arrival: Arrival, among: int) -> float:
     """Squared coefficient of variation of the arrivals at one of ``among`` nodes."""
-    cv2 = getattr(arrival, "cv2", None)
-    offered = 1.0 if cv2 is None else float(cv2)
+    offered = 0.0 if _law(arrival) == EVEN else 1.0
     if among == 1:
         return offered
     split = getattr(store.balancer.implementation, "split", None)

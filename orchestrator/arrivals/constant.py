@@ -24,7 +24,6 @@ class Constant:
 
     closed = False
     gaps = EVEN
-    cv2 = 0.0
 
     def __init__(self, params: ConstantParams) -> None:
         self._rate_per_s = params.rate

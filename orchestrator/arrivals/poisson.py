@@ -30,7 +30,6 @@ class Poisson:
 
     closed = False
     gaps = EXPONENTIAL
-    cv2 = 1.0
 
     def __init__(self, params: PoissonParams) -> None:
         self._rate_per_s = params.rate
