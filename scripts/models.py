@@ -30,6 +30,8 @@ LOADS: Final = (0.3, 0.5, 0.8)
 OPERATIONS: Final = 8_000
 WARMUP: Final = 1_500
 SESSIONS: Final = 200
+SECONDS_MIN: Final = 0.5
+"""Nodes count by tenths of a second: shorter runs say little of their utilisation."""
 CAPACITY_WITHIN: Final = 0.05
 UTILISATION_WITHIN: Final = 0.05
 LATENCY_WITHIN: Final = 0.10
@@ -159,7 +161,8 @@ def point_of(case: Case, capacity_ops: float, load: float, operations: int = OPE
     """One simulated run at a share of the capacity."""
     rate = load * capacity_ops
     arrival = {"name": "poisson", "rate": f"{rate!r}/s"}
-    config = config_of(case, arrival, operations / rate, WARMUP / rate)
+    seconds = max(SECONDS_MIN, operations / rate)
+    config = config_of(case, arrival, seconds, WARMUP / rate)
     expected = predicted(config, rate)
     record = simulated.run(plan(config))
     latency_ms = histograms(measured_window(record, config.client.timeout))["all"].figures_ms()
