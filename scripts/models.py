@@ -30,6 +30,8 @@ LOADS: Final = (0.3, 0.5, 0.8)
 OPERATIONS: Final = 8_000
 WARMUP: Final = 1_500
 SESSIONS: Final = 200
+SECONDS_MIN: Final = 0.5
+"""Nodes count by tenths of a second: shorter runs say little of their utilisation."""
 CAPACITY_WITHIN: Final = 0.05
 UTILISATION_WITHIN: Final = 0.05
 LATENCY_WITHIN: Final = 0.10
@@ -159,7 +161,8 @@ def point_of(case: Case, capacity_ops: float, load: float, operations: int = OPE
     """One simulated run at a share of the capacity."""
     rate = load * capacity_ops
     arrival = {"name": "poisson", "rate": f"{rate!r}/s"}
-    config = config_of(case, arrival, operations / rate, WARMUP / rate)
+    seconds = max(SECONDS_MIN, operations / rate)
+    config = config_of(case, arrival, seconds, WARMUP / rate)
     expected = predicted(config, rate)
     record = simulated.run(plan(config))
     latency_ms = histograms(measured_window(record, config.client.timeout))["all"].figures_ms()
@@ -329,14 +332,18 @@ gives, and {SESSIONS} sessions without think time for the capacity. Within toler
 """
 
 WHY: Final = """
-Known reasons. Means at 80 % wander by some per cent in runs of this length. `gossip` counts the
-most messages that a rumour can take: nodes that hear of a write by a comparison are told of many
-at once, so that its CPUs have less to do. `read_index` shares rounds among the reads that wait,
-of which the model knows nothing, so it has room for more than the model says. `epaxos`, `abd` and
-`craq` do more where operations on one key meet (a second round, a write-back, a question to the
-tail), which here is rare. Of two operations of one session, or of one key, `epaxos` executes the
-later one after the earlier, so where records or links take random times it waits longer than for
-its own answers.
+What is known of the reasons. Means at 80 % wander by some per cent in runs of this length.
+`gossip` counts the most messages that a rumour can take: nodes that hear of a write by a
+comparison are told of many at once, so that its CPUs have less to do. `read_index` shares a round
+among the reads that wait, of which the model knows nothing, so there is room for more than it
+says. Where all nodes coordinate, an operation brings many small jobs to each of them, and near
+saturation the formula for clusters makes their waits too long: it is exact for jobs that come at
+once and for jobs far apart, and between the two an approximation. A synced log is taken for one
+whose syncs begin at random, which those of a quorum's two rounds do not. `epaxos` executes later
+operations after earlier ones that they depend on, which random times make longer. The other
+misses are not explained. Where operations on one key meet, `epaxos`, `abd` and `craq` do more
+than is modelled (a second round, a write-back, a question to the tail): with few or very popular
+keys expect less of it.
 """
 
 

@@ -82,6 +82,8 @@ class Paths:
     def _leave(self, left: _Left, flow: Flow, node: int, station: Station) -> None:
         rate = flow.rate / len(flow.demand.at)
         station.add(left.visits, rate, self.stations[node], self.costs)
+        heard = math.fsum(each.share for each in left.visits if each.law is self.costs.message)
+        station.received += rate * heard
         station.records += rate * left.records / flow.demand.sharing
         station.lookups += rate * left.lookups
 
@@ -171,7 +173,7 @@ class _Walk:
         if not costs.record.mean and costs.sync is None:
             return numpy.zeros(shape)
         drawn = costs.record.draw(f"{self._name}/{what}", shape)
-        taken = numpy.maximum(drawn, self._barrier(name, what, shape)) + station.storage_wait
+        taken = numpy.maximum(drawn, self._earlier(name, what, shape)) + station.storage_wait
         if costs.sync is not None:
             busy, rest = _group_commit(station.records, costs.sync)
             taken = taken + busy * rest + costs.sync.mean
@@ -180,17 +182,22 @@ class _Walk:
     def _barrier(self, name: int, what: str, shape: tuple[int, ...]) -> Floats:
         """Until all records that are being written are durable."""
         costs, station = self._costs, self._station(name)
-        if not costs.record.mean and costs.sync is None:
+        waited = self._earlier(name, what, shape)
+        if costs.sync is not None:
+            busy, rest = _group_commit(station.records, costs.sync)
+            # Who was written while a sync was under way waits for the next one, too.
+            again = 1 - math.exp(-station.records * rest)
+            waited = waited + busy * (rest + again * costs.sync.mean)
+        return waited
+
+    def _earlier(self, name: int, what: str, shape: tuple[int, ...]) -> Floats:
+        """Until all records that are being written are written."""
+        costs, station = self._costs, self._station(name)
+        if not costs.record.mean:
             return numpy.zeros(shape)
         longest = costs.record.ordered() + station.storage_wait
         stream = f"{self._name}/{what}/before"
-        waited = latest_of_earlier(longest, station.records, stream, shape)
-        if costs.sync is not None:
-            busy, rest = _group_commit(station.records, costs.sync)
-            waited = waited + busy * (
-                rest + (1 - math.exp(-station.records * rest)) * costs.sync.mean
-            )
-        return waited
+        return latest_of_earlier(longest, station.records, stream, shape)
 
     # --- steps ----------------------------------------------------------------------------
 
@@ -219,7 +226,7 @@ class _Walk:
 
     def _hop(self, step: Hop) -> None:
         self._leave()
-        self.time += self._transit(step.kind, self._flow.rate)
+        self.time += self._transit(step.kind, self._station(step.to).received)
         self._here = step.to
         self._serve(self._message(self.time))
         if step.logs:
@@ -252,10 +259,14 @@ class _Walk:
         self._logged = False
         draws = max(64, min(_DRAWS_MAX, _CELLS // len(others)))
         shape = (draws, len(others))
-        sent = self._delays(step.out, self._flow.rate, shape)
+        # Where all ask all, what a node hears comes over as many links.
+        links = 1 if len(self._flow.demand.at) == 1 else len(others)
+        asked = self._station(others[0]).received / links
+        sent = self._delays(step.out, asked, shape)
         arrived = self.time + float(sent.mean())
         answers = sent + self._at_others(step, others, arrived, shape)
-        answers = answers + self._delays(step.back, self._flow.rate, shape)
+        heard = self._station(self._here).received / len(others)
+        answers = answers + self._delays(step.back, heard, shape)
         self._collect(step, answers, draws)
 
     def _at_others(

@@ -86,13 +86,14 @@ class Visit:
 
 @dataclass
 class Station:
-    """A node: jobs, records and look-ups a second, and the sums of the formula above."""
+    """A node: jobs, records, look-ups and messages a second, and the sums of the formula above."""
 
     jobs: float = 0.0
     load: float = 0.0
     moments: float = 0.0
     records: float = 0.0
     lookups: float = 0.0
+    received: float = 0.0
     wait: float = 0.0
     storage_wait: float = 0.0
 

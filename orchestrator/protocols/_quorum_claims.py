@@ -140,17 +140,22 @@ def coordinated(
     level: str = "",
     asks_first: bool = True,
     overlap: bool = False,
+    repair: bool = False,
 ) -> Demands:
     """What operations ask of nodes that all hold a copy and all coordinate. ``overlap``: a
-    coordinator's own record is written while the others write theirs.
+    coordinator's own record is written while the others write theirs; ``repair``: a read hears
+    all, to mend those that lack what it returned.
     """
+    everywhere = everyone(replicas)
+    need = 0 if level == EVENTUAL else read_quorum - 1
+    find = Round(need, out=READ_COPY, back=READ_REPLY, looks_up=True)
+    # A node that is enough by itself asks the others for repair alone.
+    alone = not need and not repair
+    read = Demand(everywhere) if alone else Demand(everywhere, (find,), looks_up=False)
     ask = Round(read_quorum - 1, out=READ_COPY, back=READ_REPLY)
-    others = 0 if level == EVENTUAL else read_quorum - 1
-    find = Round(others, out=READ_COPY, back=READ_REPLY, looks_up=True)
-    write: tuple[Step, ...] = (ask,) if asks_first else ()
+    write: tuple[Step, ...] = (ask,) if asks_first and read_quorum > 1 else ()
     if overlap:
         write = (*write, Round(write_quorum - 1, logs=True, own=True))
     else:
         write = (*write, Log(), Round(write_quorum - 1, logs=True))
-    everywhere = everyone(replicas)
-    return Demands(Demand(everywhere, (find,), looks_up=False), Demand(everywhere, write))
+    return Demands(read, Demand(everywhere, write))

@@ -221,6 +221,7 @@ class Quorum(QuorumNode):
             level=level,
             asks_first=params.versions == READ_FIRST,
             overlap=not params.handoff and params.conflicts != SIBLINGS,
+            repair=params.repair,
         )
 
     @staticmethod
