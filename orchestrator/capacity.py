@@ -194,7 +194,7 @@ class _Prober:
         self._source, self._config, self._runner = source, config, runner
         self._search, self._told, self._lost = search, told, lost
         self._seeds = itertools.count(config.seed)
-        self._done = runner.valid_results()
+        self._done = runner.valid_results(simulated=True)
         self._found: dict[float, list[dict[str, Any]]] = {}
         self.runs = 0
 

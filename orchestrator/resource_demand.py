@@ -212,7 +212,7 @@ class _Search:
     ) -> None:
         self._source, self._runner, self._path, self._seed = source, runner, path, seed
         self._told, self._lost = told, lost
-        self._done = runner.valid_results()
+        self._done = runner.valid_results(simulated=True)
         self.runs = 0
 
     def measure(self, load: str, rate: float, values: Sequence[Any]) -> tuple[Trials, ...]:

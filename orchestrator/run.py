@@ -296,13 +296,19 @@ class Runner:
             [self.run_surely(parts, seed=first + each, repeat=each) for each in range(repeats)]
         )
 
-    def valid_results(self) -> dict[str, dict[str, Any]]:
-        """Config hash -> result object of the latest valid run that is stored."""
+    def valid_results(self, *, simulated: bool = False) -> dict[str, dict[str, Any]]:
+        """Config hash -> result object of the latest valid run that is stored; of a ``simulated``
+        one also where it is not valid, since it would come out as it did.
+        """
         from orchestrator.store.parquet import result
 
         rows = self.store.table("runs").to_pylist()
         rows.sort(key=lambda row: (str(row["started_utc"]), row["run_id"]))
-        return {row["config_hash"]: result(row) for row in rows if row["valid"]}
+        return {
+            row["config_hash"]: result(row)
+            for row in rows
+            if row["valid"] or (simulated and row["runtime"] == SIM)
+        }
 
     def _stored(
         self,

@@ -69,7 +69,8 @@ def test_the_capacity_of_m_m_1(tmp_path: Path) -> None:
     assert all(each["met"] for each in data["curve"] if each["offered_ops"] < 0.7 * 900)
     assert all(not each["met"] for each in data["curve"] if each["offered_ops"] > 1.1 * 900)
     again = search(tmp_path, precision=0.05)
-    assert again.runs == invalid < found.runs / 2
+    # Those that are not valid came out as they would again.
+    assert again.runs == 0 and 0 < invalid < found.runs / 2
     curves = [
         [{**point, "run_id": ""} for point in each["curve"]] for each in (again.as_json(), data)
     ]

@@ -45,7 +45,7 @@ class Cluster:
         self.closed = 0
         self.lost_between_runs_s: float | None = None
 
-    def run(self, parts: Parts, settle: bool = False) -> RunRecord:
+    def run(self, parts: Parts, settle: bool = False, repeat: int = 0) -> RunRecord:
         self.settled.append(settle)
         if len(self.settled) > 1:
             self.lost_between_runs_s = 0.25

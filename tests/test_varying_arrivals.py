@@ -295,6 +295,7 @@ def test_sessions_are_lost_with_a_client_and_others_come() -> None:
 
 def test_who_was_to_come_after_a_crash_still_comes() -> None:
     pool = SessionPool(0, 1, joining(0.5))
+    pool.port = pool.record = None  # type: ignore[assignment]
     pool.begin(0, 0)
     awaited_ns = pool.waiting[0][0]
     pool.begin_again(awaited_ns - 1)
