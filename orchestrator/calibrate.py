@@ -37,7 +37,7 @@ from orchestrator.core.record import ProcessUsage, RunRecord
 from orchestrator.core.registry import Family, plugin
 from orchestrator.errors import ConfigError, EnvironmentFailure
 from orchestrator.plan import plan
-from orchestrator.runtimes._host_facts import host_facts
+from orchestrator.runtimes._host_speed import host_speed
 from orchestrator.runtimes.ray_cluster import RayRuntime, connect, disconnect
 from orchestrator.runtimes.ray_tasks import on_each_host
 
@@ -116,7 +116,7 @@ def calibrate(
     connect(address)
     try:
         found = []
-        for said in on_each_host(host_facts):
+        for said in on_each_host(host_speed):
             if said.error is not None:
                 raise EnvironmentFailure(f"host {said.address}: {said.error}")
             told(f"{said.address}: timers, disk and cores measured; {len(loads)} runs follow")

@@ -1,78 +1,47 @@
-"""What one host has, measured on it: cores, their speed side by side, timers, its disk, others."""
+"""What one host of a cluster has: sent there by value, since it may not have this package.
+
+Nothing but the standard library is imported outside of what may fail.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from typing import Any, Final
-
-SYNCS: Final = 50
-IDLE_S: Final = 1.0
-SPIN_S: Final = 0.4
-_SPIN: Final = """
-import sys, time
-table, done, until = {}, 0, time.perf_counter() + float(sys.argv[1])
-began = time.process_time()
-while time.perf_counter() < until:
-    for number in range(1000):
-        table[number] = str(number)
-    done += 1
-print(done / (time.process_time() - began))
-"""
+from collections.abc import Sequence
+from typing import Any
 
 
-def host_facts() -> dict[str, Any]:
-    """Of this host; durations are lists in ns, ascending."""
-    from orchestrator.runtimes._lateness import timer_lateness_ns
-    from orchestrator.store.provenance import cpu_model
+def host_facts(packages: Sequence[str]) -> dict[str, Any]:
+    """Facts of the host that this runs on.
 
-    cores = len(os.sched_getaffinity(0))
-    background = _background()
-    return {
-        "host": socket.gethostname(),
-        "cpu": cpu_model(),
-        "cores": cores,
-        "background": background,
-        "parallel_speed": _parallel_speed(cores),
-        "timer_late_ns": timer_lateness_ns(),
-        "fsync_ns": _syncs_ns(),
+    ``packages``: name -> version, None where it is missing. ``importable``: whether this package
+    is. ``timer_ns``: median and p99 of how late short waits end, None without this package.
+    """
+    import importlib.metadata
+    import os
+    import platform
+    import shutil
+
+    versions: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "packages": versions,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "shared_bytes": shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0,
+        "folder_bytes": shutil.disk_usage(os.environ.get("TMPDIR", "/tmp")).free,
+        "importable": False,
+        "timer_ns": None,
     }
+    try:
+        from orchestrator.runtimes._lateness import timer_lateness_ns
 
-
-def _background() -> float:
-    """The share of all cores that is in use while this process sleeps."""
-    from orchestrator.runtimes._host_load import host_record, host_sample
-
-    before = host_sample()
-    time.sleep(IDLE_S)
-    return host_record("", before, host_sample()).busy or 0.0
-
-
-def _parallel_speed(cores: int) -> float:
-    """What a core gets done in a second of CPU time while all work, beside one that works alone."""
-    alone = max(_spins(1))
-    together = _spins(cores)
-    return min(1.0, sum(together) / len(together) / alone)
-
-
-def _spins(count: int) -> list[float]:
-    command = [sys.executable, "-c", _SPIN, str(SPIN_S)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
-    return [float(each.communicate(timeout=60)[0]) for each in running]
-
-
-def _syncs_ns() -> list[int]:
-    """How long it takes to make small records durable where nodes keep their logs."""
-    found = []
-    with tempfile.TemporaryFile() as file:
-        for _ in range(SYNCS):
-            file.write(bytes(200))
-            file.flush()
-            began_ns = time.perf_counter_ns()
-            os.fdatasync(file.fileno())
-            found.append(time.perf_counter_ns() - began_ns)
-    return sorted(found)
+        facts["importable"] = True
+        late_ns = timer_lateness_ns()
+        facts["timer_ns"] = (late_ns[len(late_ns) // 2], late_ns[len(late_ns) * 99 // 100])
+    except (ImportError, OSError, TimeoutError) as error:
+        facts["why_not"] = f"{type(error).__name__}: {error}"
+    return facts
