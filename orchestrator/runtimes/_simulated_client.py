@@ -111,7 +111,7 @@ class SimulatedClient:
         self._clock.at(when_ns, self._poll, when_ns)
 
     def _poll(self, _: int) -> None:
-        self.driver.poll(self._clock.current_ns)
+        self.driver.poll(self._clock.now_ns())
         self.stop_if_finished()
 
     def stop_if_finished(self) -> None:
