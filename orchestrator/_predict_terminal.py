@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import _terminal
@@ -64,17 +65,19 @@ def show_calibration(out: Console, found: Sequence[tuple[Calibration, str]]) -> 
     """A table a host, and where its profile is."""
     for each, path in found:
         profile = each.profile
-        rows = [["a client", "an operation", _us(profile.client)]]
-        rows += [["every process", name, _us(cost)] for name, cost in vars(profile.loop).items()]
-        for name, costs in profile.protocols.items():
-            rows += [[f"a node of {name}", what, _us(cost)] for what, cost in vars(costs).items()]
-        middle = len(profile.wake) // 2
-        for name in ("wake", "timer_late", "fsync"):
-            rows.append(["the host", f"{name}, median", _us(getattr(profile, name)[middle])])
+        rows = [
+            [name, what, _us(cost)]
+            for name, costs in profile.protocols.items()
+            for what, cost in vars(costs).items()
+        ]
+        rows.append(["every process", "timer", _us(profile.timer)])
+        for name in ("wake", "timer_late", "fsync", "stall"):
+            rows.append(["the host", f"{name}, median", _us(median(getattr(profile, name)))])
         out.print(_terminal.table(["", "", "us"], rows))
         out.print(
             f"{profile.host}: {profile.cores} cores of {profile.parallel_speed:.0%} speed when all"
-            f" are busy; {each.observations} processes explained to {each.residual:.0%}",
+            f" are busy, which {profile.stalls:.3g} stalls a second interrupt then;"
+            f" {each.observations} processes explained to {each.residual:.0%}",
             markup=False,
         )
         if profile.background > _BUSY:
@@ -86,5 +89,5 @@ def show_calibration(out: Console, found: Sequence[tuple[Calibration, str]]) -> 
         out.print(f"profile: {path}", markup=False)
 
 
-def _us(cost_ns: int) -> str:
+def _us(cost_ns: float) -> str:
     return f"{cost_ns / 1000:.1f}"

@@ -8,7 +8,8 @@ are told apart (:mod:`orchestrator.analysis.calibration`).
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -149,7 +150,7 @@ def _calibrated(
     seconds: float,
     told: Told,
 ) -> Calibration:
-    observations: list[Observation] = []
+    seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
     hops_ns: list[float] = []
     alone: list[tuple[str, RunRecord]] = []
     runtime = RayRuntime(address, only=host)
@@ -159,7 +160,7 @@ def _calibrated(
             record = runtime.run(parts)
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
-            observations += _observed(record, load)
+            seen[load.protocol] += _observed(record, load)
             hops_ns += [link.excesses_ns[0] for link in record.links]
             if load.sessions == 1 and load.mix == "c" and parts.system.nodes == 1:
                 alone.append((load.protocol, record))
@@ -168,9 +169,13 @@ def _calibrated(
         runtime.close()
     if not alone:
         raise ConfigError("one protocol with a single node is needed", path="--protocol")
-    fitted = fit_costs(observations)
-    profile = _profile(facts, fitted, alone[0], max(0, round(min(hops_ns))))
-    return Calibration(host, profile, fitted.residual, len(observations))
+    fitted = {protocol: fit_costs(each) for protocol, each in seen.items()}
+    timer_ns = fitted[loads[-1].protocol].timer_ns
+    profile = _profile(facts, fitted, timer_ns, alone[0], max(0, round(min(hops_ns))))
+    counts = {protocol: len(each) for protocol, each in seen.items()}
+    total = sum(counts.values())
+    squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
+    return Calibration(host, profile, math.sqrt(squares / total), total)
 
 
 def _observed(record: RunRecord, load: _Load) -> list[Observation]:
@@ -181,13 +186,13 @@ def _observed(record: RunRecord, load: _Load) -> list[Observation]:
     window_ns = record.end_ns - record.warmup_ns
     found: list[Observation] = []
 
-    def add(usage: ProcessUsage | None, protocol: str | None, own: dict[str, float]) -> None:
+    def add(usage: ProcessUsage | None, own: dict[str, float]) -> None:
         if usage is not None and usage.cpu_ns > USED_MIN * window_ns:
             counts = {SLEEP: usage.sleeps, CALL: usage.reads + usage.writes, **own}
-            found.append(Observation(usage.cpu_ns, protocol, counts))
+            found.append(Observation(usage.cpu_ns, counts))
 
     for client in record.clients:
-        add(client.usage, None, {CLIENT: float(inside.sum())})
+        add(client.usage, {CLIENT: float(inside.sum())})
     for node in record.nodes:
         here = inside & (history.node == node.node)
         reads = float((here & reading).sum())
@@ -198,32 +203,35 @@ def _observed(record: RunRecord, load: _Load) -> list[Observation]:
         own[ENTRY] = max(0.0, writes - own[WRITE]) if own[MESSAGE] else 0.0
         if load.modelled:
             own[TIMER] = served
-        add(node.usage, load.protocol, own)
+        add(node.usage, own)
     return found
 
 
 def _profile(
-    facts: dict[str, Any], fitted: FittedCosts, alone: tuple[str, RunRecord], hop_ns: int
+    facts: dict[str, Any],
+    fitted: Mapping[str, FittedCosts],
+    timer_ns: int,
+    alone: tuple[str, RunRecord],
+    hop_ns: int,
 ) -> HostProfile:
     protocol, record = alone
-    own_ns = fitted.client_ns + fitted.protocols[protocol].read
-    latencies_ns = measured_window(record, 10**9).latency_ns
-    loop = fitted.loop
-    late_ns = numpy.array(facts["timer_late_ns"]) - loop.sleep - loop.call
+    costs = fitted[protocol].costs
+    late_ns = numpy.array(facts["timer_late_ns"]) - costs.sleep - costs.call
     return HostProfile(
         host=facts["host"],
         cpu=facts["cpu"],
         measured_utc=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
         cores=facts["cores"],
         parallel_speed=round(max(0.05, facts["parallel_speed"]), 3),
-        background=round(min(0.95, facts["background"]), 3),
-        wake=wake_quantiles_ns(latencies_ns, loop, own_ns, QUANTILES),
+        background=round(facts["background"], 3),
+        stalls=round(facts["stalls_per_s"], 3),
+        stall=_quantiles_ns(numpy.array(facts["stall_ns"] or [0])),
+        wake=wake_quantiles_ns(measured_window(record, 10**9).latency_ns, costs, QUANTILES),
         timer_late=_quantiles_ns(late_ns),
+        timer=timer_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
         hop_least=hop_ns,
-        loop=loop,
-        client=fitted.client_ns,
-        protocols=dict(fitted.protocols),
+        protocols={name: each.costs for name, each in fitted.items()},
     )
 
 

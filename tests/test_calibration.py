@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from orchestrator.analysis.resources import utilisations
 from orchestrator.config.load import load_mapping
 from orchestrator.config.profile import read_profile, write_profile
 from orchestrator.config.render import config_hash
-from orchestrator.core.host_profile import HostProfile, LoopCosts, ProtocolCosts
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.randomness import block_stream
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
@@ -43,13 +44,13 @@ PROFILE = HostProfile(
     background=0.02,
     wake=(30_000, 40_000, 60_000),
     timer_late=(20_000, 50_000),
+    timer=9_000,
     fsync=(1_000_000, 2_000_000),
     hop_least=50_000,
-    loop=LoopCosts(20_000, 6_000, 9_000),
-    client=8_000,
     protocols={
-        "unreplicated": ProtocolCosts(5_000, 7_000, 0, 0),
-        "raft": ProtocolCosts(6_000, 9_000, 30_000, 2_000),
+        "unreplicated": ProtocolCosts(20_000, 6_000, 8_000, 5_000, 7_000, 0, 0),
+        "raft": ProtocolCosts(20_000, 6_000, 8_000, 6_000, 9_000, 30_000, 2_000),
+        "epaxos": ProtocolCosts(20_000, 6_000, 8_000, 8_000, 11_000, 20_000, 0),
     },
 )
 
@@ -59,34 +60,30 @@ def observations(noise: float, outliers: int = 0) -> list[Observation]:
     chance = block_stream(1, "observations")
     found = []
     for number in range(60):
-        protocol = (None, "raft", "unreplicated")[number % 3]
-        own = {None: (CLIENT,), "raft": (READ, WRITE, MESSAGE), "unreplicated": (READ, WRITE)}
-        names = (SLEEP, CALL, TIMER, *own[protocol])
+        own = ((CLIENT,), (READ, WRITE, MESSAGE), (READ, WRITE, MESSAGE))[number % 3]
+        names = (SLEEP, CALL, TIMER, *own)
         counts = {name: float(chance.integers(10, 10_000)) for name in names}
         exact_ns = sum(counts[name] * TRUE[name] for name in names)
         factor = 1 + noise * float(chance.standard_normal())
-        found.append(Observation(round(exact_ns * factor), protocol, counts))
+        found.append(Observation(round(exact_ns * factor), counts))
     for number in range(outliers):
         one = found[number * 7]
-        found[number * 7] = Observation(one.cpu_ns * 3, one.protocol, one.counts)
+        found[number * 7] = Observation(one.cpu_ns * 3, one.counts)
     return found
 
 
 def test_exact_costs_are_found_exactly() -> None:
     found = fit_costs(observations(0.0))
-    assert found.residual < 1e-3
-    assert found.loop == LoopCosts(TRUE[SLEEP], TRUE[CALL], TRUE[TIMER])
-    assert found.client_ns == pytest.approx(TRUE[CLIENT], rel=0.01)
-    assert found.protocols["raft"].message == pytest.approx(TRUE[MESSAGE], rel=0.01)
-    assert found.protocols["unreplicated"].write == pytest.approx(TRUE[WRITE], rel=0.01)
-    assert found.protocols["unreplicated"].message == 0
+    assert found.residual < 1e-3 and found.timer_ns == pytest.approx(TRUE[TIMER], rel=0.01)
+    for name, cost_ns in vars(found.costs).items():
+        assert cost_ns == pytest.approx(TRUE.get(name, 0), rel=0.01), name
 
 
 def test_noise_and_processes_that_were_disturbed_move_them_little() -> None:
     found = fit_costs(observations(0.05, outliers=4))
-    assert found.loop.sleep == pytest.approx(TRUE[SLEEP], rel=0.25)
-    assert found.loop.call == pytest.approx(TRUE[CALL], rel=0.4)
-    assert found.protocols["raft"].message == pytest.approx(TRUE[MESSAGE], rel=0.25)
+    assert found.costs.sleep == pytest.approx(TRUE[SLEEP], rel=0.25)
+    assert found.costs.call == pytest.approx(TRUE[CALL], rel=0.4)
+    assert found.costs.message == pytest.approx(TRUE[MESSAGE], rel=0.25)
     assert found.residual > 0.1
 
 
@@ -96,10 +93,10 @@ def test_nothing_observed_gives_no_costs() -> None:
 
 
 def test_waking_is_what_a_lone_session_waits_for_besides_work() -> None:
-    loop = LoopCosts(20_000, 6_000, 0)
+    costs = ProtocolCosts(sleep=20_000, call=6_000, client=8_000, read=5_000)
     latencies_ns = numpy.full(1000, 2 * 35_000 + 2 * 20_000 + 4 * 6_000 + 13_000)
-    assert set(wake_quantiles_ns(latencies_ns, loop, 13_000)) == {35_000}
-    assert set(wake_quantiles_ns(numpy.full(9, 10), loop, 13_000)) == {1000}
+    assert set(wake_quantiles_ns(latencies_ns, costs)) == {35_000}
+    assert set(wake_quantiles_ns(numpy.full(9, 10), costs)) == {1000}
 
 
 def test_two_waits_of_the_law_that_is_found_sum_up_to_what_was_seen() -> None:
@@ -108,7 +105,7 @@ def test_two_waits_of_the_law_that_is_found_sum_up_to_what_was_seen() -> None:
     late = chance.random(100_000) < 0.02
     law_ns[late] += 500_000 * chance.random(late.sum())
     latencies_ns = law_ns[:50_000] + law_ns[50_000:]
-    found = numpy.array(wake_quantiles_ns(latencies_ns.astype(int), LoopCosts(), 0))
+    found = numpy.array(wake_quantiles_ns(latencies_ns.astype(int), ProtocolCosts()))
     sums_ns = chance.choice(found, 200_000) + chance.choice(found, 200_000)
     for share, tolerance in ((0.5, 0.03), (0.9, 0.05), (0.99, 0.15)):
         expected_ns = numpy.quantile(latencies_ns, share)
@@ -149,7 +146,9 @@ def test_a_profile_that_is_none_says_where(
 
 def test_protocols_that_were_not_measured_are_taken_for_the_mean() -> None:
     assert PROFILE.costs_of("raft").message == 30_000
-    assert PROFILE.costs_of("chain") == ProtocolCosts(5_500, 8_000, 15_000, 1_000)
+    # Of those that have peers, too.
+    mean = ProtocolCosts(20_000, 6_000, 8_000, 7_000, 10_000, 25_000, 1_000)
+    assert PROFILE.costs_of("chain") == mean
 
 
 # --- runs -------------------------------------------------------------------------------
@@ -202,7 +201,8 @@ def test_a_hosted_run_is_the_same_again_and_the_profile_counts(
     one, other = (simulated.run(plan(config)) for _ in range(2))
     assert (one.history.returned_ns == other.history.returned_ns).all()
     before = config_hash(config)
-    slower = HostProfile(**{**vars(PROFILE), "client": 80_000})
+    costs = dataclasses.replace(PROFILE.costs_of("raft"), client=80_000)
+    slower = dataclasses.replace(PROFILE, protocols={"raft": costs})
     write_profile(slower, profile)
     assert config_hash(config) != before
     assert len(simulated.run(plan(config)).history) < 0.7 * len(one.history)

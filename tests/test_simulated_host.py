@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.host_profile import HostProfile, LoopCosts, ProtocolCosts
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts
+from orchestrator.core.randomness import block_stream
 from orchestrator.runtimes._placement import Pin, core_of
 from orchestrator.runtimes._simulated_host import AtWork, SimulatedHost, SimulatedProcess
 from orchestrator.runtimes._virtual_clock import VirtualClock
@@ -18,10 +19,13 @@ PROFILE = HostProfile(
     wake=(40,),
     timer_late=(25,),
     fsync=(1000,),
-    loop=LoopCosts(sleep=10, call=3, timer=2),
-    client=5,
-    protocols={"unreplicated": ProtocolCosts(read=7)},
+    timer=2,
+    protocols={"unreplicated": ProtocolCosts(sleep=10, call=3, client=5, read=7)},
 )
+
+
+def host(profile: HostProfile, *, pinned: bool = False) -> SimulatedHost:
+    return SimulatedHost(profile, pinned, AtWork(), block_stream(1, "host"))
 
 
 class Stage:
@@ -29,13 +33,15 @@ class Stage:
 
     def __init__(self, profile: HostProfile = PROFILE, *, pinned: bool = False) -> None:
         self.clock = VirtualClock(0)
-        self.host = SimulatedHost(profile, pinned, AtWork())
+        self.host = host(profile, pinned=pinned)
+        self.costs = profile.costs_of("unreplicated")
         self.calls: list[tuple[int, Any]] = []
 
     def process(
         self, name: str, core: int = 0, served: Callable[[], None] | None = None
     ) -> SimulatedProcess:
-        return SimulatedProcess(self.clock, self.host, self.host.pool(core), 1, name, served)
+        pool = self.host.pool(core)
+        return SimulatedProcess(self.clock, self.host, pool, self.costs, 1, name, served)
 
     def note(self, what: Any) -> None:
         self.calls.append((self.clock.current_ns, what))
@@ -96,12 +102,22 @@ def test_two_on_one_pinned_core_share_it_though_another_is_free() -> None:
     assert [at_ns for at_ns, _ in stage.calls] == [53, 1056]
 
 
-def test_all_cores_busy_are_slower_each_and_others_take_their_share() -> None:
-    profile = dataclasses.replace(PROFILE, cores=2, parallel_speed=0.5, background=0.2)
-    host = SimulatedHost(profile, False, AtWork())
-    assert host.lasts_ns(100) == 125
-    host.pool(0).busy = 2
-    assert host.lasts_ns(100) == 250
+def test_a_core_is_slower_while_all_are_busy() -> None:
+    made = host(dataclasses.replace(PROFILE, cores=2, parallel_speed=0.5))
+    assert made.lasts_ns(100) == 100
+    made.pool(0).busy = 2
+    assert made.lasts_ns(100) == 200
+
+
+def test_others_interrupt_where_no_core_is_free() -> None:
+    profile = dataclasses.replace(PROFILE, stalls=1000.0, stall=(500_000, 1_500_000))
+    made = host(profile)
+    assert sum(made.lasts_ns(1_000_000) for _ in range(1000)) == 1_000_000_000
+    made.pool(0).busy = 1
+    lasted_ns = [made.lasts_ns(100_000) for _ in range(10_000)]
+    # A thousand a second of work, of a millisecond each on the mean.
+    assert sum(lasted_ns) == pytest.approx(2_000_000_000, rel=0.1)
+    assert min(lasted_ns) == 100_000
 
 
 def test_waits_end_late_and_what_they_make_wait_is_counted_from_their_end() -> None:

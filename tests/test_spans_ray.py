@@ -161,7 +161,7 @@ def test_a_node_that_says_nonsense_is_not_believed(
 @pytest.mark.serial
 @pytest.mark.parametrize("costs", ["modelled", "measured"])
 def test_parts_of_a_real_run_add_up(runtime: ray_cluster.RayRuntime, costs: str) -> None:
-    """Their structure, on a machine that need not be quiet: nothing comes much sooner than asked."""
+    """Their structure, on a machine that need not be quiet: nothing comes much too soon."""
     node: dict[str, Any] = {"costs": costs, "storage": {"durability": "fsync"}}
     if costs == "modelled":
         node["cpu"] = {"read": "1ms", "write": "2ms", "message": "100us"}

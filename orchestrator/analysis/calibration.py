@@ -16,12 +16,10 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.core.host_profile import LoopCosts, ProtocolCosts
+from orchestrator.core.host_profile import ProtocolCosts
 
-SLEEP, CALL, TIMER, CLIENT = "sleep", "call", "timer", "client"
-READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
-_LOOP: Final = (SLEEP, CALL, TIMER)
-_PROTOCOL: Final = (READ, WRITE, MESSAGE, ENTRY)
+SLEEP, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
+TIMER: Final = "timer"
 _SCALE: Final = 0.1
 """Relative error from which on an equation counts less than by its square."""
 _JUMP: Final = 0.75
@@ -30,23 +28,18 @@ _JUMP: Final = 0.75
 
 @dataclass(frozen=True)
 class Observation:
-    """One process: the CPU time that it used and how often it did what, by the name of a cost.
-
-    ``protocol`` is the one that it served; None for a client.
-    """
+    """One process: the CPU time that it used and how often it did what, by the name of a cost."""
 
     cpu_ns: int
-    protocol: str | None
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FittedCosts:
-    """``residual``: root mean square of the relative errors of all equations."""
+    """Under one protocol. ``residual``: root mean square of the equations' relative errors."""
 
-    loop: LoopCosts
-    client_ns: int
-    protocols: Mapping[str, ProtocolCosts]
+    costs: ProtocolCosts
+    timer_ns: int
     residual: float
 
 
@@ -56,15 +49,10 @@ def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
 
     if not observations:
         raise ValueError("nothing was observed")
-    protocols = sorted({each.protocol for each in observations if each.protocol is not None})
-    names = [*_LOOP, CLIENT, *(f"{name}/{cost}" for name in protocols for cost in _PROTOCOL)]
-    column = {name: index for index, name in enumerate(names)}
-    matrix = numpy.zeros((len(observations), len(names)))
-    for row, seen in enumerate(observations):
-        for what, count in seen.counts.items():
-            own = what in _PROTOCOL
-            matrix[row, column[f"{seen.protocol}/{what}" if own else what]] = count
-        matrix[row] /= seen.cpu_ns
+    names = [*ProtocolCosts.__dataclass_fields__, TIMER]
+    matrix = numpy.array(
+        [[seen.counts.get(name, 0.0) / seen.cpu_ns for name in names] for seen in observations]
+    )
     ones = numpy.ones(len(observations))
     first, _ = nnls(matrix, ones)
     scale = numpy.maximum(first, 1.0)
@@ -80,30 +68,21 @@ def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
         loss="soft_l1",
         f_scale=_SCALE,
     )
-    costs = numpy.rint(found.x * scale).astype(int)
+    # What nobody did costs nothing.
+    costs = numpy.where(matrix.any(axis=0), numpy.rint(found.x * scale), 0).astype(int)
     residual = float(numpy.sqrt(numpy.mean((matrix @ costs - 1.0) ** 2)))
-
-    def cost(name: str) -> int:
-        return int(costs[column[name]])
-
-    return FittedCosts(
-        LoopCosts(**{name: cost(name) for name in _LOOP}),
-        cost(CLIENT),
-        {
-            name: ProtocolCosts(**{what: cost(f"{name}/{what}") for what in _PROTOCOL})
-            for name in protocols
-        },
-        residual,
-    )
+    by_name = dict(zip(names, costs.tolist(), strict=True))
+    timer_ns = by_name.pop(TIMER)
+    return FittedCosts(ProtocolCosts(**by_name), timer_ns, residual)
 
 
 def wake_quantiles_ns(
-    latencies_ns: NDArray[numpy.int64], loop: LoopCosts, own_ns: int, steps: int = 100
+    latencies_ns: NDArray[numpy.int64], costs: ProtocolCosts, steps: int = 100
 ) -> tuple[int, ...]:
     """How long a message takes until who sleeps on it runs, as quantiles at equal steps.
 
     ``latencies_ns`` are those of one session alone, whose every operation wakes the node and then
-    the client; ``own_ns`` is what both compute for it besides their loops.
+    the client.
 
     What is left of a latency is the sum of two waits of one law. In its upper tail a sum is long
     because one of the two is, and the other is as ever, so a wait exceeds what the sum exceeds
@@ -111,7 +90,7 @@ def wake_quantiles_ns(
     are taken for half of the sum; then all are moved so that two of them have its median.
     """
     # Both are woken once; the request is written and read, and so is the answer.
-    fixed_ns = own_ns + 2 * loop.sleep + 4 * loop.call
+    fixed_ns = costs.client + costs.read + 2 * costs.sleep + 4 * costs.call
     shares = (numpy.arange(steps) + 0.5) / steps
     of_sum = numpy.where(shares > _JUMP, 2 * shares - 1, shares * 0.5 / _JUMP)
     sums_ns = numpy.quantile(latencies_ns, of_sum) - fixed_ns

@@ -8,33 +8,28 @@ sleeps, and takes a while to be woken.
 The model is linear, as in Ousterhout's and Ailijiang's accounts of where the time of a
 replicated store goes (Ailijiang, Charapko, Demirbas, "Dissecting the Performance of
 Strongly-Consistent Replication Protocols", SIGMOD 2019, section 3): CPU time of a process =
-sleeps x ``sleep`` + system calls x ``call`` + operations and messages x their own cost.
+sleeps x ``sleep`` + system calls x ``call`` + operations and messages x their own cost. All are
+costs under one protocol: with more processes than cores, caches are colder and each is dearer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.core.parameters import ParameterError, duration, mapping, number, text
 
 
 @dataclass(frozen=True)
-class LoopCosts:
-    """CPU time of what every event loop does."""
-
-    sleep: int = duration("0s", help="to fall asleep and to be woken once")
-    call: int = duration("0s", help="to read or write a socket once, whatever is in it")
-    timer: int = duration("0s", help="to end one emulated wait")
-
-
-@dataclass(frozen=True)
 class ProtocolCosts:
-    """CPU time of a node under one protocol, beside its event loop's."""
+    """CPU time of nodes and clients under one protocol."""
 
-    read: int = duration("0s", help="to parse, carry out and answer a read")
+    sleep: int = duration("0s", help="of an event loop, to fall asleep and to be woken once")
+    call: int = duration("0s", help="to read or write a socket once, whatever is in it")
+    client: int = duration("0s", help="of a client, to begin and to end an operation")
+    read: int = duration("0s", help="of a node, to parse, carry out and answer a read")
     write: int = duration("0s", help="the same of any other operation, on the node that is asked")
-    message: int = duration("0s", help="to take a message of a peer, and to send one")
-    entry: int = duration("0s", help="to take an operation that a message brings")
+    message: int = duration("0s", help="of a node, to take a message of a peer, and to send one")
+    entry: int = duration("0s", help="of a node, to take an operation that a message brings")
 
 
 @dataclass(frozen=True)
@@ -50,33 +45,42 @@ class HostProfile:
     measured_utc: str = text("", help="when")
     cores: int = number(1, low=1, help="that processes may run on")
     parallel_speed: float = number(1.0, low=0.05, high=1.0)
-    background: float = number(0.0, low=0.0, high=0.95)
+    background: float = number(0.0, low=0.0, high=1.0)
+    stalls: float = number(
+        0.0, low=0.0, help="a second that interrupt a process while all cores are busy"
+    )
+    stall: tuple[int, ...] = duration((), many=1, help="how long one lasts")
     wake: tuple[int, ...] = duration(
         (), many=1, help="from the writing of a socket until a process that sleeps on it runs"
     )
     timer_late: tuple[int, ...] = duration(
         (), many=1, help="from the end of an emulated wait until a process that sleeps on it runs"
     )
+    timer: int = duration("0s", help="CPU time to end one emulated wait")
     fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
     hop_least: int = duration("0s", help="what a message between two idle processes takes at least")
-    loop: LoopCosts = field(default_factory=LoopCosts)
-    client: int = duration("0s", help="CPU time of a client to begin and to end an operation")
     protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their mean")
 
     def __post_init__(self) -> None:
         for key in ("wake", "timer_late", "fsync"):
             if not getattr(self, key):
                 raise ParameterError("needs at least one duration", key=key)
+        if self.stalls and not self.stall:
+            raise ParameterError("needs at least one duration where there are stalls", key="stall")
         if not self.protocols:
             raise ParameterError("needs the costs of at least one protocol", key="protocols")
 
     def costs_of(self, protocol: str) -> ProtocolCosts:
-        """Those of a protocol; the mean of all that were measured where it was not."""
+        """Those of a protocol; the mean of all that were measured where it was not.
+
+        That of those whose nodes exchange messages, where there are any: it has peers, too.
+        """
         known = self.protocols.get(protocol)
         if known is not None:
             return known
+        every = list(self.protocols.values())
+        each = [one for one in every if one.message] or every
         names = ProtocolCosts.__dataclass_fields__
-        each = list(self.protocols.values())
         return ProtocolCosts(
             **{name: round(sum(getattr(one, name) for one in each) / len(each)) for name in names}
         )

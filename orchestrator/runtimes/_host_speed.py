@@ -25,6 +25,22 @@ print(done / (time.process_time() - began))
 """
 
 
+WATCH_S: Final = 3.0
+STALL_NS: Final = 30_000
+"""What is shorter is an interrupt, and part of what everything takes."""
+_WATCH: Final = """
+import sys, time
+now, until = time.perf_counter_ns, time.perf_counter_ns() + int(float(sys.argv[1]) * 1e9)
+least, last, found = int(sys.argv[2]), now(), []
+while last < until:
+    at = now()
+    if at - last > least:
+        found.append(at - last)
+    last = at
+print(*found)
+"""
+
+
 def host_speed() -> dict[str, Any]:
     """Of this host; durations are lists in ns, ascending."""
     from orchestrator.runtimes._lateness import timer_lateness_ns
@@ -32,12 +48,15 @@ def host_speed() -> dict[str, Any]:
 
     cores = len(os.sched_getaffinity(0))
     background = _background()
+    stalls_per_s, stall_ns = _stalls(cores)
     return {
         "host": socket.gethostname(),
         "cpu": cpu_model(),
         "cores": cores,
         "background": background,
         "parallel_speed": _parallel_speed(cores),
+        "stalls_per_s": stalls_per_s,
+        "stall_ns": stall_ns,
         "timer_late_ns": timer_lateness_ns(),
         "fsync_ns": _syncs_ns(),
     }
@@ -60,9 +79,22 @@ def _parallel_speed(cores: int) -> float:
 
 
 def _spins(count: int) -> list[float]:
-    command = [sys.executable, "-c", _SPIN, str(SPIN_S)]
+    return [float(said) for said in _outputs([sys.executable, "-c", _SPIN, str(SPIN_S)], count)]
+
+
+def _outputs(command: list[str], count: int) -> list[bytes]:
+    """What so many processes say that run the same at once."""
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
-    return [float(each.communicate(timeout=60)[0]) for each in running]
+    return [each.communicate(timeout=60)[0] for each in running]
+
+
+def _stalls(cores: int) -> tuple[float, list[int]]:
+    """How often a second, and for how long, a process that never sleeps does not run while all
+    cores have one.
+    """
+    said = _outputs([sys.executable, "-c", _WATCH, str(WATCH_S), str(STALL_NS)], cores)
+    found = sorted(int(word) for each in said for word in each.split())
+    return len(found) / (WATCH_S * cores), found
 
 
 def _syncs_ns() -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.load import Word
 from orchestrator.core.machine import READING, Op, Redirect, Reply
+from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import ProcessUsage
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._network import Link
@@ -51,7 +52,7 @@ class HostedNode(SimulatedNode):
         parts: Parts = cluster.parts
         profile = parts.profile
         assert profile is not None
-        self._costs: ProtocolCosts = profile.costs_of(parts.store.protocol.name)
+        self._costs: ProtocolCosts = cluster.costs
         self.process = cluster.process(node, self._serve)
         self._pending: list[tuple[Any, Op]] = []
         super().__init__(cluster, node)
@@ -153,6 +154,7 @@ class _Hosting(SimulatedCluster):
         profile = parts.profile
         assert profile is not None
         self._profile = profile
+        self.costs = profile.costs_of(parts.store.protocol.name)
         self._at_work = AtWork()
         self._processes: list[SimulatedProcess] = []
         # What each had used when the measured window began, and when it ended.
@@ -160,7 +162,15 @@ class _Hosting(SimulatedCluster):
         hosts = [str(number) for number in range(parts.config.hosts.count)]
         of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
         self._placed = [int(host) for host in of_nodes + of_clients]
-        self.hosts = [SimulatedHost(profile, parts.config.hosts.pin, self._at_work) for _ in hosts]
+        self.hosts = [
+            SimulatedHost(
+                profile,
+                parts.config.hosts.pin,
+                self._at_work,
+                block_stream(parts.config.seed, f"host/{host}"),
+            )
+            for host in hosts
+        ]
         super().__init__(parts)
 
     def process(self, member: int, served: Callable[[], None] | None) -> SimulatedProcess:
@@ -170,7 +180,9 @@ class _Hosting(SimulatedCluster):
         core = core_of(self._placed, member, parts.machines, self._profile.cores)
         cores: Cores = host.pool(core)
         name = f"process/{member}"
-        made = SimulatedProcess(self.clock, host, cores, parts.config.seed, name, served)
+        made = SimulatedProcess(
+            self.clock, host, cores, self.costs, parts.config.seed, name, served
+        )
         self._processes.append(made)
         return made
 
@@ -212,7 +224,7 @@ class _Hosting(SimulatedCluster):
         if self._at_work.process is client.process:
             return True
         socket = (session.client, session.connection, node)
-        client.process.take(socket, self._profile.client, callback, (effect, word))
+        client.process.take(socket, self.costs.client, callback, (effect, word))
         return False
 
     def answered(self, reply: Reply, word: Word | None = None) -> None:

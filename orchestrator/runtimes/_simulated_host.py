@@ -9,14 +9,18 @@ has had its tick goes behind the others that wait for a core. Costs are those of
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy
+
 from orchestrator.core.distributions import Empirical, EmpiricalParams, Sampler
-from orchestrator.core.host_profile import HostProfile
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.randomness import block_stream
+from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._clock import MADE_UP_NS
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
@@ -68,23 +72,45 @@ class AtWork:
 class SimulatedHost:
     """The cores of one host, which all of them share, or of which each process keeps to one."""
 
-    def __init__(self, profile: HostProfile, pinned: bool, at_work: AtWork) -> None:
+    def __init__(
+        self,
+        profile: HostProfile,
+        pinned: bool,
+        at_work: AtWork,
+        chance: numpy.random.Generator,
+    ) -> None:
         self.profile, self.at_work = profile, at_work
         cores = profile.cores
         self._pools = [Cores(1) for _ in range(cores)] if pinned else [Cores(cores)]
         self._cores = cores
-        # What others take is spread over all cores.
-        self._alone = 1 / (1 - profile.background)
-        self._crowd = self._alone / profile.parallel_speed
+        self._stalls_per_ns = profile.stalls / NS_PER_S
+        self._stall = Sampler(Empirical(EmpiricalParams(profile.stall or (0,))), chance)
+        self._chance = chance
+        # How much work there is until somebody else needs the core.
+        self._until_stall_ns = self._next_stall_ns()
 
     def pool(self, core: int) -> Cores:
         """Where a process runs that would keep to that core."""
         return self._pools[core % len(self._pools)]
 
+    def _next_stall_ns(self) -> float:
+        rate = self._stalls_per_ns
+        return float(self._chance.exponential(1 / rate)) if rate else math.inf
+
     def lasts_ns(self, work_ns: float) -> int:
-        """How long so much work takes now."""
-        busy = sum(pool.busy for pool in self._pools)
-        return round(work_ns * (self._crowd if busy >= self._cores > 1 else self._alone))
+        """How long so much work takes now.
+
+        While a core is free, others that need one take that.
+        """
+        if sum(pool.busy for pool in self._pools) < self._cores:
+            return round(work_ns)
+        if self._cores > 1:
+            work_ns /= self.profile.parallel_speed
+        self._until_stall_ns -= work_ns
+        while self._until_stall_ns <= 0:
+            work_ns += self._stall.draw_ns()
+            self._until_stall_ns += self._next_stall_ns()
+        return round(work_ns)
 
 
 class SimulatedProcess:
@@ -95,6 +121,7 @@ class SimulatedProcess:
         clock: VirtualClock,
         host: SimulatedHost,
         cores: Cores,
+        costs: ProtocolCosts,
         seed: int,
         name: str,
         served: Callable[[], None] | None = None,
@@ -102,7 +129,7 @@ class SimulatedProcess:
         self._clock, self._host, self._cores = clock, host, cores
         self._served = served
         profile = host.profile
-        self._loop = profile.loop
+        self._sleep_ns, self._call_ns, self._timer_ns = costs.sleep, costs.call, profile.timer
 
         def sampler(values: tuple[int, ...], what: str) -> Sampler:
             law = Empirical(EmpiricalParams(values))
@@ -142,7 +169,7 @@ class SimulatedProcess:
 
     def at(self, when_ns: int, callback: Call, argument: Any) -> None:
         """An emulated wait."""
-        item = (self._loop.timer, when_ns, callback, argument)
+        item = (self._timer_ns, when_ns, callback, argument)
         self._clock.at(max(when_ns, self._clock.current_ns), self._ring, item)
 
     def at_once(self, when_ns: int, callback: Call, argument: Any) -> None:
@@ -176,7 +203,7 @@ class SimulatedProcess:
             self._clock.at(self._clock.current_ns + waking.draw_ns(), self._woken, None)
 
     def _woken(self, _: None) -> None:
-        self._after(self._loop.sleep, self._ready)
+        self._after(self._sleep_ns, self._ready)
 
     def _ready(self, _: None) -> None:
         self._cores.ask(self)
@@ -195,14 +222,14 @@ class SimulatedProcess:
 
     def _read_next(self) -> None:
         self._reads += 1
-        self._after(self._loop.call, self._read)
+        self._after(self._call_ns, self._read)
 
     def _read(self, _: None) -> None:
         """All of one socket; what it asks for is done when its time has passed."""
         cost_ns = self._carry_out(self._tick.popleft()[1])
         if self._tick:
             self._reads += 1
-            self._after(cost_ns + self._loop.call, self._read)
+            self._after(cost_ns + self._call_ns, self._read)
             return
         if self._served is not None:
             self._at_work.process = self
@@ -226,7 +253,7 @@ class SimulatedProcess:
         outbox = self._outbox
         if outbox:
             self._writes += 1
-            self._after(self._loop.call, self._written)
+            self._after(self._call_ns, self._written)
         elif not self._inbox:
             self._awake = False
             self._cores.leave()
