@@ -75,8 +75,8 @@ def show_calibration(out: Console, found: Sequence[tuple[Calibration, str]]) -> 
             rows.append(["the host", f"{name}, median", _us(median(getattr(profile, name)))])
         out.print(_terminal.table(["", "", "us"], rows))
         out.print(
-            f"{profile.host}: {profile.cores} cores of {profile.parallel_speed:.0%} speed when all"
-            f" are busy, which {profile.stalls:.3g} stalls a second interrupt then;"
+            f"{profile.host}: {profile.cores} cores, each interrupted {profile.stalls:.3g} times a"
+            " second when all are busy;"
             f" {each.observations} processes explained to {each.residual:.0%}",
             markup=False,
         )

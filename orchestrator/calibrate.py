@@ -222,7 +222,6 @@ def _profile(
         cpu=facts["cpu"],
         measured_utc=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
         cores=facts["cores"],
-        parallel_speed=round(max(0.05, facts["parallel_speed"]), 3),
         background=round(facts["background"], 3),
         stalls=round(facts["stalls_per_s"], 3),
         stall=_quantiles_ns(numpy.array(facts["stall_ns"] or [0])),

@@ -26,7 +26,7 @@ from orchestrator.run import Runner
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "prediction.md"
 LOADS: Final = (0.5, 0.8, 0.9)
-SECONDS: Final = 10
+SECONDS: Final = 8
 RATE: Final = "throughput_ops"
 LATENCIES: Final = {"p50": "latency_ms.all.p50", "p99": "latency_ms.all.p99"}
 EXPONENTIAL: Final = "exponential"
@@ -95,9 +95,10 @@ VARIANTS: Final = (
     Variant("primary and 2 backups", "primary_backup", 3, node=costs(1000, 200)),
     Variant("chain of 3", "chain", 3, node=costs(1500, 300)),
     Variant("quorum of 3", "quorum", 3, node=costs(1500, 200)),
-    Variant("one process", "unreplicated", 1, measured=True, mix="b"),
-    Variant("one process, only reads", "unreplicated", 1, measured=True, mix="c", sessions=16),
-    Variant("one process with a cache", "unreplicated", 1, measured=True, mix="b", cache=600),
+    Variant("one process", "unreplicated", 1, measured=True, mix="b", sessions=8),
+    Variant("one process, only reads", "unreplicated", 1, measured=True, mix="c", sessions=8),
+    Variant("one process with a cache", "unreplicated", 1, measured=True, mix="b", cache=600,
+            sessions=8),
     Variant("3 processes of Raft", "raft", 3, measured=True, lone=False),
     Variant("3 processes of a chain", "chain", 3, measured=True, lone=False, sessions=16),
     Variant("3 processes of Multi-Paxos", "multi_paxos", 3, measured=True, lone=False),

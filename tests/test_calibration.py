@@ -40,7 +40,6 @@ PROFILE = HostProfile(
     cpu="a cpu",
     measured_utc="2026-01-31T12:00:00Z",
     cores=2,
-    parallel_speed=0.9,
     background=0.02,
     wake=(30_000, 40_000, 60_000),
     timer_late=(20_000, 50_000),

@@ -102,13 +102,6 @@ def test_two_on_one_pinned_core_share_it_though_another_is_free() -> None:
     assert [at_ns for at_ns, _ in stage.calls] == [53, 1056]
 
 
-def test_a_core_is_slower_while_all_are_busy() -> None:
-    made = host(dataclasses.replace(PROFILE, cores=2, parallel_speed=0.5))
-    assert made.lasts_ns(100) == 100
-    made.pool(0).busy = 2
-    assert made.lasts_ns(100) == 200
-
-
 def test_others_interrupt_where_no_core_is_free() -> None:
     profile = dataclasses.replace(PROFILE, stalls=1000.0, stall=(500_000, 1_500_000))
     made = host(profile)

@@ -36,7 +36,6 @@ class ProtocolCosts:
 class HostProfile:
     """One host. Tuples of durations are quantiles at equal steps, each equally likely.
 
-    ``parallel_speed``: the share of its speed that a core keeps while all are busy.
     ``background``: the share of all cores that others use while nothing is measured.
     """
 
@@ -44,7 +43,6 @@ class HostProfile:
     cpu: str = text("", help="its model")
     measured_utc: str = text("", help="when")
     cores: int = number(1, low=1, help="that processes may run on")
-    parallel_speed: float = number(1.0, low=0.05, high=1.0)
     background: float = number(0.0, low=0.0, high=1.0)
     stalls: float = number(
         0.0, low=0.0, help="a second that interrupt a process while all cores are busy"

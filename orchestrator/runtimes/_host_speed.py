@@ -12,19 +12,6 @@ from typing import Any, Final
 
 SYNCS: Final = 50
 IDLE_S: Final = 1.0
-SPIN_S: Final = 0.4
-_SPIN: Final = """
-import sys, time
-table, done, until = {}, 0, time.perf_counter() + float(sys.argv[1])
-began = time.process_time()
-while time.perf_counter() < until:
-    for number in range(1000):
-        table[number] = str(number)
-    done += 1
-print(done / (time.process_time() - began))
-"""
-
-
 WATCH_S: Final = 3.0
 STALL_NS: Final = 30_000
 """What is shorter is an interrupt, and part of what everything takes."""
@@ -54,7 +41,6 @@ def host_speed() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": cores,
         "background": background,
-        "parallel_speed": _parallel_speed(cores),
         "stalls_per_s": stalls_per_s,
         "stall_ns": stall_ns,
         "timer_late_ns": timer_lateness_ns(),
@@ -69,17 +55,6 @@ def _background() -> float:
     before = host_sample()
     time.sleep(IDLE_S)
     return host_record("", before, host_sample()).busy or 0.0
-
-
-def _parallel_speed(cores: int) -> float:
-    """What a core gets done in a second of CPU time while all work, beside one that works alone."""
-    alone = max(_spins(1))
-    together = _spins(cores)
-    return min(1.0, sum(together) / len(together) / alone)
-
-
-def _spins(count: int) -> list[float]:
-    return [float(said) for said in _outputs([sys.executable, "-c", _SPIN, str(SPIN_S)], count)]
 
 
 def _outputs(command: list[str], count: int) -> list[bytes]:

@@ -104,8 +104,6 @@ class SimulatedHost:
         """
         if sum(pool.busy for pool in self._pools) < self._cores:
             return round(work_ns)
-        if self._cores > 1:
-            work_ns /= self.profile.parallel_speed
         self._until_stall_ns -= work_ns
         while self._until_stall_ns <= 0:
             work_ns += self._stall.draw_ns()
@@ -169,7 +167,11 @@ class SimulatedProcess:
 
     def at(self, when_ns: int, callback: Call, argument: Any) -> None:
         """An emulated wait."""
-        item = (self._timer_ns, when_ns, callback, argument)
+        self.wait(when_ns, self._timer_ns, callback, argument)
+
+    def wait(self, when_ns: int, cost_ns: int, callback: Call, argument: Any) -> None:
+        """Something for which only its time must come, and what it costs then."""
+        item = (cost_ns, when_ns, callback, argument)
         self._clock.at(max(when_ns, self._clock.current_ns), self._ring, item)
 
     def at_once(self, when_ns: int, callback: Call, argument: Any) -> None:
