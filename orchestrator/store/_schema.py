@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import pyarrow as pa
@@ -47,7 +48,7 @@ class Table:
     row: str
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """What a file holds."""
         return pa.schema(
@@ -55,7 +56,7 @@ class Table:
             metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), b"table": self.name.encode()},
         )
 
-    @property
+    @cached_property
     def view(self) -> pa.Schema:
         """What a reader sees: the file's columns after the partition column."""
         return self.schema.insert(0, EXPERIMENT.field)
