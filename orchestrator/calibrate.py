@@ -161,7 +161,7 @@ def _calibrated(
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
             seen[load.protocol] += _observed(record, load)
-            hops_ns += [link.excesses_ns[0] for link in record.links]
+            hops_ns += [link.excess_ns for link in record.links]
             if load.sessions == 1 and load.mix == "c" and parts.system.nodes == 1:
                 alone.append((load.protocol, record))
             told(f"{number} of {len(loads)}: {load.protocol}, {load.sessions} sessions")

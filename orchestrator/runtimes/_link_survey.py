@@ -1,9 +1,9 @@
 """All links of a run probed before its load, and set right.
 
 A message between real processes takes its time, whatever the model says: timers, sockets and the
-waking of who reads. What all probes of a link took beyond their emulated delay is therefore taken
-off that delay from then on, so that a hop takes what was asked and not that and the host's part.
-Then the links are probed once more: what is left is told with the run.
+waking of who reads. What the median probe of a link took beyond its emulated delay is therefore
+taken off that delay from then on, so that a hop takes what was asked and not that and the host's
+part. Then the links are probed once more: what is left is told with the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestrator.runtimes._member import CALL_S, Member, gather_all
 PROBE_S: Final = 20.0
 
 Leads = dict[int, dict[int, int]]
-"""What messages take at least (ns), by party and then by the party that they go to."""
+"""What messages take of themselves (ns), by party and then by the party that they go to."""
 
 
 def probed_links(
@@ -59,7 +59,7 @@ def _probe(members: Sequence[Member], names: Sequence[str]) -> tuple[LinkRecord,
 
 
 def leads_ns(links: Iterable[LinkRecord], parties: Mapping[str, int]) -> dict[int, dict[int, int]]:
-    """What messages really take at least between two parties, by party and then by the other.
+    """What messages really take between two parties, by party and then by the other.
 
     ``parties`` are the numbers behind the names of the links. Clients alone probe what is between
     them and the nodes, so a node's way back to them is taken for their way to it.
@@ -67,8 +67,8 @@ def leads_ns(links: Iterable[LinkRecord], parties: Mapping[str, int]) -> dict[in
     found: dict[int, dict[int, int]] = {party: {} for party in parties.values()}
     for link in links:
         source, target = parties[link.source], parties[link.target]
-        least_ns = max(0, int(link.excesses_ns[0]))
-        found[source][target] = least_ns
+        usual_ns = max(0, int(link.excess_ns))
+        found[source][target] = usual_ns
         if source < 0:
-            found[target][source] = least_ns
+            found[target][source] = usual_ns
     return found
