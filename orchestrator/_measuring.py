@@ -44,11 +44,11 @@ def capacity(
     runtime: RuntimeName = None,
     seed: Seed = None,
     precision: Annotated[
-        float,
+        str,
         typer.Option(
             "--precision", metavar="P", help="Half of the 95 % interval, of the capacity."
         ),
-    ] = 0.02,
+    ] = "2%",
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", help="The most that the search may take.")
     ] = 60,
@@ -75,15 +75,14 @@ def capacity(
     --load 2000/s,5000/s --over system.replicas=1..7.
     """
     from orchestrator.config.load import ConfigSource
+    from orchestrator.precise import parse_precision
 
-    if not 0.001 <= precision <= 0.5:
-        hint = "from 0.001 to 0.5, of the capacity"
-        raise InputError(f"{precision:g} is none", path="--precision", hint=hint)
+    share = parse_precision(precision)
     if runs < RUNS_MIN:
         raise InputError(f"{runs} are too few", path="--runs", hint=f"{RUNS_MIN} or more")
     source = ConfigSource.read(config, *with_options(overrides, runtime, seed))
     if load is None and over is None:
-        return _highest_rate(source, precision, runs, results, address)
+        return _highest_rate(source, share, runs, results, address)
     from orchestrator import _demand_question as question
 
     data, name, good = question.answered(source, load, over, results, address)

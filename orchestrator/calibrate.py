@@ -229,7 +229,7 @@ def _profile(
         timer_late=_quantiles_ns(late_ns),
         timer=timer_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
-        hop_least=hop_ns,
+        hop=hop_ns,
         protocols={name: each.costs for name, each in fitted.items()},
     )
 

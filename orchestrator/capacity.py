@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Final
 from orchestrator.analysis.crossing import Crossing, Estimate, Probe
 from orchestrator.analysis.slo import bounded
 from orchestrator.config.load import ConfigSource
-from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
+from orchestrator.recalled import RecalledRuns
 from orchestrator.run import Runner, is_good
 from orchestrator.study.verdict import constraints_of, slo_bounds
 
@@ -144,7 +144,7 @@ def capacity(
         confirmed,
         prober.curve(),
         search.contradictions,
-        prober.runs,
+        prober.runs.made,
         reason,
         runner.store.results,
     )
@@ -191,12 +191,11 @@ class _Prober:
         told: Callable[[dict[str, Any], Crossing], None] | None,
         lost: Callable[[str], None] | None,
     ) -> None:
-        self._source, self._config, self._runner = source, config, runner
-        self._search, self._told, self._lost = search, told, lost
+        self._source, self._config = source, config
+        self._search, self._told = search, told
         self._seeds = itertools.count(config.seed)
-        self._done = runner.valid_results(simulated=True)
+        self.runs = RecalledRuns(runner, lost)
         self._found: dict[float, list[dict[str, Any]]] = {}
-        self.runs = 0
 
     def probe(self, rate: float) -> dict[str, Any]:
         """One run at a rate, or the stored one of the same config; its result object."""
@@ -204,12 +203,8 @@ class _Prober:
         rate = float(f"{rate:.5g}")
         values = {RATE: f"{rate!r}/s", "seed": next(self._seeds)}
         config = self._source.with_values(values).build()
-        summary = self._done.get(config_hash(config))
-        if summary is None:
-            # Each probe of a rate on other hosts.
-            repeat = len(self._found.get(rate, ()))
-            summary = self._runner.run_surely(config, self._lost, repeat=repeat).summary
-            self.runs += 1
+        # Each probe of a rate on other hosts.
+        summary = self.runs.result(plan(config), len(self._found.get(rate, ())))
         self._found.setdefault(rate, []).append(summary)
         self._search.tell(probe_of(rate, summary, self._config))
         if self._told is not None:

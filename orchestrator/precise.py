@@ -100,8 +100,9 @@ def run_precisely(
     if precision is None:
         return runner.run_repeated(parts, repeats_max)
     results: list[RunResult] = []
-    for seed in range(parts.config.seed, parts.config.seed + repeats_max):
-        results.append(runner.run_surely(parts, lost, seed=seed))
+    for repeat in range(repeats_max):
+        seed = parts.config.seed + repeat
+        results.append(runner.run_surely(parts, lost, seed=seed, repeat=repeat))
         done = pooled(results) if len(results) > 1 else results[0]
         found = precision_of(done.summary, parts.config, precision)
         if told is not None:

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.analysis.comparison import Effect, of_pairs
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import RAY, SIM
-from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
 from orchestrator.report.model import metric
 from orchestrator.run import Runner
-from orchestrator.systems.replicated_store import MEASURED
 
 METRICS: Final = (
     "throughput_ops",
@@ -113,9 +110,8 @@ def predict(
     values = {} if profile is None else {"hosts.profile": profile}
     made = source.with_values(values)
     config = made.build()
-    if plan(made.with_values({"runtime": RAY}).build()).costs == MEASURED:
-        _check_profile(config.hosts.profile)
-    plan(made.with_values({"runtime": SIM}).build())
+    for runtime in (RAY, SIM):
+        plan(made.with_values({"runtime": runtime}).build())
     both = _Both(made, runner, repeats, told, lost)
     if not loads:
         return Prediction(
@@ -128,15 +124,6 @@ def predict(
         arrival = {"name": "poisson", "rate": f"{load * capacity_ops:.6g}/s"}
         points.append(both.point(f"{load:.0%} of it", {"arrival": arrival}))
     return Prediction(tuple(points), config.hosts.profile, runner.store.results)
-
-
-def _check_profile(path: str | None) -> None:
-    if path is None or not Path(path).is_file():
-        raise ConfigError(
-            "what measured costs will be, only a profile of the host tells",
-            path="hosts.profile",
-            hint="archbench calibrate measures this host and writes one; give it by --profile",
-        )
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import Any, Final
 from orchestrator.analysis.slo import bounded
 from orchestrator.capacity import RATE, met, point
 from orchestrator.config.load import ConfigSource, parse_value
-from orchestrator.config.render import config_hash
 from orchestrator.config.schema import Config
 from orchestrator.errors import ConfigError, InfeasibleError, InputError
 from orchestrator.plan import plan
+from orchestrator.recalled import RecalledRuns
 from orchestrator.run import Runner
 from orchestrator.study.verdict import slo_bounds
 
@@ -160,7 +160,7 @@ def resource_demand(
     demands = []
     for load, rate in zip(loads, rates, strict=True):
         demands.append(Demand(rate, path, search.measure(load, rate, values)))
-    return DemandResult(config, tuple(demands), search.runs, runner.store.results)
+    return DemandResult(config, tuple(demands), search.runs.made, runner.store.results)
 
 
 def _checked(source: ConfigSource, path: str, values: Sequence[Any]) -> Config:
@@ -210,10 +210,9 @@ class _Search:
         told: Told | None,
         lost: Callable[[str], None] | None,
     ) -> None:
-        self._source, self._runner, self._path, self._seed = source, runner, path, seed
-        self._told, self._lost = told, lost
-        self._done = runner.valid_results(simulated=True)
-        self.runs = 0
+        self._source, self._path, self._seed = source, path, seed
+        self._told = told
+        self.runs = RecalledRuns(runner, lost)
 
     def measure(self, load: str, rate: float, values: Sequence[Any]) -> tuple[Trials, ...]:
         """All values at one load."""
@@ -235,17 +234,11 @@ class _Search:
         seed = self._seed + len(trials.summaries)
         values = {RATE: load, self._path: trials.value, "seed": seed}
         try:
-            config = self._source.with_values(values).build()
-            planned = plan(config)
+            planned = plan(self._source.with_values(values).build())
         except (ConfigError, InfeasibleError) as error:
             trials.reason = str(error)
             return
-        summary = self._done.get(config_hash(config))
-        if summary is None:
-            repeat = len(trials.summaries)
-            summary = self._runner.run_surely(planned, self._lost, repeat=repeat).summary
-            self.runs += 1
-        trials.summaries.append(summary)
+        trials.summaries.append(self.runs.result(planned, len(trials.summaries)))
         if self._told is not None:
             self._told(rate, trials)
 

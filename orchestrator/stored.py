@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from orchestrator.store.parquet import Store, result
 from orchestrator.store.place import room_needed
 
 if TYPE_CHECKING:
+    from orchestrator.report.figures._canvas import Picture
     from orchestrator.report.figures.cost import Variant
 
 REPORTS: Final = "reports"
@@ -100,15 +101,11 @@ def write_cost_figure(results: str, experiment: str, variants: Sequence[Variant]
     same place.
     """
     from orchestrator.report.figures.cost import cost
-    from orchestrator.report.page import write_atomically
 
     named = repr([name for name, _ in variants]).encode(errors="backslashreplace")
     digest = hashlib.sha256(named).hexdigest()[:8]
     target = reports_folder(results) / "sweep" / f"{experiment}-{digest}-cost.png"
-    with room_needed(str(target.parent)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, cost(experiment, variants).png)
-    return target
+    return _written(target, lambda: cost(experiment, variants))
 
 
 def write_capacity_figure(
@@ -116,13 +113,9 @@ def write_capacity_figure(
 ) -> Path:
     """The picture of a capacity and the curve on the way; of the same config at the same place."""
     from orchestrator.report.figures.capacity import capacity
-    from orchestrator.report.page import write_atomically
 
     target = reports_folder(results) / "capacity" / f"{experiment}-{hashed[:8]}.png"
-    with room_needed(str(target.parent)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, capacity(experiment, found, simulated=simulated).png)
-    return target
+    return _written(target, lambda: capacity(experiment, found, simulated=simulated))
 
 
 def write_demand_figure(
@@ -130,12 +123,18 @@ def write_demand_figure(
 ) -> Path:
     """The picture of what loads take; of the same config at the same place."""
     from orchestrator.report.figures.demand import demand
-    from orchestrator.report.page import write_atomically
 
     target = reports_folder(results) / "capacity" / f"{experiment}-{hashed[:8]}-demand.png"
+    return _written(target, lambda: demand(experiment, found, simulated=simulated))
+
+
+def _written(target: Path, drawn: Callable[[], Picture]) -> Path:
+    """The picture at its place, at once or not at all."""
+    from orchestrator.report.page import write_atomically
+
     with room_needed(str(target.parent)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, demand(experiment, found, simulated=simulated).png)
+        write_atomically(target, drawn().png)
     return target
 
 

@@ -26,7 +26,7 @@ from orchestrator.run import Runner
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "prediction.md"
 LOADS: Final = (0.5, 0.8, 0.9)
-SECONDS: Final = 10
+SECONDS: Final = 15
 RATE: Final = "throughput_ops"
 LATENCIES: Final = {"p50": "latency_ms.all.p50", "p99": "latency_ms.all.p99"}
 EXPONENTIAL: Final = "exponential"
@@ -85,6 +85,7 @@ def costs(operation_us: int, message_us: int, **node: Any) -> tuple[tuple[str, A
 _DISK: Final = {"read": {"name": EXPONENTIAL, "mean": "4ms"}, "parallel": 2}
 VARIANTS: Final = (
     Variant("one node", "unreplicated", 1, node=costs(1000, 0)),
+    Variant("one node of two cores", "unreplicated", 1, node=costs(2000, 0, cores=2)),
     Variant(
         "one node, cache and disk", "unreplicated", 1, mix="b", cache=600,
         node=costs(300, 0, storage=_DISK),
@@ -93,6 +94,7 @@ VARIANTS: Final = (
     Variant("Raft of 5", "raft", 5, mix="b", node=costs(1000, 100)),
     Variant("primary and 2 backups", "primary_backup", 3, node=costs(600, 100)),
     Variant("chain of 3", "chain", 3, node=costs(800, 150)),
+    Variant("quorum of 3", "quorum", 3, node=costs(800, 100)),
     Variant("one process", "unreplicated", 1, measured=True, mix="b", sessions=8),
     Variant("one process, only reads", "unreplicated", 1, measured=True, mix="c", sessions=8),
     Variant("one process with a cache", "unreplicated", 1, measured=True, mix="b", cache=600,

@@ -16,7 +16,13 @@ from orchestrator.core.load import CacheParams
 from orchestrator.core.machine import READ
 from orchestrator.core.parameters import parse_capacity
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.record import INTERVAL_NS, ClientRecord, NodeRecord, RunRecord
+from orchestrator.core.record import (
+    INTERVAL_NS,
+    ClientRecord,
+    HostRecord,
+    NodeRecord,
+    RunRecord,
+)
 from orchestrator.core.registry import Family, Slot
 from orchestrator.core.spans import Span, Spans
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -83,7 +89,7 @@ def record(whole: History | None = None, **changes: Any) -> RunRecord:
         warmup_ns=2 * NS_PER_S,
         end_ns=10 * NS_PER_S,
         offered_ops=1000.0,
-        host_busy=0.5,
+        host_loads=(HostRecord("h", busy=0.5),),
     )
     return dataclasses.replace(good, **changes)
 

@@ -45,7 +45,7 @@ PROFILE = HostProfile(
     timer_late=(20_000, 50_000),
     timer=9_000,
     fsync=(1_000_000, 2_000_000),
-    hop_least=50_000,
+    hop=50_000,
     protocols={
         "unreplicated": ProtocolCosts(20_000, 6_000, 8_000, 5_000, 7_000, 0, 0),
         "raft": ProtocolCosts(20_000, 6_000, 8_000, 6_000, 9_000, 30_000, 2_000),

@@ -80,7 +80,7 @@ def test_summary_has_every_key_and_is_json() -> None:
 
 
 def test_summary_of_nothing_is_whole_and_invalid() -> None:
-    empty = record(history(0), nodes=(), clients=(), offered_ops=None, host_busy=None)
+    empty = record(history(0), nodes=(), clients=(), offered_ops=None, host_loads=())
     found = summarise(empty, config(), None, run_id="r", config_hash="c", results="x")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert sorted(found) == sorted(SECTION_KEYS)
@@ -101,7 +101,7 @@ def test_several_claims_are_named_together() -> None:
 
 
 def simulated(**changes: Any) -> RunRecord:
-    return record(runtime="sim", clock="virtual", host_busy=None, **changes)
+    return record(runtime="sim", clock="virtual", host_loads=(), **changes)
 
 
 def test_digest_sees_every_column() -> None:

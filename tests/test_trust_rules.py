@@ -22,11 +22,11 @@ from orchestrator.config.schema import Config
 from orchestrator.core.history import NEVER
 from orchestrator.core.machine import OK, UNKNOWN
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.record import HostRecord, RunRecord
+from orchestrator.core.record import HostRecord, RunRecord, worst_by_host
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.plan import plan
 from orchestrator.run import execute
-from orchestrator.runtimes._host_load import by_host, host_record, host_sample
+from orchestrator.runtimes._host_load import host_record, host_sample
 from orchestrator.runtimes._probing import PROBES, probe_times_ns
 from orchestrator.systems.replicated_store import MEASURED, MODELLED
 
@@ -263,7 +263,7 @@ def test_hosts_in_the_result() -> None:
     assert not found["valid"]
     worst = pooled_hosts([loaded(steal=0.1), loaded(steal=0.3)])
     assert worst is not None and worst[1]["steal"] == 0.3
-    assert summary_of(record())["hosts"] is None
+    assert summary_of(record(host_loads=()))["hosts"] is None
 
 
 def kernel(root: Path, *, ticks: str, waited: int, pressed: int, throttled: int) -> None:
@@ -299,7 +299,7 @@ def test_what_the_kernel_counts(tmp_path: Path) -> None:
     assert found.throttled == pytest.approx(0.02)
     reasons = host_reasons(record(host_loads=(found,)), config(MEASURED))
     assert len(reasons) == 2 and "quota" in reasons[1]
-    [most] = by_host([found, HostRecord("h", busy=0.9)])
+    [most] = worst_by_host([found, HostRecord("h", busy=0.9)])
     assert (most.busy, most.steal) == (0.9, found.steal)
 
 

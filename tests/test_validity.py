@@ -20,7 +20,7 @@ from orchestrator.analysis.latency import (
 )
 from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo, TenantBounds
 from orchestrator.core.machine import FAIL, OK, READ, WRITE
-from orchestrator.core.record import INTERVAL_NS, LinkRecord, RunRecord
+from orchestrator.core.record import INTERVAL_NS, HostRecord, LinkRecord, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, UNDECIDED, VALID
 from orchestrator.systems.replicated_store import MEASURED, MODELLED
@@ -122,7 +122,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "generator": ({"clients": (generator(), generator(process_cpu_ns=76 * 10**8))}, "95%"),
     "lost": ({"lost_parts": ("client 1", "node 2")}, "2 measuring parts.*client 1, node 2"),
     "few": ({"history": steady(100, 10 * NS_PER_S), "offered_ops": None}, "only 80 operations"),
-    "emulation": ({"host_busy": 0.97}, "97% busy; above 95%"),
+    "emulation": ({"host_loads": (HostRecord("h", busy=0.97),)}, "97% busy; above 95%"),
 }
 
 
@@ -151,7 +151,7 @@ def test_a_short_poisson_run_is_not_blamed_for_chance() -> None:
 
 
 def test_a_full_host_limits_measured_runs_and_spoils_modelled_ones() -> None:
-    full = record(host_busy=0.99)
+    full = record(host_loads=(HostRecord("h", busy=0.99),))
     assert validity.host_limited(full, config(MEASURED))
     assert reasons(full, config(MEASURED)) == []
     assert not validity.host_limited(full, config(MODELLED))
@@ -247,8 +247,8 @@ def test_the_floor_is_a_hop_of_the_client_and_one_of_the_node_that_replicates() 
         "floor_p99_ms": pytest.approx(0.13),
         "share": pytest.approx(0.025),
     }
-    # Links that are quicker than asked owe nothing.
-    assert harness.floor_ns([record(links=(probed("client 0", -30),))], 0.5) == 0
+    # What is too early is off, too.
+    assert harness.floor_ns([record(links=(probed("client 0", -30),))], 0.5) == 60_000
     assert harness.harness([record()], 2.0) is None
 
 
@@ -265,4 +265,4 @@ def test_modelled_costs_must_be_well_above_the_floor(
     assert bool(reasons) is broken
     assert found["harness"]["share"] == pytest.approx(2 * floor_us / 1000)
     if broken:
-        assert "0.102 ms, 10% of the median" in reasons[0]
+        assert "off by 0.102 ms, 10% of the median" in reasons[0]

@@ -1,8 +1,10 @@
 """What measuring itself takes: the harness floor, from the probes of a real run.
 
 A null operation goes the way of every other (a client's socket, a node's, an emulated wait where
-costs are modelled, and back) and does nothing. What it takes beyond the emulated times is the
-floor, and no figure of the system can be told from it that is not well above.
+costs are modelled, and back) and does nothing. By how much it is off from the emulated times is the
+floor, and no figure of the system can be told from it that is not well above. Either side counts:
+what links take of themselves comes off their delays, so that some messages are too early, which
+would hide those that are late in any mean.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _CLIENT: Final = "client"
 
 
 def floor_ns(records: Sequence[RunRecord], share: float) -> float | None:
-    """That quantile of what a null operation takes, over all probes; None without probes.
+    """That quantile of by how much a null operation is off, over all probes; None without probes.
 
     Nodes that replicate wait for their peers as a client waits for them, so their hop there and
     back comes on top.
@@ -37,11 +39,11 @@ def floor_ns(records: Sequence[RunRecord], share: float) -> float | None:
         )
         if found
     ]
-    return max(0.0, math.fsum(trips)) if trips else None
+    return math.fsum(trips) if trips else None
 
 
 def _round_trips(links: Iterable[LinkRecord]) -> list[float]:
-    return [2 * each for link in links for each in link.excesses_ns]
+    return [2 * abs(each) for link in links for each in link.excesses_ns]
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

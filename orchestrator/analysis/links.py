@@ -17,8 +17,8 @@ TOLERATED_SHARE: Final = 0.1
 def figures(records: Sequence[RunRecord]) -> dict[str, Any] | None:
     """The ``links`` of the result object; None where nothing was probed.
 
-    Means over all links, one way. ``lead_ms``: what came off their delays, since messages take that
-    long at least. ``excess_p50_ms``: by how much the median probe of the median
+    Means over all links, one way. ``lead_ms``: what came off their delays, since messages take
+    about that long of themselves. ``excess_p50_ms``: by how much the median probe of the median
     link took longer than it was asked to. ``as_asked``: whether that of no link is above the
     larger of 0.5 ms and a tenth of what was asked.
     """

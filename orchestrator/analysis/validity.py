@@ -165,9 +165,9 @@ def _harness_floor(window: Window, config: Config) -> list[str]:
     if floor is None or not median_ns or floor <= SHARE_MAX * median_ns:
         return []
     return [
-        f"a null operation takes {floor / NS_PER_MS:.3f} ms, {floor / median_ns:.0%} of the median"
-        f" latency; with modelled costs at most {SHARE_MAX:.0%} may be the host's own (use longer"
-        " delays or costs, quieter hosts, costs: measured, or runtime sim)"
+        f"a null operation is off by {floor / NS_PER_MS:.3f} ms, {floor / median_ns:.0%} of the"
+        f" median latency; with modelled costs at most {SHARE_MAX:.0%} may be the host's own (use"
+        " longer delays or costs, quieter hosts, costs: measured, or runtime sim)"
     ]
 
 

@@ -56,7 +56,7 @@ class HostProfile:
     )
     timer: int = duration("0s", help="CPU time to end one emulated wait")
     fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
-    hop_least: int = duration("0s", help="what a message between two idle processes takes at least")
+    hop: int = duration("0s", help="what a message between two idle processes takes")
     protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their mean")
 
     def __post_init__(self) -> None:

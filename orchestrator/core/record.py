@@ -7,7 +7,7 @@ the measured window is [``warmup_ns``, ``end_ns``)).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy
@@ -157,6 +157,25 @@ class HostRecord:
     throttled: float | None = None
 
 
+HOST_FIGURES: Final = tuple(each.name for each in fields(HostRecord) if each.name != "host")
+
+
+def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
+    """One record a host, sorted: of what several saw of it, each figure at its most."""
+    seen: dict[str, list[HostRecord]] = {}
+    for record in records:
+        seen.setdefault(record.host, []).append(record)
+
+    def most(name: str, same: list[HostRecord]) -> float | None:
+        known = [value for each in same if (value := getattr(each, name)) is not None]
+        return max(known, default=None)
+
+    return tuple(
+        HostRecord(host, **{name: most(name, seen[host]) for name in HOST_FIGURES})
+        for host in sorted(seen)
+    )
+
+
 @dataclass(frozen=True)
 class EventRecord:
     """Something that happened once: a change of role, a lost process, a restart."""
@@ -193,13 +212,13 @@ class RunRecord:
     """Everything one run observed.
 
     ``offered_ops``: intended operations per second (None where the load sets none). ``setup_ns``:
-    real time from asking for the run to its first intended start. ``host_busy``: busiest
-    host's share of CPU in use over the measured window (None in sim). ``lost_parts`` names
-    measuring parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
+    real time from asking for the run to its first intended start. ``lost_parts`` names measuring
+    parts that died; a run that has any is invalid. ``clock_uncertainty_ns`` is the
     error of comparing times of clients on different hosts (0 on one host and in sim), and
     ``client_clocks[i]`` names the clock of client i (empty in sim, where there is one). ``faults``
     in the order in which they struck. ``links`` is empty in sim, where the model is the network.
-    ``tier``: the nodes of the cache tier. ``host_loads``: of the hosts of clients; empty in sim.
+    ``tier``: the nodes of the cache tier. ``host_loads``: of the hosts of clients, or of
+    all simulated ones; empty where there are no hosts.
     """
 
     runtime: str
@@ -215,12 +234,16 @@ class RunRecord:
     clock_uncertainty_ns: int = 0
     client_clocks: tuple[str, ...] = ()
     lost_parts: tuple[str, ...] = ()
-    host_busy: float | None = None
     faults: tuple[Strike, ...] = ()
     links: tuple[LinkRecord, ...] = ()
     tier: tuple[NodeRecord, ...] = ()
     host_loads: tuple[HostRecord, ...] = ()
     hosts: tuple[str, ...] = field(default=("localhost",))
+
+    @property
+    def host_busy(self) -> float | None:
+        """The busiest host's share of CPU in use over the measured window; None without hosts."""
+        return max((each.busy for each in self.host_loads if each.busy is not None), default=None)
 
     @property
     def counted(self) -> tuple[NodeRecord, ...]:

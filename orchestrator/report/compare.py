@@ -359,7 +359,7 @@ def harness(summary: Mapping[str, Any] | None) -> str:
         return NONE
     found = summary["harness"]
     share = "" if found["share"] is None else f", {percent(found['share'])} of the median latency"
-    return f"a null operation takes {quantity(found['floor_ms'], 'ms')}{share}"
+    return f"a null operation is off by {quantity(found['floor_ms'], 'ms')}{share}"
 
 
 def links(summary: Mapping[str, Any] | None) -> str:

@@ -135,7 +135,7 @@ class Child:
         return await self._role.probe()
 
     async def do_lead(self, leads_ns: Mapping[int, int]) -> None:
-        """Node or client: what messages to these parties take at least."""
+        """Node or client: what messages to these parties take of themselves."""
         self._role.lead(leads_ns)
 
     async def do_start(self, origin_ns: int) -> None:

@@ -44,7 +44,7 @@ class ClientLinks:
         return link
 
     def lead(self, leads_ns: Mapping[int, int]) -> None:
-        """What is on its way to these parties anyway takes so long at least, of what is emulated.
+        """What is on its way to these parties takes so long of itself, of what is emulated.
 
         Links that are there already were for probes, which showed it.
         """

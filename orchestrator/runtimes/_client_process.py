@@ -142,7 +142,7 @@ class ClientProcess:
         return link
 
     def lead(self, leads_ns: Mapping[int, int]) -> None:
-        """What these nodes are sent takes so long at least, which is taken off its delays."""
+        """What these nodes are sent takes so long of itself, which is taken off its delays."""
         self._leads_ns = leads_ns
         for node, connections in enumerate(self._connections):
             for connection in connections:

@@ -18,6 +18,7 @@ from orchestrator.core.record import (
     NodeRecord,
     RunRecord,
     digests_to_compare,
+    worst_by_host,
 )
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure, PartLost
@@ -32,7 +33,6 @@ from orchestrator.runtimes._host_clock import (
     clock_tracks,
     read_clocks,
 )
-from orchestrator.runtimes._host_load import busiest, by_host
 from orchestrator.runtimes._link_survey import probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
@@ -283,7 +283,6 @@ class Deployment:
             [*(pair[1] if pair else ()), *died] for pair, died in zip(pairs, deaths, strict=True)
         ]
         noted += [list(report.events) if report else [] for report in reports]
-        loads = by_host(report.host_load for report in present)
         return RunRecord(
             runtime="ray",
             clock="real",
@@ -299,8 +298,7 @@ class Deployment:
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             client_clocks=tuple(member.clock for member in self._clients),
             lost_parts=tuple(self._lost.values()),
-            host_busy=busiest(loads),
-            host_loads=loads,
+            host_loads=worst_by_host(report.host_load for report in present),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             links=self.links,
             hosts=tuple(sorted({member.host for member in members})),

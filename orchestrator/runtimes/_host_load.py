@@ -9,7 +9,6 @@ be missing: an older kernel, a container, another system.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,28 +66,6 @@ def host_record(host: str, before: HostSample, after: HostSample) -> HostRecord:
         pressure=share(before.pressed_ns, after.pressed_ns),
         throttled=share(before.throttled_ns, after.throttled_ns),
     )
-
-
-def by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
-    """One record a host, sorted: of what several processes saw of it, the most."""
-    seen: dict[str, list[HostRecord]] = {}
-    for record in records:
-        seen.setdefault(record.host, []).append(record)
-
-    def most(name: str, same: list[HostRecord]) -> float | None:
-        known = [value for each in same if (value := getattr(each, name)) is not None]
-        return max(known, default=None)
-
-    names = ("busy", "steal", "run_queue", "pressure", "throttled")
-    return tuple(
-        HostRecord(host, **{name: most(name, seen[host]) for name in names})
-        for host in sorted(seen)
-    )
-
-
-def busiest(records: Iterable[HostRecord]) -> float | None:
-    """Share of CPU in use on the busiest host."""
-    return max((each.busy for each in records if each.busy is not None), default=None)
 
 
 def _lines(path: Path) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What one host has, measured on it: cores, their speed side by side, timers, its disk, others."""
+"""How one host does, measured on it: its cores and who else wants them, its timers, its disk."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The machines, shells, links and drivers are those of every simulation. Here what arrives comes into
 a process, which carries it out when it has a core, and what is said leaves at the end of its tick.
 Emulated delays are waits of the process that sends, as in real ones, and are set right by what a
-message takes at least.
+message takes of itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.load import Word
 from orchestrator.core.machine import READING, Op, Redirect, Reply
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.record import ProcessUsage
+from orchestrator.core.record import HostRecord, ProcessUsage
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
@@ -59,8 +59,8 @@ class HostedNode(SimulatedNode):
         # Outlets send by the process; whatever need not wait leaves with this tick.
         self._clock: Any = _Outlets(self.process)
         self._response_ns = None
-        _lead(self.links.values(), profile.hop_least)
-        _lead((link for links in self.client_links for link in links), profile.hop_least)
+        _lead(self.links.values(), profile.hop)
+        _lead((link for links in self.client_links for link in links), profile.hop)
 
     def _base_clock(self) -> Any:
         return self.process
@@ -91,7 +91,7 @@ class HostedNode(SimulatedNode):
 
     def _take(self, request: Request) -> None:
         (session, _, _), op, _, _ = request
-        cost_ns = self._costs.read if op.kind in READING else self._costs.write
+        cost_ns = self._operation_ns(op)
         socket = (session.client, session.connection, self.node)
         self.process.take(socket, cost_ns, self._requested, request)
 
@@ -99,7 +99,7 @@ class HostedNode(SimulatedNode):
         handle, op, tie, sampled = request
         if sampled is not None and not self.shell.stopped:
             handle = self.shell.tracer.follow(handle, sampled)
-            handle.charged_ns = self._costs.read if op.kind in READING else self._costs.write
+            handle.charged_ns = self._operation_ns(op)
         if tie is not None:
             super().tied((handle, op, tie))
         elif self.shell.modelled or self.load is not None:
@@ -141,7 +141,7 @@ class HostedClient(SimulatedClient):
         super().__init__(cluster, client)
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
         self._request_ns = None
-        _lead((link for links in self.links for link in links), profile.hop_least)
+        _lead((link for links in self.links for link in links), profile.hop)
 
     def wake_at(self, when_ns: int) -> None:
         # What it does then is begin operations, whose cost is theirs.
@@ -204,13 +204,16 @@ class _Hosting(SimulatedCluster):
             self._note(None)
         return between(self._used[0][member], self._used[-1][member])
 
-    def host_busy(self, window_ns: int) -> float:
-        """The busiest host's share of its cores in use over a measured window of that length."""
+    def host_loads(self, window_ns: int) -> tuple[HostRecord, ...]:
         used_ns = [0] * len(self.hosts)
         for member, host in enumerate(self._placed):
             used_ns[host] += self.usage(member).cpu_ns
-        share = max(used_ns) / max(1, window_ns) / self._profile.cores
-        return min(1.0, share + self._profile.background)
+        all_ns = max(1, window_ns) * self._profile.cores
+        others = self._profile.background
+        return tuple(
+            HostRecord(f"host {host}", busy=min(1.0, used / all_ns + others))
+            for host, used in enumerate(used_ns)
+        )
 
     def _client(self, client: int) -> SimulatedClient:
         return HostedClient(self, client, self._profile)

@@ -70,7 +70,7 @@ class Link:
     """One direction between two parties. ``state``: what faults make of it.
 
     ``lead_ns``: by how much a message leaves an emulated delay early, since what carries it
-    really takes that long at least.
+    really takes about that long.
     """
 
     __slots__ = (

@@ -18,8 +18,8 @@ from orchestrator.systems.replicated_store import MODELLED
 
 
 class NodeLinks:
-    """Those of one node. ``outgoing``: by peer; ``leads_ns``: what messages to parties take at
-    least, which comes off their delays.
+    """Those of one node. ``outgoing``: by peer; ``leads_ns``: what messages to parties take of
+    themselves, which comes off their delays.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class NodeLinks:
         return all(peer.connected for peer in self.outgoing.values())
 
     def lead(self, leads_ns: Mapping[int, int]) -> None:
-        """What these parties are sent takes so long at least."""
+        """What these parties are sent takes so long of itself."""
         self._leads_ns = leads_ns
         for peer, outgoing in self.outgoing.items():
             outgoing.link.lead_ns = leads_ns.get(peer, 0)

@@ -22,6 +22,7 @@ from orchestrator.core.record import (
     NO_COPY,
     ClientRecord,
     EventRecord,
+    HostRecord,
     NodeRecord,
     ProcessUsage,
     RunRecord,
@@ -70,9 +71,9 @@ class SimulatedCluster:
         """
         return None
 
-    def host_busy(self, window_ns: int) -> float | None:
-        """The busiest host's share of its cores in use; None where there are no hosts."""
-        return None
+    def host_loads(self, window_ns: int) -> tuple[HostRecord, ...]:
+        """What the hosts did in a measured window of that length; empty where there are none."""
+        return ()
 
     def _client(self, client: int) -> SimulatedClient:
         return SimulatedClient(self, client)
@@ -277,7 +278,7 @@ def run(parts: Parts) -> RunRecord:
         clients=tuple(
             _client_record(client, cluster.probed_ns, end_ns) for client in cluster.clients
         ),
-        host_busy=cluster.host_busy(end_ns - parts.recorded_from_ns),
+        host_loads=cluster.host_loads(end_ns - parts.recorded_from_ns),
         events=tuple(sorted([*cluster.events, *ejections], key=lambda event: event.at_ns)),
         warmup_ns=parts.recorded_from_ns,
         end_ns=end_ns,

@@ -34,7 +34,12 @@ GENERATOR: Final = (
     ("generator.arrival_distance", _NUMBER, "", "of the sending times from the process asked for"),
 )
 HARNESS: Final = (
-    ("harness.floor_ms", _NUMBER, "ms", "median of what a null operation takes; null in sim"),
+    (
+        "harness.floor_ms",
+        _NUMBER,
+        "ms",
+        "by how much the median null operation is off; null in sim",
+    ),
     ("harness.floor_p99_ms", _NUMBER, "ms", "its 99th percentile"),
     ("harness.share", _NUMBER, "share", "of the median latency, what that median is"),
 )

@@ -13,11 +13,12 @@ better than that, and where it is not small against the median latency nobody kn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from orchestrator.analysis.resources import costs
 from orchestrator.config.schema import Config
-from orchestrator.core.record import HostRecord, RunRecord
+from orchestrator.core.record import HostRecord, RunRecord, worst_by_host
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.systems.replicated_store import MEASURED
 
@@ -31,24 +32,10 @@ RUN_QUEUE_MAX: Final = 2.0
 UNCERTAINTY_SHARE_MAX: Final = 0.5
 
 
-_FIGURES: Final = ("busy", "steal", "run_queue", "pressure", "throttled")
-
-
 def pooled_hosts(records: Sequence[RunRecord]) -> list[dict[str, Any]] | None:
-    """One object a host of clients, with the worst of all runs; None in virtual time."""
-    seen: dict[str, list[HostRecord]] = {}
-    for record in records:
-        for each in record.host_loads:
-            seen.setdefault(each.host, []).append(each)
-
-    def worst(name: str, same: Sequence[HostRecord]) -> float | None:
-        known = [value for each in same if (value := getattr(each, name)) is not None]
-        return max(known, default=None)
-
-    return [
-        {"host": host, **{name: worst(name, seen[host]) for name in _FIGURES}}
-        for host in sorted(seen)
-    ] or None
+    """One object a host, with the worst of all runs; None where no hosts are."""
+    loads = [each for record in records for each in record.host_loads]
+    return [asdict(each) for each in worst_by_host(loads)] or None
 
 
 def host_reasons(record: RunRecord, config: Config) -> list[str]:
