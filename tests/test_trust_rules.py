@@ -94,8 +94,9 @@ def test_a_tick_is_no_fault() -> None:
     settings = asks("{name: poisson, rate: 10000/s}")
     fit = arrival_fit(measured_window(run, TIMEOUT_NS), settings)
     assert fit is not None and fit.gaps == 100 and fit.distance < fit.limit
+    punctual = (generator(lag_ns=numpy.zeros(1000, dtype=numpy.int64)),)
     finely = arrival_fit(
-        measured_window(dataclasses.replace(run, clock="virtual"), TIMEOUT_NS), settings
+        measured_window(dataclasses.replace(run, clients=punctual), TIMEOUT_NS), settings
     )
     assert finely is not None and finely.distance > 0.3
 

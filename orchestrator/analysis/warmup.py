@@ -15,7 +15,7 @@ import numpy
 from orchestrator.analysis.latency import latencies_ns
 from orchestrator.analysis.steady_state import warmup
 from orchestrator.core.history import PHASE_RUN, PHASE_WARMUP, History
-from orchestrator.core.record import ClientRecord, NodeRecord, RunRecord
+from orchestrator.core.record import ClientRecord, NodeRecord, ProcessUsage, RunRecord
 
 METHOD: Final = "mser-5"
 GIVEN: Final = "given"
@@ -59,7 +59,13 @@ def _told_apart(history: History, warmup_ns: int) -> History:
 
 
 def _node(node: NodeRecord, share: float) -> NodeRecord:
-    return replace(node, process_cpu_ns=round(node.process_cpu_ns * share))
+    return replace(
+        node, process_cpu_ns=round(node.process_cpu_ns * share), usage=_usage(node.usage, share)
+    )
+
+
+def _usage(usage: ProcessUsage | None, share: float) -> ProcessUsage | None:
+    return None if usage is None else usage.times(share)
 
 
 def _client(client: ClientRecord, share: float) -> ClientRecord:
@@ -67,4 +73,5 @@ def _client(client: ClientRecord, share: float) -> ClientRecord:
         client,
         extra_attempts=round(client.extra_attempts * share),
         follow_ups=round(client.follow_ups * share),
+        usage=_usage(client.usage, share),
     )

@@ -7,7 +7,7 @@ the measured window is [``warmup_ns``, ``end_ns``)).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Final
 
 import numpy
@@ -49,6 +49,10 @@ class ProcessUsage:
     reads: int
     writes: int
     transferred_bytes: int
+
+    def times(self, share: float) -> ProcessUsage:
+        """That share of it."""
+        return ProcessUsage(*(round(share * each) for each in astuple(self)))
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,6 @@ def _expected(
 
 def _resolution_ns(record: RunRecord) -> float:
     """How finely sending times can be told to be as asked."""
-    if record.clock != "real":
-        return 0.0
     lags = [client.lag_ns for client in record.clients if len(client.lag_ns)]
     lag_ns = quantile_ns(numpy.concatenate(lags), 990) if lags else None
     own_ns = RESOLUTION_MAX_NS if lag_ns is None else min(lag_ns, RESOLUTION_MAX_NS)
