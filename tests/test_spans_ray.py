@@ -185,8 +185,10 @@ def test_parts_of_a_real_run_add_up(runtime: ray_cluster.RayRuntime, costs: str)
     assert 20 < len(spans) < 120 and len({session >> 22 for session in spans.session}) == 2
     ms = dict(zip(PARTS, spans.parts_ns.T / 1e6, strict=True))
     # Answers come back over two links; what comes off these may be a little more than it should.
-    assert ms["network"].min() >= 5 and ms["replication"].min() >= 2.5
-    assert ms["cache_storage"].max() > 0
+    # While the own disk is waited for, a majority is, too, and that counts as the disk's.
+    assert ms["network"].min() >= 5
+    assert (ms["replication"] + ms["cache_storage"]).min() >= 5
+    assert ms["replication"].max() >= 5 and ms["cache_storage"].max() > 0
     if costs == "modelled":
         for kind, cost_ms in ((READ, 1), (WRITE, 2)):
             assert set(ms["cpu"][spans.kind == kind].tolist()) == {cost_ms}
