@@ -71,7 +71,7 @@ def show_calibration(out: Console, found: Sequence[tuple[Calibration, str]]) -> 
             for what, cost in vars(costs).items()
         ]
         rows.append(["every process", "timer", _us(profile.timer)])
-        for name in ("wake", "timer_late", "fsync", "stall"):
+        for name in ("wake", "wake_deep", "fsync", "stall"):
             rows.append(["the host", f"{name}, median", _us(median(getattr(profile, name)))])
         out.print(_terminal.table(["", "", "us"], rows))
         out.print(

@@ -2,7 +2,10 @@
 
 Each protocol is loaded by one session, by a few, and by many: alone every operation wakes
 everybody, many share system calls and messages, so the costs of waking, of calls and of operations
-are told apart (:mod:`orchestrator.analysis.calibration`).
+are told apart (:mod:`orchestrator.analysis.calibration`). Loads at low rates show what long sleeps
+cost. Every process runs a fixed loop now and then, and what it used is taken for what it would have
+used had the loop always taken as long as it did in the median: cores of shared hosts change their
+speed from second to second.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Final
 
 import numpy
@@ -18,6 +22,7 @@ import numpy
 from orchestrator.analysis.calibration import (
     CALL,
     CLIENT,
+    COLD,
     ENTRY,
     MESSAGE,
     READ,
@@ -27,16 +32,14 @@ from orchestrator.analysis.calibration import (
     FittedCosts,
     Observation,
     fit_costs,
-    wake_quantiles_ns,
 )
-from orchestrator.analysis.latency import measured_window
 from orchestrator.analysis.resources import within_window
 from orchestrator.config.load import load_mapping
-from orchestrator.core.host_profile import HostProfile
+from orchestrator.core.host_profile import HostProfile, coldness
 from orchestrator.core.machine import READING
 from orchestrator.core.record import ProcessUsage, RunRecord
 from orchestrator.core.registry import Family, plugin
-from orchestrator.errors import ConfigError, EnvironmentFailure
+from orchestrator.errors import EnvironmentFailure
 from orchestrator.plan import plan
 from orchestrator.runtimes._host_speed import host_speed
 from orchestrator.runtimes.ray_cluster import RayRuntime, connect, disconnect
@@ -45,6 +48,12 @@ from orchestrator.runtimes.ray_tasks import on_each_host
 PROTOCOLS: Final = ("unreplicated", "primary_backup", "chain", "raft", "quorum")
 """Whose costs are measured unless others are asked for."""
 SESSIONS: Final = (1, 4, 16, 64)
+RATES: Final = (500, 4000)
+"""Operations a second, with the long sleeps that closed loads do not have."""
+_MEAN_COLD: Final = 0.9
+"""Coldness grows as the root, so its mean is less than that of the mean length: by an eighth where
+lengths are exponential, by nothing where they are equal.
+"""
 REPLICAS: Final = 3
 USED_MIN: Final = 0.01
 """What used less of its time than that says little of what its work costs."""
@@ -72,13 +81,21 @@ class _Load:
 
     protocol: str
     mix: str
-    sessions: int
+    sessions: int = 0
+    rate: int = 0
     modelled: bool = False
+
+    def __str__(self) -> str:
+        load = f"{self.rate} a second" if self.rate else f"{self.sessions} sessions"
+        return f"{self.protocol}, {load}"
 
     def mapping(self, seconds: float) -> dict[str, Any]:
         node: dict[str, Any] = {"costs": "measured"}
         if self.modelled:
             node = {"costs": "modelled", "cores": 64, "cpu": {"read": "1ms", "write": "1ms"}}
+        arrival: dict[str, Any] = {"name": "closed", "sessions": self.sessions}
+        if self.rate:
+            arrival = {"name": "poisson", "rate": f"{self.rate}/s"}
         return {
             "experiment": "calibration",
             "runtime": "ray",
@@ -88,7 +105,7 @@ class _Load:
                 "node": node,
             },
             "workload": {"name": "ycsb", "mix": self.mix, "keys": 1000},
-            "arrival": {"name": "closed", "sessions": self.sessions},
+            "arrival": arrival,
             "warmup": "500ms",
             "duration": f"{seconds}s",
             "check": {"level": "none"},
@@ -136,6 +153,9 @@ def _loads(protocols: Sequence[str]) -> list[_Load]:
         for protocol in dict.fromkeys(protocols)
         for mix in ("a", "c")
     ]
+    loads += [
+        _Load(protocol, "a", rate=rate) for rate in RATES for protocol in dict.fromkeys(protocols)
+    ]
     loads += [_Load(protocols[0], "a", sessions, modelled=True) for sessions in SESSIONS[1:]]
     for load in loads:
         plan(load_mapping(load.mapping(1)))
@@ -152,7 +172,7 @@ def _calibrated(
 ) -> Calibration:
     seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
     hops_ns: list[float] = []
-    alone: list[tuple[str, RunRecord]] = []
+    loops_ns: list[int] = []
     runtime = RayRuntime(address, only=host)
     try:
         for number, load in enumerate(loads, start=1):
@@ -160,25 +180,27 @@ def _calibrated(
             record = runtime.run(parts)
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
-            seen[load.protocol] += _observed(record, load)
+            seen[load.protocol] += _observed(record, load, loops_ns)
             hops_ns += [link.excess_ns for link in record.links]
-            if load.sessions == 1 and load.mix == "c" and parts.system.nodes == 1:
-                alone.append((load.protocol, record))
-            told(f"{number} of {len(loads)}: {load.protocol}, {load.sessions} sessions")
+            told(f"{number} of {len(loads)}: {load}")
     finally:
         runtime.close()
-    if not alone:
-        raise ConfigError("one protocol with a single node is needed", path="--protocol")
-    fitted = {protocol: fit_costs(each) for protocol, each in seen.items()}
+    loop_ns = float(numpy.median(loops_ns))
+    fitted = {
+        protocol: fit_costs([each.at(loop_ns) for each in every])
+        for protocol, every in seen.items()
+    }
     timer_ns = fitted[loads[-1].protocol].timer_ns
-    profile = _profile(facts, fitted, timer_ns, alone[0], max(0, round(min(hops_ns))))
+    facts = facts | {"loops_ns": loops_ns, "hop_ns": max(0, round(min(hops_ns)))}
+    profile = _profile(facts, fitted, timer_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
     return Calibration(host, profile, math.sqrt(squares / total), total)
 
 
-def _observed(record: RunRecord, load: _Load) -> list[Observation]:
+def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Observation]:
+    """One a process; what the loop took in all of them is added to ``loops_ns``."""
     history = record.history
     inside = (history.returned_ns >= record.warmup_ns) & (history.returned_ns < record.end_ns)
     reading = numpy.isin(history.kind, list(READING))
@@ -187,9 +209,12 @@ def _observed(record: RunRecord, load: _Load) -> list[Observation]:
     found: list[Observation] = []
 
     def add(usage: ProcessUsage | None, own: dict[str, float]) -> None:
-        if usage is not None and usage.cpu_ns > USED_MIN * window_ns:
-            counts = {SLEEP: usage.sleeps, CALL: usage.reads + usage.writes, **own}
-            found.append(Observation(usage.cpu_ns, counts))
+        if usage is None or not usage.loops_ns or usage.cpu_ns <= USED_MIN * window_ns:
+            return
+        calls = usage.reads + usage.writes
+        counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls, **own}
+        found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
+        loops_ns.extend(usage.loops_ns)
 
     for client in record.clients:
         add(client.usage, {CLIENT: float(inside.sum())})
@@ -207,16 +232,15 @@ def _observed(record: RunRecord, load: _Load) -> list[Observation]:
     return found
 
 
+def _colds(usage: ProcessUsage, window_ns: int) -> float:
+    """How cold all its sleeps were, together."""
+    slept_ns = max(0, window_ns - usage.cpu_ns) / max(1, usage.sleeps)
+    return _MEAN_COLD * usage.sleeps * coldness(slept_ns)
+
+
 def _profile(
-    facts: dict[str, Any],
-    fitted: Mapping[str, FittedCosts],
-    timer_ns: int,
-    alone: tuple[str, RunRecord],
-    hop_ns: int,
+    facts: dict[str, Any], fitted: Mapping[str, FittedCosts], timer_ns: int
 ) -> HostProfile:
-    protocol, record = alone
-    costs = fitted[protocol].costs
-    late_ns = numpy.array(facts["timer_late_ns"]) - costs.sleep - costs.call
     return HostProfile(
         host=facts["host"],
         cpu=facts["cpu"],
@@ -225,11 +249,12 @@ def _profile(
         background=round(facts["background"], 3),
         stalls=round(facts["stalls_per_s"], 3),
         stall=_quantiles_ns(numpy.array(facts["stall_ns"] or [0])),
-        wake=wake_quantiles_ns(measured_window(record, 10**9).latency_ns, costs, QUANTILES),
-        timer_late=_quantiles_ns(late_ns),
+        loop=_quantiles_ns(numpy.array(facts["loops_ns"])),
+        wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
+        wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
         timer=timer_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
-        hop=hop_ns,
+        hop=facts["hop_ns"],
         protocols={name: each.costs for name, each in fitted.items()},
     )
 

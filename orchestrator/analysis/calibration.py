@@ -10,7 +10,7 @@ kind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy
@@ -18,20 +18,26 @@ from numpy.typing import NDArray
 
 from orchestrator.core.host_profile import ProtocolCosts
 
-SLEEP, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
+SLEEP, COLD, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
 TIMER: Final = "timer"
 _SCALE: Final = 0.1
 """Relative error from which on an equation counts less than by its square."""
-_JUMP: Final = 0.75
-"""Quantile of one wait that the median of the sum is: above it one of two is the long one."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One process: the CPU time that it used and how often it did what, by the name of a cost."""
+    """One process: the CPU time that it used and how often it did what, by the name of a cost.
 
-    cpu_ns: int
+    ``loop_ns``: what the fixed loop took meanwhile.
+    """
+
+    cpu_ns: float
+    loop_ns: float
     counts: Mapping[str, float] = field(default_factory=dict)
+
+    def at(self, loop_ns: float) -> Observation:
+        """The same on cores on which the loop takes so long."""
+        return replace(self, cpu_ns=self.cpu_ns * loop_ns / self.loop_ns, loop_ns=loop_ns)
 
 
 @dataclass(frozen=True)
@@ -74,27 +80,3 @@ def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
     by_name = dict(zip(names, costs.tolist(), strict=True))
     timer_ns = by_name.pop(TIMER)
     return FittedCosts(ProtocolCosts(**by_name), timer_ns, residual)
-
-
-def wake_quantiles_ns(
-    latencies_ns: NDArray[numpy.int64], costs: ProtocolCosts, steps: int = 100
-) -> tuple[int, ...]:
-    """How long a message takes until who sleeps on it runs, as quantiles at equal steps.
-
-    ``latencies_ns`` are those of one session alone, whose every operation wakes the node and then
-    the client.
-
-    What is left of a latency is the sum of two waits of one law. In its upper tail a sum is long
-    because one of the two is, and the other is as ever, so a wait exceeds what the sum exceeds
-    with twice the chance, less the median wait (the principle of one big jump). Below that, waits
-    are taken for half of the sum; then all are moved so that two of them have its median.
-    """
-    # Both are woken once; the request is written and read, and so is the answer.
-    fixed_ns = costs.client + costs.read + 2 * costs.sleep + 4 * costs.call
-    shares = (numpy.arange(steps) + 0.5) / steps
-    of_sum = numpy.where(shares > _JUMP, 2 * shares - 1, shares * 0.5 / _JUMP)
-    sums_ns = numpy.quantile(latencies_ns, of_sum) - fixed_ns
-    median_ns = (float(numpy.median(latencies_ns)) - fixed_ns) / 2
-    waits_ns = numpy.where(shares > _JUMP, sums_ns - median_ns, sums_ns / 2)
-    waits_ns += median_ns - numpy.median(waits_ns[:, None] + waits_ns) / 2
-    return tuple(max(1000, round(each)) for each in waits_ns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
@@ -30,12 +31,18 @@ class ChunkedStream:
     timed: bool = False
 
     def __init__(self) -> None:
+        self._ahead: deque[OperationBlock] = deque()
         self._chunk = self._draw()
         self._position = 0
 
     @abstractmethod
     def _draw(self) -> OperationBlock:
         """The next chunk."""
+
+    def draw_ahead(self) -> int:
+        """Draw one chunk more than is needed yet; how many operations wait like that now."""
+        self._ahead.append(self._draw())
+        return sum(map(len, self._ahead))
 
     def block(self, count: int) -> OperationBlock:
         """The next ``count`` operations."""
@@ -44,7 +51,7 @@ class ChunkedStream:
         while missing > len(self._chunk) - self._position:
             parts.append(self._chunk.select(slice(self._position, None)))
             missing -= len(parts[-1])
-            self._chunk = self._draw()
+            self._chunk = self._ahead.popleft() if self._ahead else self._draw()
             self._position = 0
         parts.append(self._chunk.select(slice(self._position, self._position + missing)))
         self._position += missing

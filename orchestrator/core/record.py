@@ -7,7 +7,7 @@ the measured window is [``warmup_ns``, ``end_ns``)).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.core.fault_plan import Strike
 from orchestrator.core.history import History
 from orchestrator.core.spans import Spans
+from orchestrator.core.units import NS_PER_US
 
 INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
@@ -41,7 +42,8 @@ class ProcessUsage:
     """What a process used of its host over the measured window, as the kernel counts it.
 
     ``sleeps``: how often it waited for something to do; ``reads`` and ``writes``: system calls,
-    those of sockets included, which moved ``transferred_bytes`` in all.
+    those of sockets included, which moved ``transferred_bytes`` in all. ``loops_ns``: what a fixed
+    loop took each time that it was run to see how fast the core was.
     """
 
     cpu_ns: int
@@ -49,10 +51,27 @@ class ProcessUsage:
     reads: int
     writes: int
     transferred_bytes: int
+    loops_ns: tuple[int, ...] = ()
 
     def times(self, share: float) -> ProcessUsage:
         """That share of it."""
-        return ProcessUsage(*(round(share * each) for each in astuple(self)))
+        return ProcessUsage(
+            cpu_ns=round(share * self.cpu_ns),
+            sleeps=round(share * self.sleeps),
+            reads=round(share * self.reads),
+            writes=round(share * self.writes),
+            transferred_bytes=round(share * self.transferred_bytes),
+            loops_ns=self.loops_ns,
+        )
+
+
+def loop_quantiles_us(used: Iterable[ProcessUsage | None]) -> tuple[float, ...] | None:
+    """``loops_us`` of a host with these processes; None where nobody ran the loop."""
+    loops_ns = [loop_ns for each in used if each is not None for loop_ns in each.loops_ns]
+    if not loops_ns:
+        return None
+    shares = (numpy.arange(LOOP_SHARES) + 0.5) / LOOP_SHARES
+    return tuple((numpy.quantile(loops_ns, shares) / NS_PER_US).round(3).tolist())
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,9 @@ class HostRecord:
 
     ``busy``: in use, of all CPUs. ``steal``: taken by the hypervisor for others. ``run_queue``:
     tasks that waited for a CPU, on the mean. ``pressure``: some task waited. ``throttled``: a
-    quota kept processes of this control group, or of one around it, from running.
+    quota kept processes of this control group, or of one around it, from running. ``loops_us``: what a
+    fixed loop took in nodes and clients there, quantiles in the middle of LOOP_SHARES equal
+    parts: how fast cores were, and how much that changed.
     """
 
     host: str
@@ -159,9 +180,12 @@ class HostRecord:
     run_queue: float | None = None
     pressure: float | None = None
     throttled: float | None = None
+    loops_us: tuple[float, ...] | None = None
 
 
-HOST_FIGURES: Final = tuple(each.name for each in fields(HostRecord) if each.name != "host")
+_OTHERS: Final = ("host", "loops_us")
+HOST_FIGURES: Final = tuple(each.name for each in fields(HostRecord) if each.name not in _OTHERS)
+LOOP_SHARES: Final = 10
 
 
 def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
@@ -175,7 +199,11 @@ def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
         return max(known, default=None)
 
     return tuple(
-        HostRecord(host, **{name: most(name, seen[host]) for name in HOST_FIGURES})
+        HostRecord(
+            host,
+            **{name: most(name, seen[host]) for name in HOST_FIGURES},
+            loops_us=next((each.loops_us for each in seen[host] if each.loops_us), None),
+        )
         for host in sorted(seen)
     )
 

@@ -26,7 +26,7 @@ from orchestrator.core.spans import Spans
 from orchestrator.core.units import format_duration
 from orchestrator.errors import ConfigError
 from orchestrator.runtimes._agenda import NO_WAKE, Agenda
-from orchestrator.runtimes._ahead import draw
+from orchestrator.runtimes._ahead import Ahead
 from orchestrator.runtimes._attempts import Attempts
 from orchestrator.runtimes._operations import Operations
 from orchestrator.runtimes._payloads import Payloads
@@ -87,10 +87,10 @@ class LoadDriver(Operations):
             again=again,
         )
         self._client = client
-        self._stream = stream
         self._timetable = timetable
         self._levels = levels
         self._closed = timetable.sessions > 0 or joining is not None
+        self._ahead = Ahead(stream, timetable, levels, planned=not self._closed)
         self._full_until_ns = NEVER
         self._instant = (NEVER, 0)
         self.lag_ns: list[int] = []
@@ -162,11 +162,13 @@ class LoadDriver(Operations):
 
     def _fetch(self) -> None:
         """The next block of operations; an empty one says that there are no more."""
-        self._operations, self._starts, self._left = draw(
-            self._stream, self._timetable, self._levels, planned=not self._closed
-        )
+        self._operations, self._starts, self._left = self._ahead.take()
         self._block_end += self._left
         self._find_sample()
+
+    def draw_ahead(self, seconds: float) -> None:
+        """Have the next operations ready; what that takes, at most, is spent before the load."""
+        self._ahead.draw(seconds)
 
     def _find_sample(self) -> None:
         if self.spans is not None:
@@ -263,7 +265,8 @@ class LoadDriver(Operations):
         self._final_ns = min(self._final_ns, start_ns)
         self._end_ns = start_ns + reads.lasts_ns
         self._lags_ns = []
-        self._stream, self._timetable = reads, BackToBack(READERS)
+        self._timetable = BackToBack(READERS)
+        self._ahead = Ahead(reads, self._timetable, self._levels, planned=False)
         self._closed, self._pool.joining = True, None
         self._pool.begin(READERS, start_ns)
         self._fetch()

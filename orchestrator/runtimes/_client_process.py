@@ -12,7 +12,8 @@ import numpy
 
 from orchestrator.core.faults import CLEAR, LinkState
 from orchestrator.core.history import History
-from orchestrator.core.record import ClientRecord, EventRecord, HostRecord
+from orchestrator.core.record import INTERVAL_NS, ClientRecord, EventRecord, HostRecord
+from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._batching import Attempt
@@ -25,6 +26,7 @@ from orchestrator.runtimes._client_connection import (
 )
 from orchestrator.runtimes._client_parts import make_driver
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._core_speed import loop_ns
 from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._host_load import HostSample, host_record, host_sample
@@ -42,6 +44,8 @@ RECONNECT_S: Final = 0.05
 FIRST_S: Final = 10.0
 """How long a node may have too many newcomers to greet this one."""
 LAG_SAMPLES: Final = 100_000
+AHEAD_SHARE: Final = 0.01
+"""Of the length of the load, what may go into drawing operations before it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class ClientProcess:
         self._host_samples: dict[int, HostSample] = {}
         self._probe_times_ns = probe_times_ns(parts, f"client/{spec.client}")
         self._probed: list[tuple[int, int]] = []
+        self._loops_ns: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, addresses: list[tuple[str, int]]) -> None:
@@ -114,6 +119,8 @@ class ClientProcess:
             *(self._open(n, c, FIRST_S) for n in range(len(addresses)) for c in range(count))
         )
         self.driver: LoadDriver = make_driver(parts, self._spec.client, self)
+        if parts.end_ns is not None:
+            self.driver.draw_ahead(AHEAD_SHARE * parts.end_ns / NS_PER_S)
         self.sessions = self.driver.sessions
 
     async def probe(self) -> dict[int, Samples]:
@@ -298,12 +305,17 @@ class ClientProcess:
             # An end without traffic must be noticed too.
             self.clock.at(end_ns, lambda _: self.tick(), None)
         self._probe_later()
+        self.clock.at(parts.recorded_from_ns, self._look, parts.recorded_from_ns)
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
         self._used[which] = process_usage()
         self._wall_ns[which] = self.clock.now_ns()
         self._host_samples[which] = host_sample()
+
+    def _look(self, at_ns: int) -> None:
+        self._loops_ns.append(loop_ns())
+        self.clock.at(at_ns + INTERVAL_NS, self._look, at_ns + INTERVAL_NS)
 
     def _probe(self, _: None) -> None:
         """How many operations are under way now; and when to look again."""
@@ -344,7 +356,7 @@ class ClientProcess:
         probed = numpy.array(self._probed, dtype=numpy.int64).reshape(-1, 2)
         lag_ns = numpy.array(self.driver.lag_ns, dtype=numpy.int64)
         step = max(1, -(-len(lag_ns) // LAG_SAMPLES))
-        usage = between(*self._used)
+        usage = between(self._used[0], self._used[1], self._loops_ns)
         client = ClientRecord(
             client=spec.client,
             host=spec.host,

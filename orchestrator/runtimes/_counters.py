@@ -88,9 +88,10 @@ def journal_record(
 ) -> tuple[NodeRecord, list[EventRecord]]:
     """The record of a node from what its processes have noted."""
     intervals = max(1, -(-end_ns // INTERVAL_NS))
-    # The last columns are what the process used.
-    samples = journal.table(intervals, len(COUNTERS) + 1 + FIELDS)
-    used = samples[[min(warmup_ns // INTERVAL_NS, intervals), intervals], -FIELDS:]
-    counts, events = samples[:, :-FIELDS], journal.events
-    usage = between(used[0], used[1])
+    # The last columns are what the fixed loop took, and what the process used.
+    samples = journal.table(intervals, len(COUNTERS) + 1 + 1 + FIELDS)
+    first = min(warmup_ns // INTERVAL_NS, intervals)
+    used, loops_ns = samples[:, -FIELDS:], numpy.diff(samples[first:, -FIELDS - 1])
+    counts, events = samples[:, : -FIELDS - 1], journal.events
+    usage = between(used[first], used[intervals], loops_ns)
     return node_record(parts, node, host, role, counts, usage, digest, events), events

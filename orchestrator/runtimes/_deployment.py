@@ -14,10 +14,12 @@ from orchestrator.core.history import History
 from orchestrator.core.record import (
     LOST,
     EventRecord,
+    HostRecord,
     LinkRecord,
     NodeRecord,
     RunRecord,
     digests_to_compare,
+    loop_quantiles_us,
     worst_by_host,
 )
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
@@ -298,10 +300,24 @@ class Deployment:
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             client_clocks=tuple(member.clock for member in self._clients),
             lost_parts=tuple(self._lost.values()),
-            host_loads=worst_by_host(report.host_load for report in present),
+            host_loads=self._host_loads(present, counted.values()),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             links=self.links,
             hosts=tuple(sorted({member.host for member in members})),
+        )
+
+    def _host_loads(
+        self, reports: Sequence[ClientReport], nodes: Iterable[NodeRecord]
+    ) -> tuple[HostRecord, ...]:
+        """What clients saw of their hosts, and how fast the cores of these were."""
+        clients = [report.client for report in reports]
+        used = [(each.host, each.usage) for each in clients]
+        used += [(each.host, each.usage) for each in nodes]
+        return tuple(
+            replace(
+                load, loops_us=loop_quantiles_us(usage for host, usage in used if host == load.host)
+            )
+            for load in worst_by_host(report.host_load for report in reports)
         )
 
     def _deaths(self) -> list[list[EventRecord]]:

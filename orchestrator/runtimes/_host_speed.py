@@ -10,11 +10,30 @@ import tempfile
 import time
 from typing import Any, Final
 
+from orchestrator.core.host_profile import DEEP_NS, SHORT_NS
+
 SYNCS: Final = 50
 IDLE_S: Final = 1.0
 WATCH_S: Final = 3.0
 STALL_NS: Final = 30_000
 """What is shorter is an interrupt, and part of what everything takes."""
+WAKES: Final = 1000
+_ECHO: Final = """
+import select, socket, sys, time
+ours = socket.socket(fileno=int(sys.argv[1]))
+ready = select.epoll()
+ready.register(ours, select.EPOLLIN)
+try:
+    while True:
+        ours.sendall(b"?")
+        ready.poll()
+        at = time.perf_counter_ns()
+        if not ours.recv(1):
+            break
+        ours.sendall(str(at).ljust(32).encode())
+except OSError:
+    pass
+"""
 _WATCH: Final = """
 import sys, time
 now, until = time.perf_counter_ns, time.perf_counter_ns() + int(float(sys.argv[1]) * 1e9)
@@ -30,7 +49,6 @@ print(*found)
 
 def host_speed() -> dict[str, Any]:
     """Of this host; durations are lists in ns, ascending."""
-    from orchestrator.runtimes._lateness import timer_lateness_ns
     from orchestrator.store.provenance import cpu_model
 
     cores = len(os.sched_getaffinity(0))
@@ -43,7 +61,8 @@ def host_speed() -> dict[str, Any]:
         "background": background,
         "stalls_per_s": stalls_per_s,
         "stall_ns": stall_ns,
-        "timer_late_ns": timer_lateness_ns(),
+        "wake_ns": _wakes_ns(SHORT_NS),
+        "wake_deep_ns": _wakes_ns(DEEP_NS),
         "fsync_ns": _syncs_ns(),
     }
 
@@ -70,6 +89,30 @@ def _stalls(cores: int) -> tuple[float, list[int]]:
     said = _outputs([sys.executable, "-c", _WATCH, str(WATCH_S), str(STALL_NS)], cores)
     found = sorted(int(word) for each in said for word in each.split())
     return len(found) / (WATCH_S * cores), found
+
+
+def _wakes_ns(asleep_ns: int) -> list[int]:
+    """How long it takes from the writing of a socket until a process looks that has slept on it
+    for so long.
+    """
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", _ECHO, str(theirs.fileno())]
+    reader = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    found = []
+    try:
+        ours.settimeout(10)
+        for _ in range(WAKES):
+            ours.recv(1)
+            until_ns = time.perf_counter_ns() + asleep_ns
+            while (now_ns := time.perf_counter_ns()) < until_ns:
+                pass
+            ours.sendall(b"!")
+            found.append(int(ours.recv(32)) - now_ns)
+    finally:
+        ours.close()
+        reader.wait(timeout=10)
+    return sorted(found)
 
 
 def _syncs_ns() -> list[int]:

@@ -167,6 +167,7 @@ class _Hosting(SimulatedCluster):
             SimulatedHost(
                 profile,
                 parts.config.hosts.pin,
+                parts.config.hosts.loop,
                 self._at_work,
                 block_stream(parts.config.seed, f"host/{host}"),
             )

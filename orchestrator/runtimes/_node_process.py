@@ -19,6 +19,7 @@ from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _parts, _peers, _wire
 from orchestrator.runtimes._clock import RealClock
+from orchestrator.runtimes._core_speed import loop_ns
 from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog, recovered
 from orchestrator.runtimes._handshake import Credentials
@@ -95,6 +96,7 @@ class NodeProcess:
         if store.node.storage.durability != MEMORY:
             self._log = GroupedLog(Path(spec.folder) / f"node{node}.log", self.machine.Record)
         self._journal = Journal(Path(spec.folder) / JOURNAL if parts.may_crash else None)
+        self._loops_ns = 0
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
@@ -356,7 +358,10 @@ class NodeProcess:
 
     def _sample(self, number: int) -> None:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
-        self._journal.sample(number, (*counted(self.shell), busy_ns, *process_usage()))
+        # The loops add up like everything else that is counted.
+        self._loops_ns += loop_ns()
+        used = (self._loops_ns, *process_usage())
+        self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from orchestrator.core.record import ProcessUsage
 
 _IO: Final = "/proc/self/io"
 
-FIELDS: Final = len(ProcessUsage.__dataclass_fields__)
+FIELDS: Final = 5
 
 
 def process_usage() -> tuple[int, ...]:
-    """The fields of ProcessUsage since the process began; calls are 0 where nobody counts them."""
+    """The first FIELDS of ProcessUsage since the process began; calls are 0 where nobody counts."""
     sleeps = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     return (time.process_time_ns(), sleeps, *_calls())
 
 
-def between(before: Sequence[int], after: Sequence[int]) -> ProcessUsage:
-    """What was used from one time to another."""
-    return ProcessUsage(*(int(late - early) for early, late in zip(before, after, strict=True)))
+def between(
+    before: Sequence[int], after: Sequence[int], loops_ns: Iterable[int] = ()
+) -> ProcessUsage:
+    """What was used from one time to another, in which the loop took so long each time."""
+    cpu_ns, sleeps, reads, writes, moved_bytes = (
+        int(late - early) for early, late in zip(before, after, strict=True)
+    )
+    loops = tuple(int(each) for each in loops_ns if each)
+    return ProcessUsage(cpu_ns, sleeps, reads, writes, moved_bytes, loops)
 
 
 def _calls() -> tuple[int, int, int]:

@@ -5,6 +5,10 @@ a small process in a session of its own. It reads a pipe whose other end only th
 notes the driver's descendants from time to time while the driver lives, and kills those that
 are left when the pipe closes. Ray renames its processes and thereby overwrites their visible
 environment, so descent is the one mark that all of them carry.
+
+Among the descendants are some that only serve people who look: the monitor of logs, ten times a
+second for half a millisecond, the dashboard and its agent. These it gives the policy of processes
+that run when nobody else wants the core; else they make the p99 of what is measured.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 LOOK_S: Final = 2.0
@@ -25,6 +30,9 @@ QUICK_LOOKS: Final = 20
 """At first they are noted ten times a second, since a driver may die while Ray is starting."""
 
 DISMISS_S: Final = 5.0
+
+HELPERS: Final = (b"monitor.py", b"dashboard.py", b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
+"""Endings of words of the command lines of what may wait."""
 
 _reaper: tuple[int, subprocess.Popen[bytes]] | None = None
 
@@ -94,6 +102,18 @@ def _note_descendants(driver: int, known: dict[int, int]) -> None:
                 grown = True
 
 
+def _let_helpers_wait(known: dict[int, int]) -> None:
+    """Ray's helpers among these run when nobody else wants the core, on systems that know that."""
+    if not hasattr(os, "SCHED_IDLE"):
+        return
+    for pid in known:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(HELPERS) for word in words[:8]):
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+
+
 def _kill(known: dict[int, int]) -> None:
     processes = _processes()
     for pid, start in known.items():
@@ -118,6 +138,7 @@ def main() -> None:
             if not data:
                 break
         _note_descendants(driver, known)
+        _let_helpers_wait(known)
     for _ in range(3):
         _note_descendants(driver, known)
         _kill(known)

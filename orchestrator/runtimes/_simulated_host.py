@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Final
 
 import numpy
 
 from orchestrator.core.distributions import Empirical, EmpiricalParams, Sampler
-from orchestrator.core.host_profile import HostProfile, ProtocolCosts
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts, coldness, depth
 from orchestrator.core.randomness import block_stream
+from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._clock import MADE_UP_NS
 from orchestrator.runtimes._virtual_clock import VirtualClock
@@ -76,13 +78,14 @@ class SimulatedHost:
         self,
         profile: HostProfile,
         pinned: bool,
+        loops_ns: Sequence[int],
         at_work: AtWork,
         chance: numpy.random.Generator,
     ) -> None:
         self.profile, self.at_work = profile, at_work
-        cores = profile.cores
+        cores, usual_ns = profile.cores, median(profile.loop)
         self._pools = [Cores(1) for _ in range(cores)] if pinned else [Cores(cores)]
-        self._cores = cores
+        self.slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
         self._stalls_per_ns = profile.stalls / NS_PER_S
         self._stall = Sampler(Empirical(EmpiricalParams(profile.stall or (0,))), chance)
         self._chance = chance
@@ -97,12 +100,12 @@ class SimulatedHost:
         rate = self._stalls_per_ns
         return float(self._chance.exponential(1 / rate)) if rate else math.inf
 
-    def lasts_ns(self, work_ns: float) -> int:
-        """How long so much work takes now.
+    def lasts_ns(self, work_ns: float, cores: Cores) -> int:
+        """How long so much work takes now on one of these cores.
 
-        While a core is free, others that need one take that.
+        While one of them is free, others that need one take that.
         """
-        if sum(pool.busy for pool in self._pools) < self._cores:
+        if cores.busy < cores.count:
             return round(work_ns)
         self._until_stall_ns -= work_ns
         while self._until_stall_ns <= 0:
@@ -127,20 +130,25 @@ class SimulatedProcess:
         self._clock, self._host, self._cores = clock, host, cores
         self._served = served
         profile = host.profile
-        self._sleep_ns, self._call_ns, self._timer_ns = costs.sleep, costs.call, profile.timer
+        self._costs, self._call_ns, self._timer_ns = costs, costs.call, profile.timer
 
         def sampler(values: tuple[int, ...], what: str) -> Sampler:
             law = Empirical(EmpiricalParams(values))
             return Sampler(law, block_stream(seed, f"{name}/host/{what}"))
 
         self._wake = sampler(profile.wake, "wake")
-        self._timer_late = sampler(profile.timer_late, "timer")
+        self._wake_deep = sampler(profile.wake_deep, "wake_deep")
         self.fsync = sampler(profile.fsync, "fsync")
         self._at_work = host.at_work
         # What has come, by socket; and what is to be said, by socket.
         self._inbox: dict[Hashable, list[Item]] = {}
         self._outbox: dict[Hashable, list[tuple[SimulatedProcess, Item]]] = {}
         self._awake = False
+        # What is left to be paid of its last sleep.
+        self._asleep_since_ns = self._cold_ns = 0
+        # How many times as long as usual everything takes, and until when.
+        self._chance = block_stream(seed, f"{name}/host/speed")
+        self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
         self._sleeps = self._reads = self._writes = 0
         # Sockets of this tick that are still to be read.
@@ -182,7 +190,7 @@ class SimulatedProcess:
             self.at(when_ns, callback, argument)
 
     def _ring(self, item: Item) -> None:
-        self._come(TIMERS, item, self._timer_late)
+        self._come(TIMERS, item)
 
     # --- what comes and goes --------------------------------------------------------------
 
@@ -193,26 +201,47 @@ class SimulatedProcess:
         item = (cost_ns, None, callback, argument)
         sender = self._at_work.process
         if sender is None or sender is self:
-            self._come(socket, item, self._wake)
+            self._come(socket, item)
         else:
             sender._outbox.setdefault(socket, []).append((self, item))
 
-    def _come(self, socket: Hashable, item: Item, waking: Sampler) -> None:
+    def _come(self, socket: Hashable, item: Item) -> None:
         self._inbox.setdefault(socket, []).append(item)
         if not self._awake:
             self._awake = True
-            self._sleeps += 1
-            self._clock.at(self._clock.current_ns + waking.draw_ns(), self._woken, None)
+            self._wake_up()
 
-    def _woken(self, _: None) -> None:
-        self._after(self._sleep_ns, self._ready)
+    def _wake_up(self) -> None:
+        """The longer it has slept, the longer until it looks, and the longer its tick."""
+        self._sleeps += 1
+        now_ns, costs = self._clock.current_ns, self._costs
+        slept_ns = now_ns - self._asleep_since_ns
+        cost_ns = costs.sleep + costs.cold * coldness(slept_ns)
+        wake_ns, share = float(self._wake.draw_ns()), depth(slept_ns)
+        if share:
+            wake_ns += share * (self._wake_deep.draw_ns() - wake_ns)
+        slowness = self._slowness_at(now_ns)
+        before_ns = min(cost_ns, wake_ns)
+        self._work_ns += round(before_ns * slowness)
+        self._cold_ns = round(cost_ns - before_ns)
+        self._clock.at(now_ns + round(wake_ns * slowness), self._look, None)
 
-    def _ready(self, _: None) -> None:
+    def _look(self, _: None) -> None:
         self._cores.ask(self)
 
+    def _slowness_at(self, now_ns: int) -> float:
+        """Drawn anew ten times a second: others use what lies below this core."""
+        if now_ns >= self._slow_until_ns:
+            every = self._host.slowness
+            self._slowness = every[int(self._chance.random() * len(every))]
+            self._slow_until_ns = now_ns - now_ns % INTERVAL_NS + INTERVAL_NS
+        return self._slowness
+
     def _after(self, work_ns: int, then: Call) -> None:
+        now_ns = self._clock.current_ns
+        work_ns = round(work_ns * self._slowness_at(now_ns))
         self._work_ns += work_ns
-        self._clock.at(self._clock.current_ns + self._host.lasts_ns(work_ns), then, None)
+        self._clock.at(now_ns + self._host.lasts_ns(work_ns, self._cores), then, None)
 
     # --- a tick ---------------------------------------------------------------------------
 
@@ -224,7 +253,8 @@ class SimulatedProcess:
 
     def _read_next(self) -> None:
         self._reads += 1
-        self._after(self._call_ns, self._read)
+        cold_ns, self._cold_ns = self._cold_ns, 0
+        self._after(cold_ns + self._call_ns, self._read)
 
     def _read(self, _: None) -> None:
         """All of one socket; what it asks for is done when its time has passed."""
@@ -258,6 +288,7 @@ class SimulatedProcess:
             self._after(self._call_ns, self._written)
         elif not self._inbox:
             self._awake = False
+            self._asleep_since_ns = self._clock.current_ns
             self._cores.leave()
         elif self._cores.crowded:
             self._cores.leave()
@@ -268,5 +299,5 @@ class SimulatedProcess:
     def _written(self, _: None) -> None:
         socket = next(iter(self._outbox))
         for process, item in self._outbox.pop(socket):
-            process._come(socket, item, process._wake)
+            process._come(socket, item)
         self._write(None)

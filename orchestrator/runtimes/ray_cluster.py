@@ -46,6 +46,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     # Whoever comes late must not start another Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    # Workers of an embedded Ray would give way to everybody else on this host.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     with _lock:
