@@ -27,6 +27,7 @@ from orchestrator.analysis.calibration import (
     MESSAGE,
     READ,
     SLEEP,
+    TICK,
     TIMER,
     WRITE,
     FittedCosts,
@@ -212,12 +213,15 @@ def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Obser
         if usage is None or not usage.loops_ns or usage.cpu_ns <= USED_MIN * window_ns:
             return
         calls = usage.reads + usage.writes
-        counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls, **own}
+        counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
+        counts |= {TICK: usage.ticks, **own}
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
         loops_ns.extend(usage.loops_ns)
 
     for client in record.clients:
-        add(client.usage, {CLIENT: float(inside.sum())})
+        operations = float(inside.sum())
+        # At those rates hardly two begin at once.
+        add(client.usage, {CLIENT: operations, TIMER: operations if load.rate else 0.0})
     for node in record.nodes:
         here = inside & (history.node == node.node)
         reads = float((here & reading).sum())

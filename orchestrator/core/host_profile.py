@@ -8,7 +8,7 @@ sleeps, and takes a while to be woken.
 The model is linear, as in Ousterhout's and Ailijiang's accounts of where the time of a
 replicated store goes (Ailijiang, Charapko, Demirbas, "Dissecting the Performance of
 Strongly-Consistent Replication Protocols", SIGMOD 2019, section 3): CPU time of a process =
-sleeps x ``sleep`` + system calls x ``call`` + operations and messages x their own cost. All are
+sleeps x ``sleep`` + ticks x ``tick`` + system calls x ``call`` + operations and messages x their own cost. All are
 costs under one protocol: with more processes than cores, caches are colder and each is dearer.
 
 The longer a core has slept, the more it takes to go on: it sleeps more deeply, and finds caches and
@@ -50,6 +50,7 @@ class ProtocolCosts:
 
     sleep: int = duration("0s", help="of an event loop, to fall asleep and to be woken once")
     cold: int = duration("0s", help="more after a sleep of 100 us; grows as the root of its length")
+    tick: int = duration("0s", help="of an event loop, to go round once more and write")
     call: int = duration("0s", help="to read or write a socket once, whatever is in it")
     client: int = duration("0s", help="of a client, to begin and to end an operation")
     read: int = duration("0s", help="of a node, to parse, carry out and answer a read")

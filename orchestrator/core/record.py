@@ -41,13 +41,15 @@ EJECTED: Final = "ejected"
 class ProcessUsage:
     """What a process used of its host over the measured window, as the kernel counts it.
 
-    ``sleeps``: how often it waited for something to do; ``reads`` and ``writes``: system calls,
+    ``sleeps``: how often it waited for something to do; ``ticks``: of its loop in which
+    something was to be written; ``reads`` and ``writes``: system calls,
     those of sockets included, which moved ``transferred_bytes`` in all. ``loops_ns``: what a fixed
     loop took each time that it was run to see how fast the core was.
     """
 
     cpu_ns: int
     sleeps: int
+    ticks: int
     reads: int
     writes: int
     transferred_bytes: int
@@ -58,6 +60,7 @@ class ProcessUsage:
         return ProcessUsage(
             cpu_ns=round(share * self.cpu_ns),
             sleeps=round(share * self.sleeps),
+            ticks=round(share * self.ticks),
             reads=round(share * self.reads),
             writes=round(share * self.writes),
             transferred_bytes=round(share * self.transferred_bytes),

@@ -107,6 +107,7 @@ class ClientProcess:
         self._probe_times_ns = probe_times_ns(parts, f"client/{spec.client}")
         self._probed: list[tuple[int, int]] = []
         self._loops_ns: list[int] = []
+        self._ticks = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, addresses: list[tuple[str, int]]) -> None:
@@ -287,6 +288,7 @@ class ClientProcess:
         self._flushing.append(connection)
 
     def _flush(self) -> None:
+        self._ticks += 1
         flushing, self._flushing = self._flushing, []
         for connection in flushing:
             connection.flush()
@@ -309,7 +311,7 @@ class ClientProcess:
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
-        self._used[which] = process_usage()
+        self._used[which] = process_usage(self._ticks)
         self._wall_ns[which] = self.clock.now_ns()
         self._host_samples[which] = host_sample()
 

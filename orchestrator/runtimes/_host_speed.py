@@ -36,11 +36,12 @@ except OSError:
 """
 _WATCH: Final = """
 import sys, time
-now, until = time.perf_counter_ns, time.perf_counter_ns() + int(float(sys.argv[1]) * 1e9)
+now, until = time.perf_counter_ns, time.perf_counter_ns() + int(float(sys.argv[1]) * 1e9) + 500_000_000
 least, last, found = int(sys.argv[2]), now(), []
+begun = last + 500_000_000  # others of its kind start until then
 while last < until:
     at = now()
-    if at - last > least:
+    if at - last > least and at > begun:
         found.append(at - last)
     last = at
 print(*found)

@@ -144,8 +144,7 @@ class HostedClient(SimulatedClient):
         _lead((link for links in self.links for link in links), profile.hop)
 
     def wake_at(self, when_ns: int) -> None:
-        # What it does then is begin operations, whose cost is theirs.
-        self.process.wait(when_ns, 0, self._poll, when_ns)
+        self.process.at(when_ns, self._poll, when_ns)
 
 
 class _Hosting(SimulatedCluster):

@@ -96,7 +96,7 @@ class NodeProcess:
         if store.node.storage.durability != MEMORY:
             self._log = GroupedLog(Path(spec.folder) / f"node{node}.log", self.machine.Record)
         self._journal = Journal(Path(spec.folder) / JOURNAL if parts.may_crash else None)
-        self._loops_ns = 0
+        self._loops_ns = self._ticks = 0
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
@@ -218,6 +218,7 @@ class NodeProcess:
             self.wake()
 
     def flush(self) -> None:
+        self._ticks += 1
         self.flushing = False
         links, connections = self._dirty_links, self._dirty_connections
         self._dirty_links, self._dirty_connections = [], []
@@ -360,7 +361,7 @@ class NodeProcess:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
-        used = (self._loops_ns, *process_usage())
+        used = (self._loops_ns, *process_usage(self._ticks))
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 

@@ -150,13 +150,13 @@ class SimulatedProcess:
         self._chance = block_stream(seed, f"{name}/host/speed")
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._sleeps = self._reads = self._writes = 0
+        self._sleeps = self._ticks = self._reads = self._writes = 0
         # Sockets of this tick that are still to be read.
         self._tick: deque[tuple[Hashable, list[Item]]] = deque()
 
     def used(self) -> tuple[int, ...]:
         """The fields of ProcessUsage so far; bytes are not counted."""
-        return (self._work_ns, self._sleeps, self._reads, self._writes, 0)
+        return (self._work_ns, self._sleeps, self._ticks, self._reads, self._writes, 0)
 
     # --- the clock of what runs in it -----------------------------------------------------
 
@@ -267,6 +267,9 @@ class SimulatedProcess:
             self._at_work.process = self
             self._served()
             self._at_work.process = None
+        if self._outbox:
+            self._ticks += 1
+            cost_ns += self._costs.tick
         self._after(cost_ns, self._write)
 
     def _carry_out(self, items: list[Item]) -> int:

@@ -48,6 +48,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     # Workers of an embedded Ray would give way to everybody else on this host.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Four times a second Ray would look through all processes for those that use too much memory.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "2000")
     import ray
 
     with _lock:
