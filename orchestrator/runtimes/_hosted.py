@@ -164,11 +164,7 @@ class _Hosting(SimulatedCluster):
         self._placed = [int(host) for host in of_nodes + of_clients]
         self.hosts = [
             SimulatedHost(
-                profile,
-                parts.config.hosts.pin,
-                parts.config.hosts.loop,
-                self._at_work,
-                block_stream(parts.config.seed, f"host/{host}"),
+                profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work
             )
             for host in hosts
         ]

@@ -80,38 +80,45 @@ class SimulatedHost:
         pinned: bool,
         loops_ns: Sequence[int],
         at_work: AtWork,
-        chance: numpy.random.Generator,
     ) -> None:
         self.profile, self.at_work = profile, at_work
         cores, usual_ns = profile.cores, median(profile.loop)
         self._pools = [Cores(1) for _ in range(cores)] if pinned else [Cores(cores)]
         self.slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
-        self._stalls_per_ns = profile.stalls / NS_PER_S
-        self._stall = Sampler(Empirical(EmpiricalParams(profile.stall or (0,))), chance)
-        self._chance = chance
-        # How much work there is until somebody else needs the core.
-        self._until_stall_ns = self._next_stall_ns()
 
     def pool(self, core: int) -> Cores:
         """Where a process runs that would keep to that core."""
         return self._pools[core % len(self._pools)]
 
-    def _next_stall_ns(self) -> float:
-        rate = self._stalls_per_ns
-        return float(self._chance.exponential(1 / rate)) if rate else math.inf
 
-    def lasts_ns(self, work_ns: float, cores: Cores) -> int:
-        """How long so much work takes now on one of these cores.
+class Others:
+    """Whoever else runs on a core now and then, at times that do not depend on what we do there."""
 
-        While one of them is free, others that need one take that.
+    def __init__(self, profile: HostProfile, chance: numpy.random.Generator) -> None:
+        self._mean_gap_ns = NS_PER_S / profile.stalls if profile.stalls else math.inf
+        self._stall = Sampler(Empirical(EmpiricalParams(profile.stall or (0,))), chance)
+        self._chance = chance
+        self._from_ns = self._until_ns = 0.0
+        self._next()
+
+    def _next(self) -> None:
+        gap_ns = self._mean_gap_ns
+        if gap_ns < math.inf:
+            gap_ns = float(self._chance.exponential(gap_ns))
+        self._from_ns = self._until_ns + gap_ns
+        self._until_ns = self._from_ns + self._stall.draw_ns()
+
+    def holds_up_ns(self, now_ns: int, work_ns: int) -> int:
+        """By how much they make longer what is to be done from now on: until they are done, if they
+        are at it, and whenever they come meanwhile.
         """
-        if cores.busy < cores.count:
-            return round(work_ns)
-        self._until_stall_ns -= work_ns
-        while self._until_stall_ns <= 0:
-            work_ns += self._stall.draw_ns()
-            self._until_stall_ns += self._next_stall_ns()
-        return round(work_ns)
+        while self._until_ns <= now_ns:
+            self._next()
+        end_ns = float(now_ns + work_ns)
+        while self._from_ns < end_ns:
+            end_ns += self._until_ns - max(self._from_ns, now_ns)
+            self._next()
+        return round(end_ns) - now_ns - work_ns
 
 
 class SimulatedProcess:
@@ -147,6 +154,7 @@ class SimulatedProcess:
         # What is left to be paid of its last sleep.
         self._asleep_since_ns = self._cold_ns = 0
         # How many times as long as usual everything takes, and until when.
+        self._others = Others(profile, block_stream(seed, f"{name}/host/others"))
         self._chance = block_stream(seed, f"{name}/host/speed")
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
@@ -241,7 +249,11 @@ class SimulatedProcess:
         now_ns = self._clock.current_ns
         work_ns = round(work_ns * self._slowness_at(now_ns))
         self._work_ns += work_ns
-        self._clock.at(now_ns + self._host.lasts_ns(work_ns, self._cores), then, None)
+        # While a core is free, others that need one take that.
+        cores, lasts_ns = self._cores, work_ns
+        if cores.busy >= cores.count:
+            lasts_ns += self._others.holds_up_ns(now_ns, work_ns)
+        self._clock.at(now_ns + lasts_ns, then, None)
 
     # --- a tick ---------------------------------------------------------------------------
 
