@@ -205,7 +205,6 @@ def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Obser
     history = record.history
     inside = (history.returned_ns >= record.warmup_ns) & (history.returned_ns < record.end_ns)
     reading = numpy.isin(history.kind, list(READING))
-    writes = int((inside & ~reading).sum())
     window_ns = record.end_ns - record.warmup_ns
     found: list[Observation] = []
 
@@ -214,7 +213,7 @@ def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Obser
             return
         calls = usage.reads + usage.writes
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
-        counts |= {TICK: usage.ticks, **own}
+        counts |= {TICK: usage.ticks, ENTRY: usage.entries, **own}
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
         loops_ns.extend(usage.loops_ns)
 
@@ -228,8 +227,6 @@ def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Obser
         served = float(here.sum())
         own = {READ: reads, WRITE: served - reads}
         own[MESSAGE] = within_window(record, node.messages)
-        # Every replica is told of every write, and who is asked for it knows it already.
-        own[ENTRY] = max(0.0, writes - own[WRITE]) if own[MESSAGE] else 0.0
         if load.modelled:
             own[TIMER] = served
         add(node.usage, own)

@@ -8,8 +8,8 @@ sleeps, and takes a while to be woken.
 The model is linear, as in Ousterhout's and Ailijiang's accounts of where the time of a
 replicated store goes (Ailijiang, Charapko, Demirbas, "Dissecting the Performance of
 Strongly-Consistent Replication Protocols", SIGMOD 2019, section 3): CPU time of a process =
-sleeps x ``sleep`` + ticks x ``tick`` + system calls x ``call`` + operations and messages x their own cost. All are
-costs under one protocol: with more processes than cores, caches are colder and each is dearer.
+sleeps x ``sleep`` + ticks x ``tick`` + system calls x ``call`` + operations and messages x their
+own cost. All are costs under one protocol: with more processes than cores, caches are colder and each is dearer.
 
 The longer a core has slept, the more it takes to go on: it sleeps more deeply, and finds caches and
 predictors cold. On virtual machines of today that grows about as the square root of the length,

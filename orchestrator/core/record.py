@@ -50,6 +50,7 @@ class ProcessUsage:
     cpu_ns: int
     sleeps: int
     ticks: int
+    entries: int
     reads: int
     writes: int
     transferred_bytes: int
@@ -61,6 +62,7 @@ class ProcessUsage:
             cpu_ns=round(share * self.cpu_ns),
             sleeps=round(share * self.sleeps),
             ticks=round(share * self.ticks),
+            entries=round(share * self.entries),
             reads=round(share * self.reads),
             writes=round(share * self.writes),
             transferred_bytes=round(share * self.transferred_bytes),
@@ -172,8 +174,8 @@ class HostRecord:
 
     ``busy``: in use, of all CPUs. ``steal``: taken by the hypervisor for others. ``run_queue``:
     tasks that waited for a CPU, on the mean. ``pressure``: some task waited. ``throttled``: a
-    quota kept processes of this control group, or of one around it, from running. ``loops_us``: what a
-    fixed loop took in nodes and clients there, quantiles in the middle of LOOP_SHARES equal
+    quota kept processes of this control group, or of one around it, from running. ``loops_us``:
+    what a fixed loop took in nodes and clients there, quantiles in the middle of LOOP_SHARES equal
     parts: how fast cores were, and how much that changed.
     """
 

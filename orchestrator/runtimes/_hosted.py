@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.load import Word
 from orchestrator.core.machine import READING, Op, Redirect, Reply
-from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import HostRecord, ProcessUsage
 from orchestrator.core.waiting import Refusal
+from orchestrator.runtimes._entries import entries_of
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import core_of, placed
@@ -32,12 +32,6 @@ from orchestrator.runtimes._simulated_host import (
 )
 from orchestrator.runtimes._simulated_node import SimulatedNode
 from orchestrator.runtimes.simulated import SimulatedCluster
-
-
-def entries_of(message: Any) -> int:
-    """How many operations, or other items, a message brings."""
-    values = (getattr(message, name) for name in getattr(message, "__struct_fields__", ()))
-    return sum(len(value) for value in values if type(value) is list)
 
 
 def _lead(links: Iterable[Link], lead_ns: int) -> None:
@@ -75,7 +69,9 @@ class HostedNode(SimulatedNode):
 
     def arrive(self, message: tuple[int, Any]) -> None:
         source, what = message
-        cost_ns = self._costs.message + self._costs.entry * entries_of(what)
+        entries = entries_of(what)
+        self.process.entries += entries
+        cost_ns = self._costs.message + self._costs.entry * entries
         self.process.take((source, self.node), cost_ns, super().arrive, message)
 
     def _operation_ns(self, op: Op) -> int:

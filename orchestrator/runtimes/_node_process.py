@@ -22,6 +22,7 @@ from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._core_speed import loop_ns
 from orchestrator.runtimes._counters import counted, journal_record
 from orchestrator.runtimes._disk import GroupedLog, recovered
+from orchestrator.runtimes._entries import entries_of
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._journal import JOURNAL, Journal
 from orchestrator.runtimes._link_probe import decode_probe
@@ -96,7 +97,7 @@ class NodeProcess:
         if store.node.storage.durability != MEMORY:
             self._log = GroupedLog(Path(spec.folder) / f"node{node}.log", self.machine.Record)
         self._journal = Journal(Path(spec.folder) / JOURNAL if parts.may_crash else None)
-        self._loops_ns = self._ticks = 0
+        self._loops_ns = self._ticks = self._entries = 0
         # Work of this tick.
         self.pending_handles: list[Any] = []
         self.pending_ops: list[Op] = []
@@ -341,6 +342,7 @@ class NodeProcess:
         elif not self._started:
             self._early.append((peer, kind, message))
         elif kind in _peers.FOR_SHELL:
+            self._entries += entries_of(message)
             self._received(peer, message)
         else:
             self._proxy.received(peer, message)
@@ -361,7 +363,7 @@ class NodeProcess:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
-        used = (self._loops_ns, *process_usage(self._ticks))
+        used = (self._loops_ns, *process_usage(self._ticks, self._entries))
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 

@@ -158,13 +158,14 @@ class SimulatedProcess:
         self._chance = block_stream(seed, f"{name}/host/speed")
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._sleeps = self._ticks = self._reads = self._writes = 0
+        self._sleeps = self._ticks = self.entries = self._reads = self._writes = 0
         # Sockets of this tick that are still to be read.
         self._tick: deque[tuple[Hashable, list[Item]]] = deque()
 
     def used(self) -> tuple[int, ...]:
         """The fields of ProcessUsage so far; bytes are not counted."""
-        return (self._work_ns, self._sleeps, self._ticks, self._reads, self._writes, 0)
+        usual = (self._work_ns, self._sleeps, self._ticks, self.entries, self._reads, self._writes)
+        return (*usual, 0)
 
     # --- the clock of what runs in it -----------------------------------------------------
 
@@ -228,6 +229,9 @@ class SimulatedProcess:
         wake_ns, share = float(self._wake.draw_ns()), depth(slept_ns)
         if share:
             wake_ns += share * (self._wake_deep.draw_ns() - wake_ns)
+        if self._cores.busy >= self._cores.count:
+            # No core sleeps: whoever runs goes on, and all is paid when it is this one's turn.
+            wake_ns = 0.0
         slowness = self._slowness_at(now_ns)
         before_ns = min(cost_ns, wake_ns)
         self._work_ns += round(before_ns * slowness)
