@@ -2,7 +2,9 @@
 
 Both runtimes carry out the same configuration with the same seeds, in turn, so that they meet the
 same load and draw the same costs; what differs is what the simulator leaves out. With a host
-profile its processes share cores and take what was measured, and costs may be measured ones.
+profile its processes share cores and take what was measured, and costs may be measured ones. How
+fast cores are changes on shared hosts from minute to minute; a fixed loop tells how fast they were
+during the real run, and that is all that the simulation learns of it.
 
 With ``loads`` the capacity is compared first, under a closed load, and then latencies at those
 shares of the capacity that the simulator found.
@@ -142,13 +144,30 @@ class _Both:
         source = self.source.with_values(values)
         seed = source.build().seed
         for repeat in range(self.repeats):
-            for kept, runtime in zip(runs, (SIM, RAY), strict=True):
-                made = source.with_values({"runtime": runtime, "seed": seed + repeat}).build()
-                summary = self.runner.run_surely(made, self.lost).summary
-                kept.append(summary)
-                if self.told is not None:
-                    self.told(name, runtime, summary)
+            source = source.with_values({"seed": seed + repeat})
+            real = self._run(name, source.with_values({"runtime": RAY}))
+            runs[0].append(self._run(name, source.with_values(_simulated(source, real))))
+            runs[1].append(real)
         return Point(name, _effects(runs), runs)
+
+    def _run(self, name: str, source: ConfigSource) -> dict[str, Any]:
+        config = source.build()
+        summary = self.runner.run_surely(config, self.lost).summary
+        if self.told is not None:
+            self.told(name, config.runtime, summary)
+        return summary
+
+
+def _simulated(source: ConfigSource, real: Mapping[str, Any]) -> dict[str, Any]:
+    """What the simulation of a run is told besides: how fast cores were meanwhile, where it has a
+    profile of them that says how much that matters.
+    """
+    values: dict[str, Any] = {"runtime": SIM}
+    loops = [host["loops_us"] for host in real["hosts"] or () if host["loops_us"]]
+    if source.build().hosts.profile is not None and loops:
+        means = [sum(each) / len(each) for each in zip(*loops, strict=True)]
+        values["hosts.loop"] = [f"{each:.3f}us" for each in means]
+    return values
 
 
 def _effects(runs: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> dict[str, Effect]:

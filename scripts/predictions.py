@@ -61,6 +61,8 @@ class Variant:
         }
         if not self.measured:
             system["network"] = {"delay": "300us"}
+        # The simulator knows no kernel that moves processes about.
+        pinned = {"hosts": {"pin": True}} if self.measured else {}
         if self.cache is not None:
             system["cache"] = {"name": "lru", "size": self.cache}
         return {
@@ -72,7 +74,7 @@ class Variant:
             "warmup": "1s",
             "duration": f"{SECONDS}s",
             "check": {"level": "none"},
-        }
+        } | pinned
 
 
 def costs(operation_us: int, message_us: int, **node: Any) -> tuple[tuple[str, Any], ...]:

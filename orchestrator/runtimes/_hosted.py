@@ -159,9 +159,7 @@ class _Hosting(SimulatedCluster):
         of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
         self._placed = [int(host) for host in of_nodes + of_clients]
         self.hosts = [
-            SimulatedHost(
-                profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work
-            )
+            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work)
             for host in hosts
         ]
         super().__init__(parts)
