@@ -264,6 +264,7 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         recovery,
         slo_word,
     )
+    from orchestrator.report.trust import precision, steadiness
     from orchestrator.report.wording import NONE
 
     bad = "bold red"
@@ -273,6 +274,8 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     kept = summary["consistency"]["verdict"] == "valid"
     collapsed = summary["overload"]["metastable"] is not None
     hot = bool((summary["shards"] or {}).get("hot"))
+    steady = summary["steady_state"]["steady"]
+    precise = (summary["precision"] or {"met": True})["met"]
     limited = "the host itself was saturated: these are its limits"
     return [
         ("overload", overload(summary).replace(NONE, ""), bad if collapsed else ""),
@@ -284,41 +287,13 @@ def _verdicts(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("durability", lost_writes(summary).replace(NONE, ""), bad if unsafe else ""),
         ("consistency", consistency(summary), "" if kept else bad),
         ("SLO", "" if met is None else slo_word(summary), bad if met is False else ""),
-        ("steady", *_steadiness(summary)),
-        ("precision", *_precision(summary)),
+        ("steady", steadiness(summary).replace(NONE, ""), "" if steady is not False else bad),
+        ("precision", precision(summary).replace(NONE, ""), "" if precise else bad),
         ("valid", "yes" if valid else "no", "green" if valid else bad),
         *(("", f"- {reason}", "red") for reason in summary["invalid_reasons"]),
         ("model", modelled(summary).replace(NONE, ""), "yellow" if contradicts(summary) else ""),
         ("", limited if summary["host_limited"] else "", "yellow"),
     ]
-
-
-def _steadiness(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """What is worth a line: a warm-up that was found, a period, a drift; and its style."""
-    from orchestrator.report.wording import quantity
-
-    found = summary["steady_state"]
-    words = []
-    if found["method"] != "given":
-        words.append(f"after {quantity(found['warmup_s'], 's')} ({found['method']})")
-    if found["period_s"] is not None:
-        words.append(f"latency comes and goes every {quantity(found['period_s'], 's')}")
-    if found["steady"] is False:
-        words.append("no: it drifts")
-    return "; ".join(words), "bold red" if found["steady"] is False else ""
-
-
-def _precision(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """How precisely figures are known where that was asked for; and its style."""
-    from orchestrator.report.wording import percent
-
-    found = summary["precision"]
-    if found is None:
-        return "", ""
-    worst = "not every figure has an interval"
-    if found["reached"] is not None:
-        worst = f"within {percent(found['reached'])}"
-    return f"{worst}; {percent(found['asked'])} asked", "" if found["met"] else "bold red"
 
 
 def _latency_table(latencies: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -36,7 +36,7 @@ from orchestrator.analysis.calibration import (
 )
 from orchestrator.analysis.resources import within_window
 from orchestrator.config.load import load_mapping
-from orchestrator.core.host_profile import HostProfile, coldness
+from orchestrator.core.host_profile import SLICE_NS, HostProfile, coldness
 from orchestrator.core.machine import READING
 from orchestrator.core.record import ProcessUsage, RunRecord
 from orchestrator.core.registry import Family, plugin
@@ -172,7 +172,6 @@ def _calibrated(
     told: Told,
 ) -> Calibration:
     seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
-    hops_ns: list[float] = []
     loops_ns: list[int] = []
     runtime = RayRuntime(address, only=host)
     try:
@@ -182,7 +181,6 @@ def _calibrated(
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
             seen[load.protocol] += _observed(record, load, loops_ns)
-            hops_ns += [link.excess_ns for link in record.links]
             told(f"{number} of {len(loads)}: {load}")
     finally:
         runtime.close()
@@ -192,7 +190,7 @@ def _calibrated(
         for protocol, every in seen.items()
     }
     timer_ns = fitted[loads[-1].protocol].timer_ns
-    facts = facts | {"loops_ns": loops_ns, "hop_ns": max(0, round(min(hops_ns)))}
+    facts = facts | {"loops_ns": loops_ns}
     profile = _profile(facts, fitted, timer_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
@@ -249,15 +247,24 @@ def _profile(
         cores=facts["cores"],
         background=round(facts["background"], 3),
         stalls=round(facts["stalls_per_s"], 3),
-        stall=_quantiles_ns(numpy.array(facts["stall_ns"] or [0])),
+        stall=_stalls_ns(facts["stall_ns"] or [0]),
         loop=_quantiles_ns(numpy.array(facts["loops_ns"])),
         wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
         wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
         timer=timer_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
-        hop=facts["hop_ns"],
         protocols={name: each.costs for name, each in fitted.items()},
     )
+
+
+def _stalls_ns(ascending_ns: Sequence[int]) -> tuple[int, ...]:
+    """Means of equal parts, so that the longest, which are few, count with all that they take.
+
+    A loop that never sleeps is at times held up for longer than a slice, since it has had more than
+    its share; processes that sleep now and then are not.
+    """
+    parts = numpy.array_split(numpy.minimum(ascending_ns, SLICE_NS), QUANTILES)
+    return tuple(max(1000, round(float(part.mean()))) for part in parts if len(part))
 
 
 def _quantiles_ns(values_ns: Any) -> tuple[int, ...]:

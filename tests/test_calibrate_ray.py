@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from orchestrator import calibrate as calibration
 from orchestrator import cli
 from orchestrator.config.load import load_mapping
 from orchestrator.plan import plan
+from orchestrator.runtimes import _reaper
 from orchestrator.runtimes._child import _keep_to
 from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes.ray_cluster import RayRuntime
@@ -115,3 +118,58 @@ def test_keeping_to_a_core_needs_a_pin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == []
     _keep_to(Pin(("a", "a"), 1, 1))
     assert kept == [{7}]
+
+
+def _scripts_of(driver: int) -> dict[int, bytes]:
+    """Command lines of all descendants of a process."""
+    known: dict[int, int] = {}
+    _reaper._note_descendants(driver, known)
+    found = {}
+    for pid in known:
+        with contextlib.suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system knows no such policy")
+def test_what_is_measured_gives_way_to_nobody_and_rays_helpers_to_all(runtime: RayRuntime) -> None:
+    config = load_mapping(lone())
+    with runtime.deployed(plan(config)) as deployment:
+        deployment.start()
+        for pid in deployment.client_pids:
+            assert os.getpriority(os.PRIO_PROCESS, pid) <= 0
+        until = time.monotonic() + 10
+        while True:
+            policies = {
+                os.sched_getscheduler(pid)
+                for pid, line in _scripts_of(os.getpid()).items()
+                if b"log_monitor.py" in line
+            }
+            if policies == {os.SCHED_IDLE} or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+        deployment.wait()
+    assert policies == {os.SCHED_IDLE}
+
+
+def test_hosts_say_how_fast_their_cores_were(runtime: RayRuntime) -> None:
+    record = runtime.run(plan(load_mapping(lone())))
+    [host] = record.host_loads
+    assert host.loops_us is not None and list(host.loops_us) == sorted(host.loops_us)
+    assert 1 < host.loops_us[0] < 10_000
+    node, client = record.nodes[0].usage, record.clients[0].usage
+    assert node is not None and client is not None
+    # Ten times a second each, over a second.
+    assert 8 <= len(node.loops_ns) <= 11 and 8 <= len(client.loops_ns) <= 11
+    assert node.ticks > 0 < client.ticks and node.entries == 0
+
+
+def lone() -> dict[str, Any]:
+    return {
+        "experiment": "lone",
+        "system": {"protocol": {"name": "unreplicated"}, "node": {"costs": "measured"}},
+        "workload": {"name": "ycsb", "mix": "c", "keys": 100},
+        "arrival": {"name": "poisson", "rate": "500/s"},
+        "warmup": "200ms",
+        "duration": "1s",
+    }

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy
+import msgspec
 import pytest
 
 from orchestrator.analysis.calibration import (
@@ -15,11 +15,11 @@ from orchestrator.analysis.calibration import (
     MESSAGE,
     READ,
     SLEEP,
+    TICK,
     TIMER,
     WRITE,
     Observation,
     fit_costs,
-    wake_quantiles_ns,
 )
 from orchestrator.analysis.resources import utilisations
 from orchestrator.config.load import load_mapping
@@ -30,10 +30,12 @@ from orchestrator.core.randomness import block_stream
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
 from orchestrator.runtimes import simulated
+from orchestrator.runtimes._entries import entries_of
 
+LOOP_NS = 18_000.0
 TRUE = {
-    SLEEP: 20_000, CALL: 6_000, TIMER: 9_000, CLIENT: 8_000, READ: 5_000, WRITE: 7_000,
-    MESSAGE: 30_000,
+    SLEEP: 20_000, TICK: 11_000, CALL: 6_000, TIMER: 9_000, CLIENT: 8_000, READ: 5_000,
+    WRITE: 7_000, MESSAGE: 30_000,
 }  # fmt: skip
 PROFILE = HostProfile(
     host="h",
@@ -41,15 +43,15 @@ PROFILE = HostProfile(
     measured_utc="2026-01-31T12:00:00Z",
     cores=2,
     background=0.02,
+    loop=(17_000, 18_000, 30_000),
     wake=(30_000, 40_000, 60_000),
-    timer_late=(20_000, 50_000),
+    wake_deep=(50_000, 90_000),
     timer=9_000,
     fsync=(1_000_000, 2_000_000),
-    hop=50_000,
     protocols={
-        "unreplicated": ProtocolCosts(20_000, 6_000, 8_000, 5_000, 7_000, 0, 0),
-        "raft": ProtocolCosts(20_000, 6_000, 8_000, 6_000, 9_000, 30_000, 2_000),
-        "epaxos": ProtocolCosts(20_000, 6_000, 8_000, 8_000, 11_000, 20_000, 0),
+        "unreplicated": ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 5_000, 7_000, 0, 0),
+        "raft": ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 6_000, 9_000, 30_000, 2_000),
+        "epaxos": ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 8_000, 11_000, 20_000, 0),
     },
 )
 
@@ -60,15 +62,17 @@ def observations(noise: float, outliers: int = 0) -> list[Observation]:
     found = []
     for number in range(60):
         own = ((CLIENT,), (READ, WRITE, MESSAGE), (READ, WRITE, MESSAGE))[number % 3]
-        names = (SLEEP, CALL, TIMER, *own)
+        names = (SLEEP, TICK, CALL, TIMER, *own)
         counts = {name: float(chance.integers(10, 10_000)) for name in names}
         exact_ns = sum(counts[name] * TRUE[name] for name in names)
         factor = 1 + noise * float(chance.standard_normal())
-        found.append(Observation(round(exact_ns * factor), counts))
+        # Half of them on cores that are half as fast.
+        slow = 1 + number // 3 % 2
+        found.append(Observation(exact_ns * factor * slow, LOOP_NS * slow, counts))
     for number in range(outliers):
         one = found[number * 7]
-        found[number * 7] = Observation(one.cpu_ns * 3, one.counts)
-    return found
+        found[number * 7] = dataclasses.replace(one, cpu_ns=one.cpu_ns * 3)
+    return [each.at(LOOP_NS) for each in found]
 
 
 def test_exact_costs_are_found_exactly() -> None:
@@ -91,24 +95,17 @@ def test_nothing_observed_gives_no_costs() -> None:
         fit_costs([])
 
 
-def test_waking_is_what_a_lone_session_waits_for_besides_work() -> None:
-    costs = ProtocolCosts(sleep=20_000, call=6_000, client=8_000, read=5_000)
-    latencies_ns = numpy.full(1000, 2 * 35_000 + 2 * 20_000 + 4 * 6_000 + 13_000)
-    assert set(wake_quantiles_ns(latencies_ns, costs)) == {35_000}
-    assert set(wake_quantiles_ns(numpy.full(9, 10), costs)) == {1000}
+def test_messages_bring_what_is_in_their_lists() -> None:
+    class Several(msgspec.Struct):
+        term: int
+        keys: list[int]
+        values: list[bytes]
 
+    class Empty(msgspec.Struct):
+        term: int
 
-def test_two_waits_of_the_law_that_is_found_sum_up_to_what_was_seen() -> None:
-    chance = block_stream(1, "waits")
-    law_ns = 30_000 * chance.lognormal(0, 0.2, 100_000)
-    late = chance.random(100_000) < 0.02
-    law_ns[late] += 500_000 * chance.random(late.sum())
-    latencies_ns = law_ns[:50_000] + law_ns[50_000:]
-    found = numpy.array(wake_quantiles_ns(latencies_ns.astype(int), ProtocolCosts()))
-    sums_ns = chance.choice(found, 200_000) + chance.choice(found, 200_000)
-    for share, tolerance in ((0.5, 0.03), (0.9, 0.05), (0.99, 0.15)):
-        expected_ns = numpy.quantile(latencies_ns, share)
-        assert numpy.quantile(sums_ns, share) == pytest.approx(expected_ns, rel=tolerance), share
+    assert entries_of(Several(1, [1, 2], [b"x", b"y"])) == 4
+    assert entries_of(Empty(1)) == entries_of(("no", [1, 2])) == 0
 
 
 # --- files ------------------------------------------------------------------------------
@@ -125,8 +122,12 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         (None, "hosts.profile", "No such file"),
         ("cores: 0", "cores", "at least 1"),
-        ("cores: 2", "wake", "at least one duration"),
-        ("cores: 2\nwake: [1us]\ntimer_late: [1us]\nfsync: [1us]", "protocols", "at least one"),
+        ("cores: 2", "loop", "at least one duration"),
+        (
+            "loop: [18us]\nwake: [1us]\nwake_deep: [1us]\nfsync: [1us]",
+            "protocols",
+            "at least one",
+        ),
         ("kores: 2", "kores", "unknown"),
         ("[1, 2]", None, "mapping"),
     ],
@@ -146,7 +147,7 @@ def test_a_profile_that_is_none_says_where(
 def test_protocols_that_were_not_measured_are_taken_for_the_mean() -> None:
     assert PROFILE.costs_of("raft").message == 30_000
     # Of those that have peers, too.
-    mean = ProtocolCosts(20_000, 6_000, 8_000, 7_000, 10_000, 25_000, 1_000)
+    mean = ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 7_000, 10_000, 25_000, 1_000)
     assert PROFILE.costs_of("chain") == mean
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy
 import pytest
-from made_views import EMPTY, run_view, study_view, summary, trial
+from made_views import EMPTY, HOSTILE, run_view, study_view, summary, trial
 
 from orchestrator.report import compare, wording
 from orchestrator.report.figures.series import _faults
 from orchestrator.report.model import RunView, interval, metric
+from orchestrator.report.page import run_page
 from orchestrator.report.summary import run_words, study_words
+from orchestrator.report.trust import trust_rows
 
 
 def test_edge_cases_in_words() -> None:
@@ -248,3 +251,61 @@ def test_overload_in_words() -> None:
     text = compare.overload({"overload": {"refused": 0, "metastable": collapse}})
     assert text.startswith("metastable: the cause (<slow>) was over at 8")
     assert "5\u00a0% of the operations were good from then on, 100\u00a0% before" in text
+
+
+# --- how far to trust it ------------------------------------------------------------------
+
+
+def test_trust_says_what_was_found_out_about_the_measurement() -> None:
+    found = summary(
+        1000.0,
+        10.0,
+        steady_state={
+            "method": "mser5",
+            "warmup_s": 1.25,
+            "period_s": 0.5,
+            "steady": False,
+            "drift": {"throughput": {"change": -0.12}, "latency": {"change": 0.3}},
+        },
+        latency_effective_samples={"p99": 41.6},
+        precision={"asked": 0.05, "reached": 0.023, "met": True},
+        generator={
+            "lag_p99_ms": 0.05,
+            "cpu": 0.4,
+            "outstanding": 9.0,
+            "outstanding_by_latency": 9.5,
+        },
+        hosts=[
+            {"host": "a", "busy": 0.5, "steal": 0.01, "run_queue": 1.5, "loops_us": [18.0, 30.0]},
+            {"host": "b", "busy": None},
+        ],
+    )
+    rows = {name: text.replace("\u00a0", " ") for name, text in trust_rows(found)}
+    assert rows == {
+        "Valid": "yes",
+        "Steady": "after 1.25 s (mser5); latency comes and goes every 0.5 s; no: it drifts; "
+        "throughput -12.0 %, latency +30.0 % from the first to the last part",
+        "Behind the p99": "42 independent operations beyond it",
+        "Precision": "within 2.3 %; 5 % asked",
+        "Load generator": "0.05 ms late at p99, CPU 40 % in use",
+        "Little's law": "9 operations under way; rate times latency gives 9.5",
+        "Host a": "50 % of its CPUs in use, 1 % stolen, 1.5 tasks waiting, "
+        "a fixed loop took 18 to 30 us",
+    }
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"hosts": "x", "steady_state": []}])
+def test_trust_leaves_out_what_is_not_known(nothing: Any) -> None:
+    assert [name for name, _ in trust_rows(nothing)] in ([], ["Valid"])
+
+
+def test_hostile_findings_are_shown_as_nothing_or_as_text() -> None:
+    hostile = summary(
+        1.0,
+        1.0,
+        hosts=[{"host": HOSTILE, "busy": HOSTILE, "loops_us": [HOSTILE]}, 3],
+        steady_state={"method": HOSTILE, "warmup_s": HOSTILE},
+        precision=HOSTILE,
+    )
+    page = run_page(dataclasses.replace(run_view(), summary=hostile))
+    assert "How far to trust it" in page and HOSTILE not in page

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from orchestrator.core.host_profile import HostProfile, ProtocolCosts
+from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts, coldness, depth
 from orchestrator.core.randomness import block_stream
+from orchestrator.core.record import INTERVAL_NS
+from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._placement import Pin, core_of
-from orchestrator.runtimes._simulated_host import AtWork, SimulatedHost, SimulatedProcess
+from orchestrator.runtimes._simulated_host import AtWork, Others, SimulatedHost, SimulatedProcess
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
+COSTS = ProtocolCosts(sleep=10, call=3, client=5, read=7)
 PROFILE = HostProfile(
     cores=1,
+    loop=(18_000,),
     wake=(40,),
-    timer_late=(25,),
+    wake_deep=(40,),
     fsync=(1000,),
     timer=2,
-    protocols={"unreplicated": ProtocolCosts(sleep=10, call=3, client=5, read=7)},
+    protocols={"unreplicated": COSTS},
 )
-
-
-def host(profile: HostProfile, *, pinned: bool = False) -> SimulatedHost:
-    return SimulatedHost(profile, pinned, AtWork(), block_stream(1, "host"))
 
 
 class Stage:
     """A host with processes, and what was called when."""
 
-    def __init__(self, profile: HostProfile = PROFILE, *, pinned: bool = False) -> None:
+    def __init__(
+        self, profile: HostProfile = PROFILE, *, pinned: bool = False, loop: tuple[int, ...] = ()
+    ) -> None:
         self.clock = VirtualClock(0)
-        self.host = host(profile, pinned=pinned)
+        self.host = SimulatedHost(profile, pinned, loop, AtWork())
         self.costs = profile.costs_of("unreplicated")
         self.calls: list[tuple[int, Any]] = []
 
@@ -53,10 +56,10 @@ def test_a_sleeping_process_is_woken_and_reads_one_socket_by_one_call() -> None:
     for what in ("first", "second"):
         process.take(("socket", 1), 100, stage.note, what)
     stage.clock.run()
-    # Woken after 40, awake after 10 more, and what was read in one call of 3 is at hand then.
-    assert stage.calls == [(53, "first"), (53, "second")]
-    # Asleep again after what both cost.
-    assert process.used() == (10 + 3 + 200, 1, 1, 0, 0)
+    # Woken after 40, and what was read in one call of 3 is at hand then.
+    assert stage.calls == [(43, "first"), (43, "second")]
+    # Asleep again after what both cost; there was nothing to say.
+    assert process.used() == (10 + 3 + 200, 1, 0, 0, 1, 0, 0)
 
 
 def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
@@ -65,12 +68,13 @@ def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
     process.take("s", 100, stage.note, "first")
     stage.clock.at(60, lambda _: process.take("s", 100, stage.note, "later"), None)
     stage.clock.run()
-    assert stage.calls == [(53, "first"), (153 + 3, "later")]
-    assert process.used() == (10 + 2 * 103, 1, 2, 0, 0)
+    assert stage.calls == [(43, "first"), (143 + 3, "later")]
+    assert process.used() == (10 + 2 * 103, 1, 0, 0, 2, 0, 0)
 
 
 def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() -> None:
-    stage = Stage(dataclasses.replace(PROFILE, cores=2))
+    costs = {"unreplicated": dataclasses.replace(COSTS, tick=4)}
+    stage = Stage(dataclasses.replace(PROFILE, cores=2, protocols=costs))
     sender, receiver = stage.process("a"), stage.process("b")
 
     def say(what: str) -> None:
@@ -79,19 +83,19 @@ def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() ->
     sender.take("s", 50, say, "x")
     sender.take("s", 50, say, "y")
     stage.clock.run()
-    written = [53 + 100 + 3, 53 + 100 + 6]
-    # The first wakes the reader, who finds the other there as well: 40 to wake, 10 awake, calls.
-    assert stage.calls == [(written[0] + 53, "x"), (written[0] + 56, "y")]
-    assert sender.used() == (10 + 3 + 100 + 6, 1, 1, 2, 0)
+    written = [43 + 100 + 4 + 3, 43 + 100 + 4 + 6]
+    # The first wakes the reader, who finds the other there as well: 40 to wake, and calls.
+    assert stage.calls == [(written[0] + 43, "x"), (written[0] + 46, "y")]
+    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 1, 2, 0)
 
 
 def test_processes_wait_for_a_core_in_turn_unless_they_have_their_own() -> None:
-    for cores, pinned, second in ((1, False, 53 + 1000 + 3), (2, False, 53), (2, True, 53)):
+    for cores, pinned, second in ((1, False, 1043 + 3), (2, False, 43), (2, True, 43)):
         stage = Stage(dataclasses.replace(PROFILE, cores=cores), pinned=pinned)
         for number in range(2):
             stage.process(f"{number}", number).take("s", 1000, stage.note, number)
         stage.clock.run()
-        assert stage.calls == [(53, 0), (second, 1)], (cores, pinned)
+        assert stage.calls == [(43, 0), (second, 1)], (cores, pinned)
 
 
 def test_two_on_one_pinned_core_share_it_though_another_is_free() -> None:
@@ -99,18 +103,83 @@ def test_two_on_one_pinned_core_share_it_though_another_is_free() -> None:
     for number in range(2):
         stage.process(f"{number}", 0).take("s", 1000, stage.note, number)
     stage.clock.run()
-    assert [at_ns for at_ns, _ in stage.calls] == [53, 1056]
+    assert [at_ns for at_ns, _ in stage.calls] == [43, 1046]
 
 
-def test_others_interrupt_where_no_core_is_free() -> None:
-    profile = dataclasses.replace(PROFILE, stalls=1000.0, stall=(500_000, 1_500_000))
-    made = host(profile)
-    assert sum(made.lasts_ns(1_000_000) for _ in range(1000)) == 1_000_000_000
-    made.pool(0).busy = 1
-    lasted_ns = [made.lasts_ns(100_000) for _ in range(10_000)]
-    # A thousand a second of work, of a millisecond each on the mean.
-    assert sum(lasted_ns) == pytest.approx(2_000_000_000, rel=0.1)
-    assert min(lasted_ns) == 100_000
+def test_who_finds_no_core_idle_is_not_kept_by_waking_one_and_pays_in_its_tick() -> None:
+    stage = Stage()
+    busy, late = stage.process("a"), stage.process("b")
+    busy.take("s", 1000, stage.note, "busy")
+    stage.clock.at(500, lambda _: late.take("s", 0, stage.note, "late"), None)
+    stage.clock.run()
+    assert stage.calls == [(43, "busy"), (1043 + 10 + 3, "late")]
+    assert late.used()[0] == 13
+
+
+def test_who_has_more_to_do_keeps_its_core_for_a_slice() -> None:
+    stage = Stage()
+    busy, other = stage.process("a"), stage.process("b")
+
+    def again(left: int) -> None:
+        if left:
+            busy.take("s", SLICE_NS // 2, again, left - 1)
+        stage.note(left)
+
+    busy.take("s", SLICE_NS // 2, again, 3)
+    stage.clock.at(100, lambda _: other.take("s", 0, stage.note, "other"), None)
+    stage.clock.run()
+    assert [what for _, what in stage.calls] == [3, 2, "other", 1, 0]
+
+
+def test_long_sleeps_cost_more_at_first_before_and_then_in_the_tick() -> None:
+    costs = {"unreplicated": dataclasses.replace(COSTS, cold=1000)}
+    profile = dataclasses.replace(PROFILE, wake_deep=(400,), protocols=costs)
+    assert [coldness(length) for length in (0, 100_000, 400_000)] == [0, 1, 2]
+    assert coldness(10**9) == coldness(4_000_000)
+    assert [depth(length) for length in (0, 100_000, 2_000_000, 10**9)] == [0, 0, 1, 1]
+    for slept_ns in (100_000, 2_000_000):
+        stage = Stage(profile)
+        process = stage.process("a")
+        stage.clock.at(slept_ns, functools.partial(process.take, "s", 0, stage.note), "x")
+        stage.clock.run()
+        cost_ns = 10 + 1000 * coldness(slept_ns)
+        assert process.used()[0] == pytest.approx(cost_ns + 3, abs=2)
+        assert stage.calls[0][0] - slept_ns == pytest.approx(cost_ns + 3, abs=2)
+
+
+def test_cores_are_as_fast_as_the_loop_says_and_change_ten_times_a_second() -> None:
+    stage = Stage(loop=(18_000, 36_000))
+    process = stage.process("a")
+    rounds = 400
+    for number in range(rounds):
+        start_ns = number * INTERVAL_NS
+        stage.clock.at(start_ns, lambda _: process.take("s", 1000, stage.note, "x"), None)
+    stage.clock.run()
+    took_ns = {at_ns % INTERVAL_NS for at_ns, _ in stage.calls}
+    assert took_ns == {43, 86}
+    # Half of the time everything takes twice as long.
+    assert process.used()[0] == pytest.approx(1.5 * rounds * 1013, rel=0.1)
+
+
+def test_others_come_at_times_of_their_own_and_hold_up_what_is_done_meanwhile() -> None:
+    profile = dataclasses.replace(PROFILE, stalls=100.0, stall=(500_000, 1_500_000))
+    others = Others(profile, block_stream(1, "others"))
+    # A hundred a second of a millisecond each on the mean, whatever we do.
+    held_ns = [others.holds_up_ns(number * 1_000_000, 500_000) for number in range(100_000)]
+    found = sum(1 for each in held_ns if each)
+    assert found / len(held_ns) == pytest.approx(0.135, rel=0.1)
+    assert others.holds_up_ns(10**12, 10 * NS_PER_S) == pytest.approx(10**9, rel=0.15)
+    nobody = Others(PROFILE, block_stream(1, "others"))
+    assert nobody.holds_up_ns(10**15, 10**15) == 0
+
+
+def test_others_take_a_core_that_is_free() -> None:
+    profile = dataclasses.replace(PROFILE, stalls=50_000.0, stall=(5_000,))
+    for cores, held in ((1, True), (2, False)):
+        stage = Stage(dataclasses.replace(profile, cores=cores))
+        stage.process("a").take("s", 1_000_000, stage.note, "x")
+        stage.clock.run()
+        assert (stage.clock.current_ns > 1_100_000) == held
 
 
 def test_waits_end_late_and_what_they_make_wait_is_counted_from_their_end() -> None:
@@ -123,7 +192,7 @@ def test_waits_end_late_and_what_they_make_wait_is_counted_from_their_end() -> N
 
     process.at(1000, rang, None)
     stage.clock.run()
-    assert moments == [(1000 + 25 + 10 + 3, 1000)]
+    assert moments == [(1000 + 40 + 3, 1000)]
     assert process.moment_ns() == process.now_ns()
 
 
@@ -143,7 +212,7 @@ def test_operations_are_served_together_when_all_sockets_are_read() -> None:
     for socket in range(3):
         process.take(socket, 10, stage.note, socket)
     stage.clock.run()
-    assert stage.calls == [(53, 0), (66, 1), (79, 2), (79, "served")]
+    assert stage.calls == [(43, 0), (56, 1), (69, 2), (69, "served")]
 
 
 @pytest.mark.parametrize(

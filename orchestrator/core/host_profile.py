@@ -9,7 +9,8 @@ The model is linear, as in Ousterhout's and Ailijiang's accounts of where the ti
 replicated store goes (Ailijiang, Charapko, Demirbas, "Dissecting the Performance of
 Strongly-Consistent Replication Protocols", SIGMOD 2019, section 3): CPU time of a process =
 sleeps x ``sleep`` + ticks x ``tick`` + system calls x ``call`` + operations and messages x their
-own cost. All are costs under one protocol: with more processes than cores, caches are colder and each is dearer.
+own cost. All are costs under one protocol: with more processes than cores, caches are colder and
+each is dearer.
 
 The longer a core has slept, the more it takes to go on: it sleeps more deeply, and finds caches and
 predictors cold. On virtual machines of today that grows about as the square root of the length,
@@ -29,6 +30,10 @@ from orchestrator.core.parameters import ParameterError, duration, mapping, numb
 SHORT_NS: Final = 100_000
 DEEP_NS: Final = 2_000_000
 """Lengths of the sleeps that waking is measured after."""
+SLICE_NS: Final = 3_000_000
+"""For how long a process that has more to do keeps its core while others wait: about what Linux
+gives it, on few cores and with a timer that ticks 250 times a second.
+"""
 COLDEST_NS: Final = 4_000_000
 """A core that has slept for so long is as cold as it gets."""
 
@@ -86,7 +91,6 @@ class HostProfile:
     wake_deep: tuple[int, ...] = duration((), many=1, help="the same after 2 ms")
     timer: int = duration("0s", help="CPU time to end one emulated wait")
     fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
-    hop: int = duration("0s", help="what a message between two idle processes takes")
     protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their mean")
 
     def __post_init__(self) -> None:

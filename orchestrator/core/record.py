@@ -193,6 +193,11 @@ HOST_FIGURES: Final = tuple(each.name for each in fields(HostRecord) if each.nam
 LOOP_SHARES: Final = 10
 
 
+def _mean_loops(same: Iterable[HostRecord]) -> tuple[float, ...] | None:
+    known = [each.loops_us for each in same if each.loops_us is not None]
+    return tuple(numpy.mean(known, axis=0).round(3).tolist()) if known else None
+
+
 def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
     """One record a host, sorted: of what several saw of it, each figure at its most."""
     seen: dict[str, list[HostRecord]] = {}
@@ -207,7 +212,7 @@ def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
         HostRecord(
             host,
             **{name: most(name, seen[host]) for name in HOST_FIGURES},
-            loops_us=next((each.loops_us for each in seen[host] if each.loops_us), None),
+            loops_us=_mean_loops(seen[host]),
         )
         for host in sorted(seen)
     )

@@ -32,6 +32,7 @@ from orchestrator.report.model import (
     simulated,
 )
 from orchestrator.report.summary import Words, run_words, study_words
+from orchestrator.report.trust import trust_rows
 from orchestrator.report.wording import (
     NONE,
     metric_name,
@@ -67,6 +68,7 @@ class _Page:
     has_base: bool = True
     breakdown: Sequence[Sequence[str]] = ()
     utilisations: Sequence[tuple[str, str]] = ()
+    trust: Sequence[tuple[str, str]] = ()
     search: Sequence[dict[str, str]] = ()
     trial_columns: Sequence[str] = ()
     trial_rows: Sequence[tuple[str, Sequence[_Cell]]] = ()
@@ -108,6 +110,7 @@ def study_page(view: StudyView, figures: Sequence[Picture] | None = None) -> str
         has_base=default is not None,
         breakdown=breakdown_rows(best.metrics) if best is not None else (),
         utilisations=utilisation_rows(best.metrics) if best is not None else (),
+        trust=trust_rows(best.metrics) if best is not None else (),
         search=_search(view),
         trial_columns=columns,
         trial_rows=rows,
@@ -141,6 +144,7 @@ def run_page(view: RunView, figures: Sequence[Picture] | None = None) -> str:
         has_base=False,
         breakdown=breakdown_rows(summary),
         utilisations=utilisation_rows(summary),
+        trust=trust_rows(summary),
         events=view.events,
         configs=[("Configuration", plain(view.config_yaml))] if view.config_yaml.strip() else [],
     )

@@ -36,10 +36,10 @@ except OSError:
 """
 _WATCH: Final = """
 import sys, time
-now, until = time.perf_counter_ns, time.perf_counter_ns() + int(float(sys.argv[1]) * 1e9) + 500_000_000
-least, last, found = int(sys.argv[2]), now(), []
+now, least, found = time.perf_counter_ns, int(sys.argv[2]), []
+last = now()
 begun = last + 500_000_000  # others of its kind start until then
-while last < until:
+while last < begun + int(float(sys.argv[1]) * 1e9):
     at = now()
     if at - last > least and at > begun:
         found.append(at - last)

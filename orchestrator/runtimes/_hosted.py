@@ -9,14 +9,17 @@ message takes of itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 from typing import Any
 
-from orchestrator.core.host_profile import HostProfile, ProtocolCosts
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts, coldness, depth
 from orchestrator.core.load import Word
-from orchestrator.core.machine import READING, Op, Redirect, Reply
+from orchestrator.core.machine import READING, REQUEST, Op, Redirect, Reply
 from orchestrator.core.record import HostRecord, ProcessUsage
+from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes._entries import entries_of
+from orchestrator.runtimes._link_probe import SPACING_S
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import core_of, placed
@@ -34,9 +37,27 @@ from orchestrator.runtimes._simulated_node import SimulatedNode
 from orchestrator.runtimes.simulated import SimulatedCluster
 
 
-def _lead(links: Iterable[Link], lead_ns: int) -> None:
+def _lead(links: Iterable[Link], profile: HostProfile, costs: ProtocolCosts) -> None:
+    """What comes off emulated delays is what the median probe takes, as in real runs: the sender
+    is woken when the delay is over and writes, and the receiver is woken and reads.
+    """
+    spacing_ns = round(SPACING_S * NS_PER_S)
     for link in links:
-        link.lead_ns = lead_ns
+        delay_ns = link.arrival_ns(0, REQUEST, 0) if link.plain else spacing_ns
+        link.lead_ns = round(
+            _awake_ns(profile, costs, min(delay_ns, spacing_ns))
+            + profile.timer
+            + costs.tick
+            + 3 * costs.call
+            + _awake_ns(profile, costs, spacing_ns)
+        )
+
+
+def _awake_ns(profile: HostProfile, costs: ProtocolCosts, slept_ns: int) -> float:
+    """How long a process that has slept for so long takes, in the median, to go on as ever."""
+    wake_ns, deep_ns = median(profile.wake), median(profile.wake_deep)
+    wake_ns += depth(slept_ns) * (deep_ns - wake_ns)
+    return max(wake_ns, costs.sleep + costs.cold * coldness(slept_ns))
 
 
 class HostedNode(SimulatedNode):
@@ -53,8 +74,9 @@ class HostedNode(SimulatedNode):
         # Outlets send by the process; whatever need not wait leaves with this tick.
         self._clock: Any = _Outlets(self.process)
         self._response_ns = None
-        _lead(self.links.values(), profile.hop)
-        _lead((link for links in self.client_links for link in links), profile.hop)
+        _lead(self.links.values(), profile, self._costs)
+        to_clients = (link for links in self.client_links for link in links)
+        _lead(to_clients, profile, self._costs)
 
     def _base_clock(self) -> Any:
         return self.process
@@ -137,7 +159,7 @@ class HostedClient(SimulatedClient):
         super().__init__(cluster, client)
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
         self._request_ns = None
-        _lead((link for links in self.links for link in links), profile.hop)
+        _lead((link for links in self.links for link in links), profile, cluster.costs)
 
     def wake_at(self, when_ns: int) -> None:
         self.process.at(when_ns, self._poll, when_ns)

@@ -103,6 +103,11 @@ class Link:
         # How long all that was sent takes its bandwidth, and how much of it has been told.
         self._occupied_ns = self._metered_ns = 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether it takes the same for every message, unless a fault strikes."""
+        return self._plain
+
     def arrival_ns(self, now_ns: int, kind: str, size_bytes: int) -> int:
         """When it arrives; LOST when it never does."""
         if self._plain:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.core.distributions import Empirical, EmpiricalParams, Sampler
-from orchestrator.core.host_profile import HostProfile, ProtocolCosts, coldness, depth
+from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts, coldness, depth
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
@@ -30,10 +30,6 @@ Call = Callable[[Any], None]
 Item = tuple[int, int | None, Call, Any]
 """What has come: what it costs (ns), for when it was asked if it is a wait, and what it does."""
 
-SLICE_NS: Final = 3_000_000
-"""For how long a process that has more to do keeps its core while others wait: about what Linux
-gives it, on few cores and with a timer that ticks 250 times a second.
-"""
 TIMERS: Final = ("timers",)
 """The socket, as it were, that waits come from."""
 
