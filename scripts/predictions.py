@@ -201,8 +201,8 @@ of {calibration.observations} processes to {calibration.residual:.0%} (root mean
 relative errors). Then it ran each variant below in both runtimes, with the same seed, for
 {SECONDS} s a run: the capacity under a closed load, and where latencies are looked at, p50 and p99
 under Poisson arrivals at shares of the simulated capacity. Of processes with measured costs that is
-where no more of them run than there are cores: else who runs when is the kernel's choice. These keep
-to one core each (`hosts.pin`). Of each real run the simulation was told what a fixed loop took
+where no more of them run than there are cores: else who runs when is the kernel's choice. Those
+keep to one core each (`hosts.pin`). Of each real run the simulation was told what a fixed loop took
 meanwhile, since the cores of this host are up to 1.8 times as fast at one time as at another.
 
 A cell holds the real figure (operations/s, or ms) and the simulated one over it. Within the bounds

@@ -209,8 +209,9 @@ def test_a_hosted_run_is_the_same_again_and_the_profile_counts(
 
 
 def test_more_hosts_carry_more(profile: str) -> None:
+    busy = {"arrival": {"name": "closed", "sessions": 128}}
     counts = [
-        len(simulated.run(plan(load_mapping(mapping(profile, **{"hosts": hosts})))).history)
+        len(simulated.run(plan(load_mapping(mapping(profile, hosts=hosts, **busy)))).history)
         for hosts in (
             {"profile": profile, "count": 1},
             {"profile": profile, "count": 4},

@@ -283,13 +283,13 @@ def test_trust_says_what_was_found_out_about_the_measurement() -> None:
     rows = {name: text.replace("\u00a0", " ") for name, text in trust_rows(found)}
     assert rows == {
         "Valid": "yes",
-        "Steady": "after 1.25 s (mser5); latency comes and goes every 0.5 s; no: it drifts; "
+        "Steady": "after 1.25 s (mser5); latency comes and goes every 0.500 s; no: it drifts; "
         "throughput -12.0 %, latency +30.0 % from the first to the last part",
         "Behind the p99": "42 independent operations beyond it",
         "Precision": "within 2.3 %; 5 % asked",
-        "Load generator": "0.05 ms late at p99, CPU 40 % in use",
-        "Little's law": "9 operations under way; rate times latency gives 9.5",
-        "Host a": "50 % of its CPUs in use, 1 % stolen, 1.5 tasks waiting, "
+        "Load generator": "0.0500 ms late at p99, CPU 40 % in use",
+        "Little's law": "9 operations under way; rate times latency gives 9.50",
+        "Host a": "50 % of its CPUs in use, 1 % stolen, 1.50 tasks waiting, "
         "a fixed loop took 18 to 30 us",
     }
 

@@ -228,7 +228,7 @@ def test_clients_count_in_virtual_time() -> None:
 # --- hosts and clocks -------------------------------------------------------------------
 
 
-def loaded(**figures: float) -> RunRecord:
+def loaded(**figures: Any) -> RunRecord:
     return record(host_loads=(HostRecord("h1", busy=0.5), HostRecord("h2", **figures)))
 
 
@@ -257,9 +257,9 @@ def test_hosts_in_the_result() -> None:
     found = summary_of(loaded(steal=0.5))
     assert found["hosts"] == [
         {"host": "h1", "busy": 0.5, "steal": None, "run_queue": None, "pressure": None,
-         "throttled": None},
+         "throttled": None, "loops_us": None},
         {"host": "h2", "busy": None, "steal": 0.5, "run_queue": None, "pressure": None,
-         "throttled": None},
+         "throttled": None, "loops_us": None},
     ]  # fmt: skip
     assert not found["valid"]
     worst = pooled_hosts([loaded(steal=0.1), loaded(steal=0.3)])

@@ -6,8 +6,8 @@ the measured window is [``warmup_ns``, ``end_ns``)).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy
@@ -215,6 +215,16 @@ def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
             loops_us=_mean_loops(seen[host]),
         )
         for host in sorted(seen)
+    )
+
+
+def host_loads(
+    seen: Iterable[HostRecord], processes: Sequence[NodeRecord | ClientRecord]
+) -> tuple[HostRecord, ...]:
+    """What clients saw of their hosts, and how fast the cores of these were for their processes."""
+    return tuple(
+        replace(load, loops_us=loop_quantiles_us(p.usage for p in processes if p.host == load.host))
+        for load in worst_by_host(seen)
     )
 
 

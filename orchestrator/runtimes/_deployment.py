@@ -14,13 +14,11 @@ from orchestrator.core.history import History
 from orchestrator.core.record import (
     LOST,
     EventRecord,
-    HostRecord,
     LinkRecord,
     NodeRecord,
     RunRecord,
     digests_to_compare,
-    loop_quantiles_us,
-    worst_by_host,
+    host_loads,
 )
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.errors import EnvironmentFailure, PartLost
@@ -279,6 +277,8 @@ class Deployment:
         deaths = self._deaths()
         self._note_silence()
         counted = {node: pair[0] for node, pair in enumerate(pairs) if pair is not None}
+        clients = tuple(report.client for report in present)
+        seen = [report.host_load for report in present]
         tracks = self._tracks()
         members = self._nodes + self._clients
         noted = [
@@ -291,7 +291,7 @@ class Deployment:
             history=self._history(reports, tracks),
             nodes=tuple(counted[n] for n in range(parts.system.nodes) if n in counted),
             tier=tuple(counted[n] for n in parts.tier_nodes if n in counted),
-            clients=tuple(report.client for report in present),
+            clients=clients,
             events=self._events(zip(members, noted, strict=True), tracks),
             warmup_ns=parts.recorded_from_ns,
             end_ns=end_ns,
@@ -300,24 +300,10 @@ class Deployment:
             clock_uncertainty_ns=apart_ns([tracks[member.clock] for member in self._clients]),
             client_clocks=tuple(member.clock for member in self._clients),
             lost_parts=tuple(self._lost.values()),
-            host_loads=self._host_loads(present, counted.values()),
+            host_loads=host_loads(seen, [*counted.values(), *clients]),
             faults=() if self._conductor is None else tuple(self._conductor.plan.strikes),
             links=self.links,
             hosts=tuple(sorted({member.host for member in members})),
-        )
-
-    def _host_loads(
-        self, reports: Sequence[ClientReport], nodes: Iterable[NodeRecord]
-    ) -> tuple[HostRecord, ...]:
-        """What clients saw of their hosts, and how fast the cores of these were."""
-        clients = [report.client for report in reports]
-        used = [(each.host, each.usage) for each in clients]
-        used += [(each.host, each.usage) for each in nodes]
-        return tuple(
-            replace(
-                load, loops_us=loop_quantiles_us(usage for host, usage in used if host == load.host)
-            )
-            for load in worst_by_host(report.host_load for report in reports)
         )
 
     def _deaths(self) -> list[list[EventRecord]]:
