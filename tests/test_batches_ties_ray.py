@@ -89,6 +89,6 @@ def test_operations_travel_together(runtime: ray_cluster.RayRuntime) -> None:
     assert operations == len(record.history)
     assert operations / requests > 4.9
     took_ms = (record.history.returned_ns - record.history.intended_ns) / NS_PER_MS
-    # Two ways of 2 ms, and the first of five waits for four others.
-    assert took_ms.min() > 4
+    # Two ways of about 2 ms, and the first of five waits for four others.
+    assert took_ms.min() > 3.5
     assert numpy.median(numpy.sort(took_ms)[-len(took_ms) // 5 :]) > 11
