@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from orchestrator.report.compare import harness, links, modelled, valid_word
+from orchestrator.report.compare import harness, links, modelled
 from orchestrator.report.model import Summary, finite, lookup, metric
-from orchestrator.report.wording import NONE, number, percent, plain, quantity
+from orchestrator.report.wording import NONE, in_use, number, percent, plain, quantity
 
 
 def steadiness(summary: Summary | None) -> str:
@@ -75,7 +75,6 @@ def _steady(summary: Summary | None) -> str:
 
 
 _ROWS: Final[Sequence[tuple[str, Callable[[Summary | None], str]]]] = (
-    ("Valid", valid_word),
     ("Steady", _steady),
     ("Behind the p99", samples),
     ("Precision", precision),
@@ -98,7 +97,7 @@ def trust_rows(summary: Summary | None) -> list[tuple[str, str]]:
 
 def _host(host: dict[str, Any]) -> str:
     parts = [
-        f"{percent(share)} {what}"
+        f"{in_use(share)} {what}"
         for name, what in (
             ("busy", "of its CPUs in use"),
             ("steal", "stolen"),
