@@ -37,20 +37,22 @@ from orchestrator.runtimes._simulated_node import SimulatedNode
 from orchestrator.runtimes.simulated import SimulatedCluster
 
 
-def _lead(links: Iterable[Link], profile: HostProfile, costs: ProtocolCosts) -> None:
-    """What comes off emulated delays is what the median probe takes, as in real runs: the sender
-    is woken when the delay is over and writes, and the receiver is woken and reads.
+def _lead(links: Iterable[Link], profile: HostProfile) -> None:
+    """What comes off emulated delays is what the median probe takes, as in real runs. A probe is
+    nobody's message, so it costs what it does under the protocol that makes it cheapest.
     """
-    spacing_ns = round(SPACING_S * NS_PER_S)
     for link in links:
-        delay_ns = link.arrival_ns(0, REQUEST, 0) if link.plain else spacing_ns
         link.lead_ns = round(
-            _awake_ns(profile, costs, min(delay_ns, spacing_ns))
-            + profile.timer
-            + costs.tick
-            + 3 * costs.call
-            + _awake_ns(profile, costs, spacing_ns)
+            min(_hop_ns(link, profile, each) for each in profile.protocols.values())
         )
+
+
+def _hop_ns(link: Link, profile: HostProfile, costs: ProtocolCosts) -> float:
+    """The sender is woken when the delay is over, and writes; the receiver is woken, and reads."""
+    spacing_ns = round(SPACING_S * NS_PER_S)
+    delay_ns = link.arrival_ns(0, REQUEST, 0) if link.plain else spacing_ns
+    sent_ns = _awake_ns(profile, costs, min(delay_ns, spacing_ns)) + profile.timer + costs.tick
+    return sent_ns + 3 * costs.call + _awake_ns(profile, costs, spacing_ns)
 
 
 def _awake_ns(profile: HostProfile, costs: ProtocolCosts, slept_ns: int) -> float:
@@ -74,9 +76,9 @@ class HostedNode(SimulatedNode):
         # Outlets send by the process; whatever need not wait leaves with this tick.
         self._clock: Any = _Outlets(self.process)
         self._response_ns = None
-        _lead(self.links.values(), profile, self._costs)
+        _lead(self.links.values(), profile)
         to_clients = (link for links in self.client_links for link in links)
-        _lead(to_clients, profile, self._costs)
+        _lead(to_clients, profile)
 
     def _base_clock(self) -> Any:
         return self.process
@@ -159,7 +161,7 @@ class HostedClient(SimulatedClient):
         super().__init__(cluster, client)
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
         self._request_ns = None
-        _lead((link for links in self.links for link in links), profile, cluster.costs)
+        _lead((link for links in self.links for link in links), profile)
 
     def wake_at(self, when_ns: int) -> None:
         self.process.at(when_ns, self._poll, when_ns)

@@ -128,7 +128,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "SCHED_IDLE"):
         # To look takes milliseconds, and nobody waits for it: when the driver has died, cores idle.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     known: dict[int, int] = {}
     looks = 0
     while True:

@@ -61,8 +61,11 @@ class Supervisor:
         # What this process can import (a driver hands its search path to its actors), it can too.
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         module = "orchestrator.runtimes._zygote"
+        # That of whoever started this process: on a cluster the raylet's.
+        niceness = os.getpriority(os.PRIO_PROCESS, os.getppid())
+        numbers = (theirs.fileno(), os.getpid(), niceness)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-m", module, *map(str, numbers)],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,

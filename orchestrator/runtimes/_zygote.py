@@ -4,8 +4,8 @@ A fork is ready in some milliseconds, where a new interpreter takes most of a se
 zygote is single-threaded, dies with the process that started it, and what it forks dies with
 it, so that nothing outlives a killed driver.
 
-Run as ``python -m orchestrator.runtimes._zygote SOCKET_FD PARENT_PID``. Each byte that comes
-over the socket carries two file descriptors (control socket, lifeline) and forks one child;
+Run as ``python -m orchestrator.runtimes._zygote SOCKET_FD PARENT_PID NICENESS``. Each byte that
+comes over the socket carries two file descriptors (control socket, lifeline) and forks one child;
 its process id goes back.
 """
 
@@ -28,9 +28,10 @@ def main() -> None:
     """Serve forks until the socket closes."""
     control = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
-    # Ray's workers give way to everybody else on the host; what is measured must not.
+    # Ray's workers give way to everybody else on the host; what is measured must not, where that
+    # is allowed.
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(0, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, int(sys.argv[3]))
     from orchestrator.runtimes import _child
 
     _child.preload()
