@@ -180,7 +180,9 @@ def _calibrated(
             record = runtime.run(parts)
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
-            seen[load.protocol] += _observed(record, load, loops_ns)
+            seen[load.protocol] += _observed(record, load)
+            used = [each.usage for each in record.clients] + [each.usage for each in record.nodes]
+            loops_ns += [loop_ns for each in used if each is not None for loop_ns in each.loops_ns]
             told(f"{number} of {len(loads)}: {load}")
     finally:
         runtime.close()
@@ -190,16 +192,15 @@ def _calibrated(
         for protocol, every in seen.items()
     }
     timer_ns = fitted[loads[-1].protocol].timer_ns
-    facts = facts | {"loops_ns": loops_ns}
-    profile = _profile(facts, fitted, timer_ns)
+    profile = _profile(facts, fitted, timer_ns, loops_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
     return Calibration(host, profile, math.sqrt(squares / total), total)
 
 
-def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Observation]:
-    """One a process; what the loop took in all of them is added to ``loops_ns``."""
+def _observed(record: RunRecord, load: _Load) -> list[Observation]:
+    """One a process that did enough."""
     history = record.history
     inside = (history.returned_ns >= record.warmup_ns) & (history.returned_ns < record.end_ns)
     reading = numpy.isin(history.kind, list(READING))
@@ -213,7 +214,6 @@ def _observed(record: RunRecord, load: _Load, loops_ns: list[int]) -> list[Obser
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
         counts |= {TICK: usage.ticks, ENTRY: usage.entries, **own}
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
-        loops_ns.extend(usage.loops_ns)
 
     for client in record.clients:
         operations = float(inside.sum())
@@ -238,7 +238,10 @@ def _colds(usage: ProcessUsage, window_ns: int) -> float:
 
 
 def _profile(
-    facts: dict[str, Any], fitted: Mapping[str, FittedCosts], timer_ns: int
+    facts: dict[str, Any],
+    fitted: Mapping[str, FittedCosts],
+    timer_ns: int,
+    loops_ns: Sequence[int],
 ) -> HostProfile:
     return HostProfile(
         host=facts["host"],
@@ -248,7 +251,7 @@ def _profile(
         background=round(facts["background"], 3),
         stalls=round(facts["stalls_per_s"], 3),
         stall=_stalls_ns(facts["stall_ns"] or [0]),
-        loop=_quantiles_ns(numpy.array(facts["loops_ns"])),
+        loop=_quantiles_ns(numpy.array(loops_ns)),
         wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
         wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
         timer=timer_ns,

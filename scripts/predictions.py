@@ -1,8 +1,8 @@
 """Whether the simulator foretells real runs: ``python scripts/predictions.py [NAME ...]``.
 
 Calibrates this host, then runs every variant below (or those named) in both runtimes: its capacity
-under a closed load, and its latency at shares of that. Writes docs/prediction.md. Takes a quarter
-of an hour on a host that has nothing else to do; figures are of that host.
+under a closed load, and its latency at shares of that. Writes docs/prediction.md. Takes twenty
+minutes on a host that has nothing else to do; figures are of that host.
 """
 
 from __future__ import annotations

@@ -61,7 +61,11 @@ class ProtocolCosts:
     read: int = duration("0s", help="of a node, to parse, carry out and answer a read")
     write: int = duration("0s", help="the same of any other operation, on the node that is asked")
     message: int = duration("0s", help="of a node, to take a message of a peer, and to send one")
-    entry: int = duration("0s", help="of a node, to take an operation that a message brings")
+    entry: int = duration("0s", help="of a node, to take an item of a list in a message")
+
+    def wake_up_ns(self, slept_ns: float) -> float:
+        """To fall asleep and to be woken after so long."""
+        return self.sleep + self.cold * coldness(slept_ns)
 
 
 @dataclass(frozen=True)

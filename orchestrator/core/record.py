@@ -39,12 +39,13 @@ EJECTED: Final = "ejected"
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """What a process used of its host over the measured window, as the kernel counts it.
+    """What a process used of its host over the measured window, and what for.
 
-    ``sleeps``: how often it waited for something to do; ``ticks``: of its loop in which
-    something was to be written; ``reads`` and ``writes``: system calls,
-    those of sockets included, which moved ``transferred_bytes`` in all. ``loops_ns``: what a fixed
-    loop took each time that it was run to see how fast the core was.
+    As the kernel counts it: ``cpu_ns``; ``sleeps``, how often it waited for something to do;
+    ``reads`` and ``writes``, system calls, those of sockets included, which moved
+    ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
+    wrote; ``entries``, the items of lists that messages of peers brought; ``loops_ns``, what a
+    fixed loop took each time that it was run to see how fast the core was.
     """
 
     cpu_ns: int
@@ -188,9 +189,10 @@ class HostRecord:
     loops_us: tuple[float, ...] | None = None
 
 
-_OTHERS: Final = ("host", "loops_us")
-HOST_FIGURES: Final = tuple(each.name for each in fields(HostRecord) if each.name not in _OTHERS)
 LOOP_SHARES: Final = 10
+_SHARES: Final = tuple(
+    each.name for each in fields(HostRecord) if each.name not in ("host", "loops_us")
+)
 
 
 def _mean_loops(same: Iterable[HostRecord]) -> tuple[float, ...] | None:
@@ -199,7 +201,9 @@ def _mean_loops(same: Iterable[HostRecord]) -> tuple[float, ...] | None:
 
 
 def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
-    """One record a host, sorted: of what several saw of it, each figure at its most."""
+    """One record a host, sorted: of what several saw of it, each figure at its most; the loop's
+    quantiles on the mean.
+    """
     seen: dict[str, list[HostRecord]] = {}
     for record in records:
         seen.setdefault(record.host, []).append(record)
@@ -211,7 +215,7 @@ def worst_by_host(records: Iterable[HostRecord]) -> tuple[HostRecord, ...]:
     return tuple(
         HostRecord(
             host,
-            **{name: most(name, seen[host]) for name in HOST_FIGURES},
+            **{name: most(name, seen[host]) for name in _SHARES},
             loops_us=_mean_loops(seen[host]),
         )
         for host in sorted(seen)

@@ -20,7 +20,7 @@ SLICE: Final = 128
 AHEAD_MAX: Final = 1 << 20
 """Operations that are drawn before the load begins, at most: 18 bytes each."""
 
-Operations = Iterator[tuple[int, int, int, int, int, int, Any]]
+Drawn = Iterator[tuple[int, int, int, int, int, int, Any]]
 """Of each operation its follow_up, kind, key, size, count, level and steps."""
 
 
@@ -34,14 +34,14 @@ class Ahead:
         self._planned = planned
         self._at = self._length = 0
 
-    def draw(self, seconds: float) -> None:
+    def draw_ahead(self, seconds: float) -> None:
         """Draw before the load begins, for so long at most."""
         until = time.monotonic() + seconds
         if isinstance(self._stream, ChunkedStream):
             while self._stream.draw_ahead() < AHEAD_MAX and time.monotonic() < until:
                 pass
 
-    def take(self) -> tuple[Operations, list[int], int]:
+    def take(self) -> tuple[Drawn, list[int], int]:
         """The next operations, their intended starts (or none), and how many there are: 0 where
         there are no more.
         """

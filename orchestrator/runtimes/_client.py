@@ -161,14 +161,14 @@ class LoadDriver(Operations):
             self._start(self._pool.take(), due_ns, now_ns)
 
     def _fetch(self) -> None:
-        """The next block of operations; an empty one says that there are no more."""
+        """The next few operations; none says that there are no more."""
         self._operations, self._starts, self._left = self._ahead.take()
         self._block_end += self._left
         self._find_sample()
 
     def draw_ahead(self, seconds: float) -> None:
         """Have the next operations ready; what that takes, at most, is spent before the load."""
-        self._ahead.draw(seconds)
+        self._ahead.draw_ahead(seconds)
 
     def _find_sample(self) -> None:
         if self.spans is not None:

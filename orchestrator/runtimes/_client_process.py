@@ -316,8 +316,11 @@ class ClientProcess:
         self._host_samples[which] = host_sample()
 
     def _look(self, at_ns: int) -> None:
+        """How fast the core is now, for as long as the load lasts."""
         self._loops_ns.append(loop_ns())
-        self.clock.at(at_ns + INTERVAL_NS, self._look, at_ns + INTERVAL_NS)
+        end_ns, next_ns = self._spec.parts.end_ns, at_ns + INTERVAL_NS
+        if end_ns is None or next_ns < end_ns:
+            self.clock.at(next_ns, self._look, next_ns)
 
     def _probe(self, _: None) -> None:
         """How many operations are under way now; and when to look again."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from orchestrator.core.host_profile import HostProfile, ProtocolCosts, coldness, depth
+from orchestrator.core.host_profile import HostProfile, ProtocolCosts, depth
 from orchestrator.core.load import Word
 from orchestrator.core.machine import READING, REQUEST, Op, Redirect, Reply
 from orchestrator.core.record import HostRecord, ProcessUsage
@@ -59,7 +59,7 @@ def _awake_ns(profile: HostProfile, costs: ProtocolCosts, slept_ns: int) -> floa
     """How long a process that has slept for so long takes, in the median, to go on as ever."""
     wake_ns, deep_ns = median(profile.wake), median(profile.wake_deep)
     wake_ns += depth(slept_ns) * (deep_ns - wake_ns)
-    return max(wake_ns, costs.sleep + costs.cold * coldness(slept_ns))
+    return max(wake_ns, costs.wake_up_ns(slept_ns))
 
 
 class HostedNode(SimulatedNode):

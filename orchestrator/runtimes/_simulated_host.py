@@ -3,8 +3,8 @@
 A process sleeps until something comes for it, then waits for a core, and works off all that has
 come by then in one tick: socket by socket, then the operations together, then everything it has to
 say is written out, socket by socket. What arrives meanwhile is for the next tick. A process that
-has had its tick goes behind the others that wait for a core. Costs are those of a
-:class:`~orchestrator.core.host_profile.HostProfile`.
+has more to do after a slice of time goes behind the others that wait for a core. Costs are those of
+a :class:`~orchestrator.core.host_profile.HostProfile`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy
 
 from orchestrator.core.distributions import Empirical, EmpiricalParams, Sampler
-from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts, coldness, depth
+from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts, depth
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
@@ -150,12 +150,11 @@ class SimulatedProcess:
         # What has come, by socket; and what is to be said, by socket.
         self._inbox: dict[Hashable, list[Item]] = {}
         self._outbox: dict[Hashable, list[tuple[SimulatedProcess, Item]]] = {}
+        # Since when it sleeps, and what is left to be paid of its last sleep; since when it runs.
         self._awake = False
-        self._since_ns = 0
-        # What is left to be paid of its last sleep.
-        self._asleep_since_ns = self._cold_ns = 0
-        # How many times as long as usual everything takes, and until when.
+        self._asleep_since_ns = self._cold_ns = self._since_ns = 0
         self._others = Others(profile, block_stream(seed, f"{name}/host/others"))
+        # How many times as long as usual everything takes, and until when.
         self._chance = block_stream(seed, f"{name}/host/speed")
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
@@ -185,11 +184,7 @@ class SimulatedProcess:
 
     def at(self, when_ns: int, callback: Call, argument: Any) -> None:
         """An emulated wait."""
-        self.wait(when_ns, self._timer_ns, callback, argument)
-
-    def wait(self, when_ns: int, cost_ns: int, callback: Call, argument: Any) -> None:
-        """Something for which only its time must come, and what it costs then."""
-        item = (cost_ns, when_ns, callback, argument)
+        item = (self._timer_ns, when_ns, callback, argument)
         self._clock.at(max(when_ns, self._clock.current_ns), self._ring, item)
 
     def at_once(self, when_ns: int, callback: Call, argument: Any) -> None:
@@ -226,13 +221,11 @@ class SimulatedProcess:
         self._sleeps += 1
         now_ns, costs = self._clock.current_ns, self._costs
         slept_ns = now_ns - self._asleep_since_ns
-        cost_ns = costs.sleep + costs.cold * coldness(slept_ns)
-        wake_ns, share = float(self._wake.draw_ns()), depth(slept_ns)
-        if share:
-            wake_ns += share * (self._wake_deep.draw_ns() - wake_ns)
-        if self._cores.busy >= self._cores.count:
-            # No core sleeps: whoever runs goes on, and all is paid when it is this one's turn.
-            wake_ns = 0.0
+        cost_ns, wake_ns = costs.wake_up_ns(slept_ns), 0.0
+        # Where no core sleeps, whoever runs goes on, and all is paid when it is this one's turn.
+        if self._cores.busy < self._cores.count:
+            wake_ns = self._wake.draw_ns()
+            wake_ns += depth(slept_ns) * (self._wake_deep.draw_ns() - wake_ns)
         slowness = self._slowness_at(now_ns)
         before_ns = min(cost_ns, wake_ns)
         self._work_ns += round(before_ns * slowness)
@@ -270,9 +263,6 @@ class SimulatedProcess:
     def _go_on(self) -> None:
         self._tick.extend(self._inbox.items())
         self._inbox.clear()
-        self._read_next()
-
-    def _read_next(self) -> None:
         self._reads += 1
         cold_ns, self._cold_ns = self._cold_ns, 0
         self._after(cold_ns + self._call_ns, self._read)

@@ -35,10 +35,10 @@ UNCERTAINTY_SHARE_MAX: Final = 0.5
 def pooled_hosts(records: Sequence[RunRecord]) -> list[dict[str, Any]] | None:
     """One object a host, with the worst of all runs; None where no hosts are."""
     loads = [each for record in records for each in record.host_loads]
-    found = [asdict(each) for each in worst_by_host(loads)]
-    for each in found:
-        each["loops_us"] = None if each["loops_us"] is None else list(each["loops_us"])
-    return found or None
+    return [
+        asdict(each) | {"loops_us": None if each.loops_us is None else list(each.loops_us)}
+        for each in worst_by_host(loads)
+    ] or None
 
 
 def host_reasons(record: RunRecord, config: Config) -> list[str]:
