@@ -92,16 +92,17 @@ def prepare(
 def _check_home(planned: Plan) -> None:
     """A study is kept in one place, and its trials in the results are those of that place."""
     home = storage_file(planned.storage, planned.folder, planned.name)
+    # Read first: another driver may begin the study meanwhile, its file before its trials.
+    names = [file.name.rpartition("-")[0] for file in Store(planned.results).files("trials")]
     if home.exists():
         return
     for kind in (JOURNAL, SQLITE):
-        if storage_file(kind, planned.folder, planned.name).exists():
+        if kind != planned.storage and storage_file(kind, planned.folder, planned.name).exists():
             raise ConfigError(
                 f"the study {planned.name!r} is kept in {kind}",
                 path="--storage",
                 hint=f"use --storage {kind}, or name another study",
             )
-    names = [file.name.rpartition("-")[0] for file in Store(planned.results).files("trials")]
     if planned.name in names:
         raise ConfigError(
             f"the results hold trials of the study {planned.name!r}, but {home} is gone",
