@@ -1,7 +1,7 @@
 """Whether the simulator foretells real runs: ``python scripts/predictions.py [NAME ...]``.
 
 Calibrates this host, then runs every variant below (or those named) in both runtimes: its capacity
-under a closed load, and its latency at shares of that. Writes docs/prediction.md. Takes twenty
+under a closed load, and its latency at shares of that. Writes docs/prediction.md. Takes forty
 minutes on a host that has nothing else to do; figures are of that host.
 """
 
@@ -27,6 +27,8 @@ from orchestrator.run import Runner
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "prediction.md"
 LOADS: Final = (0.5, 0.8, 0.9)
 SECONDS: Final = 10
+REPEATS: Final = 3
+"""Of variants with measured costs: their figures are the host's, and it changes by the second."""
 RATE: Final = "throughput_ops"
 LATENCIES: Final = {"p50": "latency_ms.all.p50", "p99": "latency_ms.all.p99"}
 EXPONENTIAL: Final = "exponential"
@@ -128,7 +130,7 @@ def measure(variant: Variant, runner: Runner, profile: str) -> Found:
         ConfigSource.of(variant.mapping()),
         runner,
         profile=profile,
-        repeats=1,
+        repeats=REPEATS if variant.measured else 1,
         loads=LOADS if variant.lone else (),
         sessions=variant.sessions,
         told=lambda point, runtime, summary: print(
@@ -170,10 +172,11 @@ def _cells(each: Found, point: Point, names: Sequence[str]) -> tuple[list[str], 
             # Too few independent operations lie beyond it, in one runtime at least.
             cells.append("withheld")
             continue
-        ratio = each.ratio(point, name)
+        ratio, interval = each.ratio(point, name), point.effects[name].interval
         judged.append(abs(ratio - 1) <= allowed[name])
+        around = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
         missed = "" if judged[-1] else " **missed**"
-        cells.append(f"{point.effects[name].base:,.4g}: {ratio:.3f}{missed}")
+        cells.append(f"{point.effects[name].base:,.4g}: {ratio:.3f}{around}{missed}")
     return cells, judged
 
 
@@ -199,13 +202,14 @@ def page(found: Sequence[Found], calibration: Calibration) -> str:
 ({profile.cpu}) on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: its profile explains the CPU time
 of {calibration.observations} processes to {calibration.residual:.0%} (root mean square of the
 relative errors). Then it ran each variant below in both runtimes, with the same seed, for
-{SECONDS} s a run: the capacity under a closed load, and where latencies are looked at, p50 and p99
+{SECONDS} s a run, with measured costs {REPEATS} times: the capacity under a closed load, and where latencies are looked at, p50 and p99
 under Poisson arrivals at shares of the simulated capacity. Of processes with measured costs that is
 where no more of them run than there are cores: else who runs when is the kernel's choice. Those
 keep to one core each (`hosts.pin`). Of each real run the simulation was told what a fixed loop took
 meanwhile, since the cores of this host are up to 1.8 times as fast at one time as at another.
 
-A cell holds the real figure (operations/s, or ms) and the simulated one over it. Within the bounds
+A cell holds the real figure (operations/s, or ms) and the simulated one over it (of several runs
+the geometric mean, of their ratios, and the 95 % interval of that). Within the bounds
 are {held} of {count} figures: 10 % of the capacity and 15 % of latencies with modelled costs, 20 %
 and 30 % with measured ones. The order of the variants by capacity has a rank correlation of
 {correlation(found):.3f}. *new*: the calibration saw no run like it.

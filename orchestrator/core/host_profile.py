@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from orchestrator.core.parameters import ParameterError, duration, mapping, number, text
@@ -95,7 +96,7 @@ class HostProfile:
     wake_deep: tuple[int, ...] = duration((), many=1, help="the same after 2 ms")
     timer: int = duration("0s", help="CPU time to end one emulated wait")
     fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
-    protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their mean")
+    protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their median")
 
     def __post_init__(self) -> None:
         for key in ("loop", "wake", "wake_deep", "fsync"):
@@ -107,9 +108,10 @@ class HostProfile:
             raise ParameterError("needs the costs of at least one protocol", key="protocols")
 
     def costs_of(self, protocol: str) -> ProtocolCosts:
-        """Those of a protocol; the mean of all that were measured where it was not.
+        """Those of a protocol; the medians of all that were measured where it was not.
 
-        That of those whose nodes exchange messages, where there are any: it has peers, too.
+        Of those whose nodes exchange messages, where there are any: it has peers, too. One that has
+        dear messages of its own kind says little of others.
         """
         known = self.protocols.get(protocol)
         if known is not None:
@@ -118,5 +120,5 @@ class HostProfile:
         each = [one for one in every if one.message] or every
         names = ProtocolCosts.__dataclass_fields__
         return ProtocolCosts(
-            **{name: round(sum(getattr(one, name) for one in each) / len(each)) for name in names}
+            **{name: round(median(getattr(one, name) for one in each)) for name in names}
         )
