@@ -202,8 +202,9 @@ def page(found: Sequence[Found], calibration: Calibration) -> str:
 ({profile.cpu}) on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: its profile explains the CPU time
 of {calibration.observations} processes to {calibration.residual:.0%} (root mean square of the
 relative errors). Then it ran each variant below in both runtimes, with the same seed, for
-{SECONDS} s a run, with measured costs {REPEATS} times: the capacity under a closed load, and where latencies are looked at, p50 and p99
-under Poisson arrivals at shares of the simulated capacity. Of processes with measured costs that is
+{SECONDS} s a run, with measured costs {REPEATS} times: the capacity under a closed load, and where
+latencies are looked at, p50 and p99 under Poisson arrivals at shares of the simulated capacity. Of
+processes with measured costs that is
 where no more of them run than there are cores: else who runs when is the kernel's choice. Those
 keep to one core each (`hosts.pin`). Of each real run the simulation was told what a fixed loop took
 meanwhile, since the cores of this host are up to 1.8 times as fast at one time as at another.
