@@ -3,9 +3,9 @@
 Each protocol is loaded by one session, by a few, and by many: alone every operation wakes
 everybody, many share system calls and messages, so the costs of waking, of calls and of operations
 are told apart (:mod:`orchestrator.analysis.calibration`). Loads at low rates show what long sleeps
-cost. Every process runs a fixed loop now and then, and what it used is taken for what it would have
-used had the loop always taken as long as it did in the median: cores of shared hosts change their
-speed from second to second.
+cost, and at a high one several operations share each call. Every process runs a fixed loop now and
+then, and what it used is taken for what it would have used had the loop always taken as long as it
+did in the median: cores of shared hosts change their speed from second to second.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
 
 import numpy
+from numpy.typing import NDArray
 
 from orchestrator.analysis.calibration import (
     CALL,
@@ -40,6 +41,7 @@ from orchestrator.core.host_profile import SLICE_NS, HostProfile, coldness
 from orchestrator.core.machine import READING
 from orchestrator.core.record import ProcessUsage, RunRecord
 from orchestrator.core.registry import Family, plugin
+from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.plan import plan
 from orchestrator.runtimes._host_speed import host_speed
@@ -51,6 +53,8 @@ PROTOCOLS: Final = ("unreplicated", "primary_backup", "chain", "raft", "quorum")
 SESSIONS: Final = (1, 4, 16, 64)
 RATES: Final = (500, 4000)
 """Operations a second, with the long sleeps that closed loads do not have."""
+SHARE: Final = 0.7
+"""And the share of what many sessions reached that is asked for, on few connections."""
 _MEAN_COLD: Final = 0.9
 """Coldness grows as the root, so its mean is less than that of the mean length: by an eighth where
 lengths are exponential, by nothing where they are equal.
@@ -78,17 +82,28 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Load:
-    """One short run: ``modelled`` has a wait for each operation, and is there for its cost."""
+    """One short run: ``modelled`` has a wait for each operation, and is there for its cost; a
+    ``share`` is of the most that the protocol did before.
+    """
 
     protocol: str
     mix: str
     sessions: int = 0
     rate: int = 0
+    share: float = 0.0
     modelled: bool = False
 
     def __str__(self) -> str:
-        load = f"{self.rate} a second" if self.rate else f"{self.sessions} sessions"
+        load = f"{self.sessions} sessions"
+        if self.rate:
+            load = f"{self.rate} a second"
+        elif self.share:
+            load = f"{self.share:.0%} of its most"
         return f"{self.protocol}, {load}"
+
+    def of_most(self, most_ops: float) -> _Load:
+        """With the rate that its share is of the most that was done."""
+        return replace(self, rate=max(1, round(self.share * most_ops))) if self.share else self
 
     def mapping(self, seconds: float) -> dict[str, Any]:
         node: dict[str, Any] = {"costs": "measured"}
@@ -157,9 +172,10 @@ def _loads(protocols: Sequence[str]) -> list[_Load]:
     loads += [
         _Load(protocol, "a", rate=rate) for rate in RATES for protocol in dict.fromkeys(protocols)
     ]
+    loads += [_Load(protocol, "a", share=SHARE) for protocol in dict.fromkeys(protocols)]
     loads += [_Load(protocols[0], "a", sessions, modelled=True) for sessions in SESSIONS[1:]]
     for load in loads:
-        plan(load_mapping(load.mapping(1)))
+        plan(load_mapping(load.of_most(1).mapping(1)))
     return loads
 
 
@@ -173,14 +189,17 @@ def _calibrated(
 ) -> Calibration:
     seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
     loops_ns: list[int] = []
+    most_ops = dict.fromkeys(seen, 0.0)
     runtime = RayRuntime(address, only=host)
     try:
         for number, load in enumerate(loads, start=1):
-            parts = plan(load_mapping(load.mapping(seconds)))
-            record = runtime.run(parts)
+            asked = load.of_most(most_ops[load.protocol])
+            record = runtime.run(plan(load_mapping(asked.mapping(seconds))))
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
-            seen[load.protocol] += _observed(record, load)
+            seen[load.protocol] += _observed(record)
+            done_ops = _done(record).sum() / (record.end_ns - record.warmup_ns) * NS_PER_S
+            most_ops[load.protocol] = max(most_ops[load.protocol], float(done_ops))
             used = [each.usage for each in record.clients] + [each.usage for each in record.nodes]
             loops_ns += [loop_ns for each in used if each is not None for loop_ns in each.loops_ns]
             told(f"{number} of {len(loads)}: {load}")
@@ -199,10 +218,16 @@ def _calibrated(
     return Calibration(host, profile, math.sqrt(squares / total), total)
 
 
-def _observed(record: RunRecord, load: _Load) -> list[Observation]:
+def _done(record: RunRecord) -> NDArray[numpy.bool_]:
+    """Rows of operations that ended in the window."""
+    returned_ns = record.history.returned_ns
+    inside: NDArray[numpy.bool_] = (returned_ns >= record.warmup_ns) & (returned_ns < record.end_ns)
+    return inside
+
+
+def _observed(record: RunRecord) -> list[Observation]:
     """One a process that did enough."""
-    history = record.history
-    inside = (history.returned_ns >= record.warmup_ns) & (history.returned_ns < record.end_ns)
+    history, inside = record.history, _done(record)
     reading = numpy.isin(history.kind, list(READING))
     window_ns = record.end_ns - record.warmup_ns
     found: list[Observation] = []
@@ -212,21 +237,17 @@ def _observed(record: RunRecord, load: _Load) -> list[Observation]:
             return
         calls = usage.reads + usage.writes
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
-        counts |= {TICK: usage.ticks, ENTRY: usage.entries, **own}
+        counts |= {TICK: usage.ticks, ENTRY: usage.entries, TIMER: usage.waits, **own}
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
 
     for client in record.clients:
-        operations = float(inside.sum())
-        # At those rates hardly two begin at once.
-        add(client.usage, {CLIENT: operations, TIMER: operations if load.rate else 0.0})
+        add(client.usage, {CLIENT: float(inside.sum())})
     for node in record.nodes:
         here = inside & (history.node == node.node)
         reads = float((here & reading).sum())
         served = float(here.sum())
         own = {READ: reads, WRITE: served - reads}
         own[MESSAGE] = within_window(record, node.messages)
-        if load.modelled:
-            own[TIMER] = served
         add(node.usage, own)
     return found
 

@@ -113,6 +113,43 @@ def test_histories_of_hosts_with_other_clocks_make_sense_together(
     assert sorted({node["host"] for node in nodes}) == hosts
 
 
+# A way of 5 ms to and from every host but the own, when it is asked for the time.
+FAR_AWAY = """
+import sys, time
+from orchestrator.runtimes import _host_clock
+read_clock = _host_clock.read_clock
+
+def from_afar(ask_ns, *options):
+    def asked_ns():
+        time.sleep(0.005)
+        said_ns = ask_ns()
+        time.sleep(0.005)
+        return said_ns
+    return read_clock(asked_ns, *options)
+
+_host_clock.read_clock = from_afar
+from orchestrator import cli
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.long
+def test_clocks_that_are_known_too_badly(hosts: list[str], tmp_path: Path) -> None:
+    """Latencies of a millisecond, and times that are known to some five."""
+    inside = [str(SCRIPT), "in", "1", sys.executable, "-c", FAR_AWAY]
+    done = subprocess.run(
+        [*inside, "run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and not result["valid"], done.stderr
+    assert "clocks of clients' hosts are known to" in " ".join(result["invalid_reasons"])
+
+
 def test_repeats_use_the_hosts_in_turn(hosts: list[str], tmp_path: Path) -> None:
     results = ("--results", str(tmp_path / "r"))
     done = subprocess.run(

@@ -59,7 +59,7 @@ def test_a_sleeping_process_is_woken_and_reads_one_socket_by_one_call() -> None:
     # Woken after 40, and what was read in one call of 3 is at hand then.
     assert stage.calls == [(43, "first"), (43, "second")]
     # Asleep again after what both cost; there was nothing to say.
-    assert process.used() == (10 + 3 + 200, 1, 0, 0, 1, 0, 0)
+    assert process.used() == (10 + 3 + 200, 1, 0, 0, 0, 1, 0, 0)
 
 
 def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
@@ -69,7 +69,7 @@ def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
     stage.clock.at(60, lambda _: process.take("s", 100, stage.note, "later"), None)
     stage.clock.run()
     assert stage.calls == [(43, "first"), (143 + 3, "later")]
-    assert process.used() == (10 + 2 * 103, 1, 0, 0, 2, 0, 0)
+    assert process.used() == (10 + 2 * 103, 1, 0, 0, 0, 2, 0, 0)
 
 
 def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() -> None:
@@ -86,7 +86,7 @@ def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() ->
     written = [43 + 100 + 4 + 3, 43 + 100 + 4 + 6]
     # The first wakes the reader, who finds the other there as well: 40 to wake, and calls.
     assert stage.calls == [(written[0] + 43, "x"), (written[0] + 46, "y")]
-    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 1, 2, 0)
+    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 0, 1, 2, 0)
 
 
 def test_processes_wait_for_a_core_in_turn_unless_they_have_their_own() -> None:
@@ -199,6 +199,22 @@ def test_waits_end_late_and_what_they_make_wait_is_counted_from_their_end() -> N
     stage.clock.run()
     assert moments == [(1000 + 40 + 3, 1000)]
     assert process.moment_ns() == process.now_ns()
+
+
+def test_waits_that_end_while_others_are_seen_to_need_no_round_of_their_own() -> None:
+    stage = Stage()
+    process = stage.process("a")
+
+    def rang(what: str) -> None:
+        stage.note(what)
+        process.charge(100)
+
+    for when_ns in (1000, 1100, 1200, 5000):
+        process.at(when_ns, rang, "rang")
+    stage.clock.run()
+    # Each takes 2, and the 100 that are charged; then it looks at the clock.
+    assert [at_ns for at_ns, _ in stage.calls] == [1043, 1145, 1247, 5043]
+    assert process.used() == (2 * (10 + 3) + 4 * 102, 2, 0, 0, 4, 2, 0, 0)
 
 
 def test_what_was_held_up_for_long_has_lost_its_time() -> None:

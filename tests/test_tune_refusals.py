@@ -1,4 +1,4 @@
-"""Studies that are refused before anything runs, and how a study is named."""
+"""Studies that are refused before anything runs, and those that another driver begins meanwhile."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_toys import make_up, source
+from study_toys import check_whole, make_up, source
 
 from orchestrator.errors import ConfigError
+from orchestrator.study import plan
+from orchestrator.study.trials import storage_file
 from orchestrator.tune import dry_run, prepare, tune
 
 
@@ -114,3 +116,22 @@ def test_a_study_has_one_home(tmp_path: Path, made_up: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match=f"trials of the study '{name}', but .* is gone"):
         prepare(source(), results=tmp_path)
     assert prepare(source(), results=tmp_path, study="another").trials == 6
+
+
+def test_a_study_may_be_begun_by_another_while_it_is_prepared(
+    tmp_path: Path, made_up: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def slowly(kind: str, folder: Path, name: str) -> Path:
+        asked.append(kind)
+        if len(asked) == 2:  # the file was not there when first looked for
+            made_up.setattr(plan, "storage_file", storage_file)
+            tune(source(), results=tmp_path, trials=2)
+        return storage_file(kind, folder, name)
+
+    made_up.setattr(plan, "storage_file", slowly)
+    planned = prepare(source(), results=tmp_path, trials=4)
+    assert asked and planned.exists
+    tune(planned)
+    check_whole(tmp_path, planned.name, 4)

@@ -28,10 +28,8 @@ from orchestrator.errors import (
 from orchestrator.run import RunResult
 from orchestrator.store.parquet import Store
 from orchestrator.streak import FAILURES_MAX
-from orchestrator.study import plan
 from orchestrator.study import view as views
 from orchestrator.study.driver import ABANDONED_S, Driver
-from orchestrator.study.trials import storage_file
 from orchestrator.tune import TuneResult, prepare, tune
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,25 +245,6 @@ def test_two_drivers_share_one_study(
     rows = check_whole(tmp_path, name, 10)
     assert sorted(heard[0] + heard[1]) == [row["number"] for row in rows]
     assert heard[0] and heard[1]
-
-
-def test_a_study_may_be_begun_by_another_while_it_is_prepared(
-    tmp_path: Path, made_up: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def slowly(kind: str, folder: Path, name: str) -> Path:
-        asked.append(kind)
-        if len(asked) == 2:  # the file was not there when first looked for
-            made_up.setattr(plan, "storage_file", storage_file)
-            tune(source(), results=tmp_path, trials=2)
-        return storage_file(kind, folder, name)
-
-    made_up.setattr(plan, "storage_file", slowly)
-    planned = prepare(source(), results=tmp_path, trials=4)
-    assert asked and planned.exists
-    tune(planned)
-    check_whole(tmp_path, planned.name, 4)
 
 
 def test_slots_run_side_by_side(tmp_path: Path, made_up: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,16 @@ class ProcessUsage:
     As the kernel counts it: ``cpu_ns``; ``sleeps``, how often it waited for something to do;
     ``reads`` and ``writes``, system calls, those of sockets included, which moved
     ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
-    wrote; ``entries``, the items of lists that messages of peers brought; ``loops_ns``, what a
-    fixed loop took each time that it was run to see how fast the core was.
+    wrote; ``entries``, the items of lists that messages of peers brought; ``waits``, timers that
+    rang: emulated waits, and starts of operations; ``loops_ns``, what a fixed loop took each time
+    that it was run to see how fast the core was.
     """
 
     cpu_ns: int
     sleeps: int
     ticks: int
     entries: int
+    waits: int
     reads: int
     writes: int
     transferred_bytes: int
@@ -64,6 +66,7 @@ class ProcessUsage:
             sleeps=round(share * self.sleeps),
             ticks=round(share * self.ticks),
             entries=round(share * self.entries),
+            waits=round(share * self.waits),
             reads=round(share * self.reads),
             writes=round(share * self.writes),
             transferred_bytes=round(share * self.transferred_bytes),

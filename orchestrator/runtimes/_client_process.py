@@ -311,7 +311,7 @@ class ClientProcess:
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
-        self._used[which] = process_usage(self._ticks)
+        self._used[which] = process_usage(self._ticks, 0, self.clock.rung)
         self._wall_ns[which] = self.clock.now_ns()
         self._host_samples[which] = host_sample()
 

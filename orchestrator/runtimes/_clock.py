@@ -49,6 +49,8 @@ class RealClock:
         self._armed_ns = _FAR_NS
         # What time it should be in the callback that is running; None outside of callbacks.
         self._due_ns: int | None = None
+        self.rung = 0
+        """How many callbacks there were."""
         self._setting = _Itimerspec()
         self._file = _libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK | _CLOSE_ON_EXEC)
         if self._file < 0:
@@ -90,6 +92,7 @@ class RealClock:
         while heap and heap[0][0] <= now_ns:
             self._due_ns, _, callback, argument = heapq.heappop(heap)
             callback(argument)
+            self.rung += 1
             if not heap or heap[0][0] > now_ns:
                 now_ns = self.now_ns()
         self._due_ns = None

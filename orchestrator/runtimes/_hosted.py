@@ -70,6 +70,7 @@ class HostedNode(SimulatedNode):
         profile = parts.profile
         assert profile is not None
         self._costs: ProtocolCosts = cluster.costs
+        self._at_work: AtWork = cluster.at_work
         self.process = cluster.process(node, self._serve)
         self._pending: list[tuple[Any, Op]] = []
         super().__init__(cluster, node)
@@ -111,6 +112,9 @@ class HostedNode(SimulatedNode):
 
     def _take(self, request: Request) -> None:
         (session, _, _), op, _, _ = request
+        # To begin an operation is half of what it costs its client.
+        if self._at_work.process is not None:
+            self._at_work.process.charge(self._costs.client // 2)
         cost_ns = self._operation_ns(op)
         socket = (session.client, session.connection, self.node)
         self.process.take(socket, cost_ns, self._requested, request)
@@ -175,7 +179,7 @@ class _Hosting(SimulatedCluster):
         assert profile is not None
         self._profile = profile
         self.costs = profile.costs_of(parts.store.protocol.name)
-        self._at_work = AtWork()
+        self.at_work = AtWork()
         self._processes: list[SimulatedProcess] = []
         # What each had used when the measured window began, and when it ended.
         self._used: list[list[tuple[int, ...]]] = []
@@ -183,7 +187,7 @@ class _Hosting(SimulatedCluster):
         of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
         self._placed = [int(host) for host in of_nodes + of_clients]
         self.hosts = [
-            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work)
+            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self.at_work)
             for host in hosts
         ]
         super().__init__(parts)
@@ -239,10 +243,10 @@ class _Hosting(SimulatedCluster):
         session, _, node = effect.handle
         client = self.clients[session.client]
         assert isinstance(client, HostedClient)
-        if self._at_work.process is client.process:
+        if self.at_work.process is client.process:
             return True
         socket = (session.client, session.connection, node)
-        client.process.take(socket, self.costs.client, callback, (effect, word))
+        client.process.take(socket, self.costs.client // 2, callback, (effect, word))
         return False
 
     def answered(self, reply: Reply, word: Word | None = None) -> None:

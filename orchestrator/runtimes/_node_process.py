@@ -363,7 +363,8 @@ class NodeProcess:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
-        used = (self._loops_ns, *process_usage(self._ticks, self._entries))
+        usage = process_usage(self._ticks, self._entries, self.clock.rung)
+        used = (self._loops_ns, *usage)
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 

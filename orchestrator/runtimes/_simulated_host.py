@@ -158,14 +158,16 @@ class SimulatedProcess:
         self._chance = block_stream(seed, f"{name}/host/speed")
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._sleeps = self._ticks = self.entries = self._reads = self._writes = 0
+        self._sleeps = self._ticks = self.entries = self._waits = self._reads = self._writes = 0
+        # What the callbacks of this moment cost besides.
+        self._charged_ns = 0
         # Sockets of this tick that are still to be read.
         self._tick: deque[tuple[Hashable, list[Item]]] = deque()
 
     def used(self) -> tuple[int, ...]:
         """The fields of ProcessUsage so far; bytes are not counted."""
-        usual = (self._work_ns, self._sleeps, self._ticks, self.entries, self._reads, self._writes)
-        return (*usual, 0)
+        rounds = (self._sleeps, self._ticks, self.entries, self._waits)
+        return (self._work_ns, *rounds, self._reads, self._writes, 0)
 
     # --- the clock of what runs in it -----------------------------------------------------
 
@@ -195,7 +197,12 @@ class SimulatedProcess:
             self.at(when_ns, callback, argument)
 
     def _ring(self, item: Item) -> None:
+        self._waits += 1
         self._come(TIMERS, item)
+
+    def charge(self, work_ns: int) -> None:
+        """The callback that is running takes so long besides."""
+        self._charged_ns += work_ns
 
     # --- what comes and goes --------------------------------------------------------------
 
@@ -269,7 +276,23 @@ class SimulatedProcess:
 
     def _read(self, _: None) -> None:
         """All of one socket; what it asks for is done when its time has passed."""
-        cost_ns = self._carry_out(self._tick.popleft()[1])
+        socket, items = self._tick.popleft()
+        cost_ns = self._carry_out(items)
+        if socket is TIMERS:
+            self._after(cost_ns, self._look_at_clock)
+        else:
+            self._read_on(cost_ns)
+
+    def _look_at_clock(self, _: None) -> None:
+        """Waits that have ended while others were seen to belong to this tick, too."""
+        items = self._inbox.pop(TIMERS, None)
+        if items is None:
+            self._read_on(0)
+        else:
+            self._after(self._carry_out(items), self._look_at_clock)
+
+    def _read_on(self, cost_ns: int) -> None:
+        """The next socket, when that has been paid; the end of the tick where there is none."""
         if self._tick:
             self._reads += 1
             self._after(cost_ns + self._call_ns, self._read)
@@ -286,13 +309,13 @@ class SimulatedProcess:
     def _carry_out(self, items: list[Item]) -> int:
         """Returns what that costs."""
         cost_ns, at_work = 0, self._at_work
-        at_work.process = self
+        at_work.process, self._charged_ns = self, 0
         for item_ns, due_ns, callback, argument in items:
             cost_ns += item_ns
             at_work.due_ns = due_ns
             callback(argument)
         at_work.process = at_work.due_ns = None
-        return cost_ns
+        return cost_ns + self._charged_ns
 
     def _write(self, _: None) -> None:
         """One socket after the other; whoever reads the first need not wait for the last."""
