@@ -196,6 +196,15 @@ def test_measured_costs_need_a_profile_in_the_simulator(profile: str) -> None:
     assert shares["leader.cpu"] == pytest.approx(usage.cpu_ns / 200e6)
 
 
+def test_no_part_of_an_operation_takes_less_than_nothing(profile: str) -> None:
+    """Starts that are due while the client begins others, too."""
+    load = {"arrival": {"name": "poisson", "rate": "6000/s"}, "warmup": "20ms"}
+    record = simulated.run(plan(load_mapping(mapping(profile, **load))))
+    spans = record.clients[0].spans
+    assert spans is not None and len(spans) > 50
+    assert (spans.parts_ns >= 0).all() and (spans.parts_ns[:, 0] > 0).any()
+
+
 def test_a_hosted_run_is_the_same_again_and_the_profile_counts(
     profile: str, tmp_path: Path
 ) -> None:

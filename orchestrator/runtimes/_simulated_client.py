@@ -81,7 +81,7 @@ class SimulatedClient:
             )
             size_bytes += HEADER_BYTES + len(op.key) + len(op.value or b"")
             if leg is not None:
-                leg.sent_ns = clock.current_ns
+                leg.sent_ns = clock.now_ns()
         # Those that travel together have one connection.
         link = self.links[node][attempts[0][0].connection]
         link.carry(clock.at, clock.current_ns, REQUEST, size_bytes, target.requests, requests)
