@@ -28,6 +28,7 @@ from orchestrator.analysis.calibration import (
     MESSAGE,
     READ,
     SLEEP,
+    START,
     TICK,
     TIMER,
     WRITE,
@@ -197,7 +198,7 @@ def _calibrated(
             record = runtime.run(plan(load_mapping(asked.mapping(seconds))))
             if record.lost_parts:
                 raise EnvironmentFailure(f"a run lost a part: {'; '.join(record.lost_parts)}")
-            seen[load.protocol] += _observed(record)
+            seen[load.protocol] += _observed(record, asked.rate == 0)
             done_ops = _done(record).sum() / (record.end_ns - record.warmup_ns) * NS_PER_S
             most_ops[load.protocol] = max(most_ops[load.protocol], float(done_ops))
             used = [each.usage for each in record.clients] + [each.usage for each in record.nodes]
@@ -225,7 +226,7 @@ def _done(record: RunRecord) -> NDArray[numpy.bool_]:
     return inside
 
 
-def _observed(record: RunRecord) -> list[Observation]:
+def _observed(record: RunRecord, closed: bool) -> list[Observation]:
     """One a process that did enough."""
     history, inside = record.history, _done(record)
     reading = numpy.isin(history.kind, list(READING))
@@ -241,7 +242,8 @@ def _observed(record: RunRecord) -> list[Observation]:
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
 
     for client in record.clients:
-        add(client.usage, {CLIENT: float(inside.sum())})
+        operations = float(inside.sum())
+        add(client.usage, {CLIENT: operations, START: 0.0 if closed else operations})
     for node in record.nodes:
         here = inside & (history.node == node.node)
         reads = float((here & reading).sum())

@@ -147,7 +147,7 @@ def test_a_profile_that_is_none_says_where(
 def test_protocols_that_were_not_measured_are_taken_for_the_median() -> None:
     assert PROFILE.costs_of("raft").message == 30_000
     # Of those that have peers, too, and however dear the messages of one are.
-    dear = ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 7_000, 10_000, 500_000, 90_000)
+    dear = ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 7_000, 10_000, 500_000, 90_000, 0)
     profile = dataclasses.replace(PROFILE, protocols=PROFILE.protocols | {"quorum": dear})
     median = ProtocolCosts(20_000, 9_000, 2_000, 6_000, 8_000, 7_000, 10_000, 30_000, 2_000)
     assert profile.costs_of("chain") == median
@@ -217,6 +217,23 @@ def test_a_hosted_run_is_the_same_again_and_the_profile_counts(
     write_profile(slower, profile)
     assert config_hash(config) != before
     assert len(simulated.run(plan(config)).history) < 0.7 * len(one.history)
+
+
+def test_a_start_of_its_own_costs_the_client_more(profile: str, tmp_path: Path) -> None:
+    dear = dataclasses.replace(PROFILE.costs_of("raft"), start=50_000)
+    other = str(tmp_path / "dear.yaml")
+    write_profile(dataclasses.replace(PROFILE, protocols={"raft": dear}), other)
+
+    def used_ns(file: str, **changes: Any) -> tuple[int, int]:
+        record = simulated.run(plan(load_mapping(mapping(file, **changes))))
+        within = record.history.returned_ns >= record.warmup_ns
+        return record.clients[0].process_cpu_ns, int(within.sum())
+
+    rated = {"arrival": {"name": "constant", "rate": "1000/s"}}
+    (cheap_ns, count), (dear_ns, _) = (used_ns(file, **rated) for file in (profile, other))
+    assert dear_ns - cheap_ns == pytest.approx(50_000 * count, rel=0.2)
+    # What follows on an answer does not.
+    assert used_ns(profile) == used_ns(other)
 
 
 def test_more_hosts_carry_more(profile: str) -> None:

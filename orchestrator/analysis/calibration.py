@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from orchestrator.core.host_profile import ProtocolCosts
 
-SLEEP, COLD, TICK, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY = ProtocolCosts.__dataclass_fields__
+(
+    SLEEP, COLD, TICK, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY, START,
+) = ProtocolCosts.__dataclass_fields__  # fmt: skip
 TIMER: Final = "timer"
 _SCALE: Final = 0.1
 """Relative error from which on an equation counts less than by its square."""

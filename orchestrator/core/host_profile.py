@@ -63,6 +63,7 @@ class ProtocolCosts:
     write: int = duration("0s", help="the same of any other operation, on the node that is asked")
     message: int = duration("0s", help="of a node, to take a message of a peer, and to send one")
     entry: int = duration("0s", help="of a node, to take an item of a list in a message")
+    start: int = duration("0s", help="more of a client where an operation follows on no answer")
 
     def wake_up_ns(self, slept_ns: float) -> float:
         """To fall asleep and to be woken after so long."""

@@ -71,6 +71,10 @@ class HostedNode(SimulatedNode):
         assert profile is not None
         self._costs: ProtocolCosts = cluster.costs
         self._at_work: AtWork = cluster.at_work
+        # To begin an operation is half of what it costs its client.
+        self._begin_ns = self._costs.client // 2
+        if not parts.arrival.closed:
+            self._begin_ns += self._costs.start
         self.process = cluster.process(node, self._serve)
         self._pending: list[tuple[Any, Op]] = []
         super().__init__(cluster, node)
@@ -112,9 +116,8 @@ class HostedNode(SimulatedNode):
 
     def _take(self, request: Request) -> None:
         (session, _, _), op, _, _ = request
-        # To begin an operation is half of what it costs its client.
         if self._at_work.process is not None:
-            self._at_work.process.charge(self._costs.client // 2)
+            self._at_work.process.charge(self._begin_ns)
         cost_ns = self._operation_ns(op)
         socket = (session.client, session.connection, self.node)
         self.process.take(socket, cost_ns, self._requested, request)
