@@ -40,10 +40,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ("size_kib", "storage"),
     [
         (8, "journal"),
-        (130, "journal"),
+        pytest.param(130, "journal", marks=pytest.mark.long),
         (200, "journal"),
-        (340, "journal"),
-        (100, "sqlite"),
+        pytest.param(340, "journal", marks=pytest.mark.long),
+        pytest.param(100, "sqlite", marks=pytest.mark.long),
         (240, "sqlite"),
     ],
 )

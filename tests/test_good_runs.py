@@ -24,10 +24,10 @@ def script() -> Any:
 
 
 def test_some_good_runs_are_valid(script: Any) -> None:
-    """One protocol, all arrivals and loads."""
-    some = itertools.islice(script.configs(), 20, 30)
+    """One protocol, half of the arrivals and loads."""
+    some = itertools.islice(script.configs(), 20, 30, 2)
     wrong = {label: script.verdict(config) for label, config in some}
-    assert len(wrong) == 10 and sum(map(bool, wrong.values())) <= 1, wrong
+    assert len(wrong) == 5 and sum(map(bool, wrong.values())) <= 1, wrong
 
 
 @pytest.mark.long

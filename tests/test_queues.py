@@ -254,7 +254,12 @@ def refused_share(record: RunRecord) -> float:
 
 
 @pytest.mark.parametrize(
-    ("load", "room", "loss"), [(0.5, 5, 0.015873), (0.9, 10, 0.050814), (1.2, 10, 0.192586)]
+    ("load", "room", "loss"),
+    [
+        pytest.param(0.5, 5, 0.015873, marks=pytest.mark.long),
+        (0.9, 10, 0.050814),
+        pytest.param(1.2, 10, 0.192586, marks=pytest.mark.long),
+    ],
 )
 def test_m_m_1_k_loss(load: float, room: int, loss: float) -> None:
     """Kleinrock, Queueing Systems: K - 1 may wait besides the one that is served."""

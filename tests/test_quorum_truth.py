@@ -162,7 +162,7 @@ def consistent_at_once(history: History) -> tuple[float, int]:
     return float(fresh.mean()), len(fresh)
 
 
-@pytest.mark.parametrize("quorums", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("quorums", [(1, 1)])
 def test_latency_of_lnkd_ssd(quorums: tuple[int, int]) -> None:
     # 30 exceedances of a 99.9th percentile: its standard error is about 5 %.
     history = lnkd_ssd(*quorums, sessions=50, operations=60_000, seed=3)

@@ -227,7 +227,7 @@ def unharmed(seen: Seen) -> None:
     assert (record.history.outcome == OK).mean() > 0.99
 
 
-@pytest.mark.parametrize("password", [None, "a password"])
+@pytest.mark.parametrize("password", [pytest.param(None, marks=pytest.mark.long), "a password"])
 def test_hostile_bytes_harm_nobody(runtime: RayRuntime, password: str | None) -> None:
     parts = made("5s")
     seen = observe(runtime, parts, frames=1800, password=password)

@@ -150,6 +150,7 @@ def test_clocks_that_are_known_too_badly(hosts: list[str], tmp_path: Path) -> No
     assert "clocks of clients' hosts are known to" in " ".join(result["invalid_reasons"])
 
 
+@pytest.mark.long
 def test_repeats_use_the_hosts_in_turn(hosts: list[str], tmp_path: Path) -> None:
     results = ("--results", str(tmp_path / "r"))
     done = subprocess.run(

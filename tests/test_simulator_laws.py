@@ -52,7 +52,12 @@ def latency_ms(history: History) -> NDArray[numpy.float64]:
 
 @pytest.mark.parametrize(
     ("cores", "offered", "waiting"),
-    [(2, 1, 1 / 3), (3, 2, 4 / 9), (5, 4, 0.554113), (10, 9, 0.668732)],
+    [
+        pytest.param(2, 1, 1 / 3, marks=pytest.mark.long),
+        pytest.param(3, 2, 4 / 9, marks=pytest.mark.long),
+        (5, 4, 0.554113),
+        pytest.param(10, 9, 0.668732, marks=pytest.mark.long),
+    ],
 )
 def test_erlang_c_gives_the_share_that_waits(
     cores: int, offered: int, waiting: float, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +91,7 @@ def m_m_1_times_ms(seed: int) -> NDArray[numpy.float64]:
     return latency_ms(simulated.run(run).history)[20_000:]
 
 
+@pytest.mark.long
 def test_m_m_1_at_heavy_load() -> None:
     """Mean 1 / (1 - rho), response exponential: p99 is mean x ln 100.
 

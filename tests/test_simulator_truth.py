@@ -65,24 +65,38 @@ HYPEREXPONENTIAL = {
 }
 
 
-@pytest.mark.parametrize(("load", "mean", "p99"), [(0.5, 2, 9.2103), (0.8, 5, 23.0259)])
+@pytest.mark.parametrize(
+    ("load", "mean", "p99"),
+    [pytest.param(0.5, 2, 9.2103, marks=pytest.mark.long), (0.8, 5, 23.0259)],
+)
 def test_m_m_1(load: float, mean: float, p99: float) -> None:
     times = responses(EXPONENTIAL, load)
     assert times.mean() == pytest.approx(mean, rel=0.03)
     assert numpy.percentile(times, 99) == pytest.approx(p99, rel=0.03)
 
 
-@pytest.mark.parametrize(("load", "mean"), [(0.5, 1.5), (0.8, 3.0), (0.9, 5.5)])
+@pytest.mark.parametrize(
+    ("load", "mean"),
+    [
+        pytest.param(0.5, 1.5, marks=pytest.mark.long),
+        (0.8, 3.0),
+        pytest.param(0.9, 5.5, marks=pytest.mark.long),
+    ],
+)
 def test_m_d_1(load: float, mean: float) -> None:
     assert responses(CONSTANT, load).mean() == pytest.approx(mean, rel=0.03)
 
 
+@pytest.mark.long
 def test_pollaczek_khinchine_with_a_varying_service() -> None:
     times = responses(HYPEREXPONENTIAL, 0.5, arrivals=1_000_000)
     assert times.mean() == pytest.approx(3.5, rel=0.03)
 
 
-@pytest.mark.parametrize(("cores", "offered", "waiting"), [(2, 1, 1 / 3), (3, 2, 4 / 9)])
+@pytest.mark.parametrize(
+    ("cores", "offered", "waiting"),
+    [pytest.param(2, 1, 1 / 3, marks=pytest.mark.long), (3, 2, 4 / 9)],
+)
 def test_m_m_c_with_erlang_c(cores: int, offered: float, waiting: float) -> None:
     times = responses(EXPONENTIAL, offered / cores, cores)
     mean = 1 + waiting / (cores - offered)

@@ -211,7 +211,7 @@ def test_what_is_lost_on_its_way_is_waiting() -> None:
     assert (waited == 0).any() and (waited[waited > 0] >= 10_000).all() and (waited > 0).any()
 
 
-@pytest.mark.parametrize("load", [0.5, 0.7])
+@pytest.mark.parametrize("load", [0.5, pytest.param(0.7, marks=pytest.mark.long)])
 def test_waiting_at_a_queue_is_that_of_theory(load: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """M/M/1: rho / (1 - rho) mean services of waiting, and one of service."""
     monkeypatch.setattr(_sampling, "SAMPLES", 1 << 20)
