@@ -129,7 +129,7 @@ def from_afar(ask_ns, *options):
 
 _host_clock.read_clock = from_afar
 from orchestrator import cli
-cli.main(sys.argv[1:])
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 
