@@ -2,8 +2,8 @@
 
 Compares systems with themselves, where any difference that is found is a mistake, and with one
 whose operations take a twentieth longer, where it is a mistake to find none. Everything runs on an
-embedded Ray on this host, as ``archbench compare`` does it. Writes docs/comparisons.md. Takes three
-quarters of an hour on a host that has nothing else to do; figures are of that host.
+embedded Ray on this host, as ``archbench compare`` does it. Writes docs/comparisons.md. Takes forty
+minutes on a host that has nothing else to do; figures are of that host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ OPERATION_US: Final = 1000
 
 @dataclass(frozen=True)
 class Trial:
-    """A number of comparisons of one system with itself, or with a slower one."""
+    """A number of comparisons of one system with itself, or with one whose modelled operations
+    take ``slower`` times as long.
+    """
 
     name: str
     system: dict[str, Any]
@@ -37,17 +39,21 @@ class Trial:
     seconds: float
     slower: float = 1.0
 
-    def source(self, factor: float, seed: int) -> ConfigSource:
-        """The system whose modelled operations take so many times as long."""
-        system = self.system
-        if "node" not in system:
-            law = {"name": "exponential", "mean": f"{OPERATION_US * factor:g}us"}
-            system = system | {"node": {"cpu": {"read": law, "write": law}}}
+    def sources(self, seed: int) -> tuple[ConfigSource, ConfigSource]:
+        """Base and candidate."""
+        base = self._source(seed)
+        if self.slower == 1:
+            return base, base
+        mean = f"{OPERATION_US * self.slower:g}us"
+        laws = ("system.node.cpu.read.mean", "system.node.cpu.write.mean")
+        return base, base.with_values(dict.fromkeys(laws, mean))
+
+    def _source(self, seed: int) -> ConfigSource:
         return ConfigSource.of(
             {
                 "experiment": "comparisons",
                 "seed": seed,
-                "system": system,
+                "system": self.system,
                 "workload": {"name": "ycsb", "mix": "a", "keys": 1000},
                 "arrival": self.arrival,
                 "client": {"timeout": "10s"},
@@ -58,7 +64,11 @@ class Trial:
         )
 
 
-ONE: Final = {"protocol": {"name": "unreplicated"}}
+_LAW: Final = {"name": "exponential", "mean": f"{OPERATION_US}us"}
+ONE: Final = {
+    "protocol": {"name": "unreplicated"},
+    "node": {"cpu": {"read": _LAW, "write": _LAW}},
+}
 RAFT: Final = {"protocol": {"name": "raft"}, "replicas": 3, "node": {"costs": "measured"}}
 POISSON: Final = {"name": "poisson", "rate": f"{600_000 / OPERATION_US:g}/s"}
 CLOSED: Final = {"name": "closed", "sessions": 16}
@@ -74,10 +84,7 @@ def row(trial: Trial, runner: Runner) -> str:
     verdicts: list[str] = []
     invalid = 0
     for comparison in range(trial.comparisons):
-        base, candidate = (
-            trial.source(factor, 1 + 100 * comparison) for factor in (1.0, trial.slower)
-        )
-        done = compare_configs(base, candidate, runner, pairs=PAIRS)
+        done = compare_configs(*trial.sources(1 + 100 * comparison), runner, pairs=PAIRS)
         invalid += done.invalid
         verdicts.append(done.verdict)
         print(f"{trial.name}, {comparison + 1}: {_said(done)}", file=sys.stderr, flush=True)

@@ -53,6 +53,13 @@ def archbench(*words: str) -> list[str]:
     return [str(SCRIPT), "in", "1", sys.executable, "-m", "orchestrator.cli", *words]
 
 
+def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a command on the hosts said, and its exit code."""
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[list[str]]:
     """The addresses of the hosts; the head is on the first."""
@@ -93,14 +100,7 @@ def written(folder: Path, **changes: Any) -> str:
 def test_histories_of_hosts_with_other_clocks_make_sense_together(
     hosts: list[str], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        archbench("run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = ended(archbench("run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"))
     result = json.loads(done.stdout)
     assert result["consistency"]["verdict"] == "valid", done.stderr
     assert result["consistency"]["claimed"] == "linearizable"
@@ -137,14 +137,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_clocks_that_are_known_too_badly(hosts: list[str], tmp_path: Path) -> None:
     """Latencies of a millisecond, and times that are known to some five."""
     inside = [str(SCRIPT), "in", "1", sys.executable, "-c", FAR_AWAY]
-    done = subprocess.run(
-        [*inside, "run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = ended([*inside, "run", written(tmp_path), "--results", str(tmp_path / "r"), "--json"])
     result = json.loads(done.stdout)
     assert done.returncode == 1 and not result["valid"], done.stderr
     assert "clocks of clients' hosts are known to" in " ".join(result["invalid_reasons"])
@@ -153,14 +146,7 @@ def test_clocks_that_are_known_too_badly(hosts: list[str], tmp_path: Path) -> No
 @pytest.mark.long
 def test_repeats_use_the_hosts_in_turn(hosts: list[str], tmp_path: Path) -> None:
     results = ("--results", str(tmp_path / "r"))
-    done = subprocess.run(
-        archbench("run", written(tmp_path), "--repeat", "3", *results, "--json"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = ended(archbench("run", written(tmp_path), "--repeat", "3", *results, "--json"))
     found = json.loads(done.stdout)
     places = [each["placement"] for each in found["repeats"]]
     for node in ("n0", "n1", "n2"):
@@ -170,14 +156,7 @@ def test_repeats_use_the_hosts_in_turn(hosts: list[str], tmp_path: Path) -> None
 
 
 def test_doctor_looks_at_every_host(hosts: list[str]) -> None:
-    done = subprocess.run(
-        archbench("doctor", "--json"),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = ended(archbench("doctor", "--json"))
     assert done.returncode == 0, done.stdout
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["authentication"]["ok"]

@@ -97,7 +97,7 @@ class HostProfile:
     wake_deep: tuple[int, ...] = duration((), many=1, help="the same after 2 ms")
     timer: int = duration("0s", help="CPU time to end one emulated wait")
     fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
-    protocols: dict[str, ProtocolCosts] = mapping("by name; others are taken for their median")
+    protocols: dict[str, ProtocolCosts] = mapping("by name; others have the medians of theirs")
 
     def __post_init__(self) -> None:
         for key in ("loop", "wake", "wake_deep", "fsync"):
@@ -109,10 +109,10 @@ class HostProfile:
             raise ParameterError("needs the costs of at least one protocol", key="protocols")
 
     def costs_of(self, protocol: str) -> ProtocolCosts:
-        """Those of a protocol; the medians of all that were measured where it was not.
+        """Those of a protocol; the medians of all that were measured where it was not, since one
+        with dear messages of its own says little of others.
 
-        Of those whose nodes exchange messages, where there are any: it has peers, too. One that has
-        dear messages of its own kind says little of others.
+        Of those whose nodes exchange messages, where there are any: it has peers, too.
         """
         known = self.protocols.get(protocol)
         if known is not None:

@@ -18,12 +18,14 @@ from orchestrator.core.machine import READING, REQUEST, Op, Redirect, Reply
 from orchestrator.core.record import HostRecord, ProcessUsage
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
+from orchestrator.runtimes._batching import Attempt
 from orchestrator.runtimes._entries import entries_of
 from orchestrator.runtimes._link_probe import SPACING_S
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import core_of, placed
 from orchestrator.runtimes._process_usage import between
+from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._simulated_client import Request, SimulatedClient
 from orchestrator.runtimes._simulated_faults import FrailCluster, FrailNode
 from orchestrator.runtimes._simulated_host import (
@@ -70,11 +72,6 @@ class HostedNode(SimulatedNode):
         profile = parts.profile
         assert profile is not None
         self._costs: ProtocolCosts = cluster.costs
-        self._at_work: AtWork = cluster.at_work
-        # To begin an operation is half of what it costs its client.
-        self._begin_ns = self._costs.client // 2
-        if not parts.arrival.closed:
-            self._begin_ns += self._costs.start
         self.process = cluster.process(node, self._serve)
         self._pending: list[tuple[Any, Op]] = []
         super().__init__(cluster, node)
@@ -116,8 +113,6 @@ class HostedNode(SimulatedNode):
 
     def _take(self, request: Request) -> None:
         (session, _, _), op, _, _ = request
-        if self._at_work.process is not None:
-            self._at_work.process.charge(self._begin_ns)
         cost_ns = self._operation_ns(op)
         socket = (session.client, session.connection, self.node)
         self.process.take(socket, cost_ns, self._requested, request)
@@ -168,7 +163,21 @@ class HostedClient(SimulatedClient):
         super().__init__(cluster, client)
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
         self._request_ns = None
+        # To begin an operation is half of what it costs its client.
+        costs: ProtocolCosts = cluster.costs
+        self._begin_ns = costs.client // 2
+        self.end_ns = costs.client - self._begin_ns
+        if not cluster.parts.arrival.closed:
+            self._begin_ns += costs.start
         _lead((link for links in self.links for link in links), profile)
+
+    def submit(self, session: Session, node: int) -> bool:
+        self.process.charge(self._begin_ns)
+        return super().submit(session, node)
+
+    def carry(self, node: int, attempts: Sequence[Attempt]) -> bool:
+        self.process.charge(self._begin_ns * len(attempts))
+        return super().carry(node, attempts)
 
     def wake_at(self, when_ns: int) -> None:
         self.process.at(when_ns, self._poll, when_ns)
@@ -182,7 +191,7 @@ class _Hosting(SimulatedCluster):
         assert profile is not None
         self._profile = profile
         self.costs = profile.costs_of(parts.store.protocol.name)
-        self.at_work = AtWork()
+        self._at_work = AtWork()
         self._processes: list[SimulatedProcess] = []
         # What each had used when the measured window began, and when it ended.
         self._used: list[list[tuple[int, ...]]] = []
@@ -190,7 +199,7 @@ class _Hosting(SimulatedCluster):
         of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
         self._placed = [int(host) for host in of_nodes + of_clients]
         self.hosts = [
-            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self.at_work)
+            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work)
             for host in hosts
         ]
         super().__init__(parts)
@@ -246,10 +255,10 @@ class _Hosting(SimulatedCluster):
         session, _, node = effect.handle
         client = self.clients[session.client]
         assert isinstance(client, HostedClient)
-        if self.at_work.process is client.process:
+        if self._at_work.process is client.process:
             return True
         socket = (session.client, session.connection, node)
-        client.process.take(socket, self.costs.client // 2, callback, (effect, word))
+        client.process.take(socket, client.end_ns, callback, (effect, word))
         return False
 
     def answered(self, reply: Reply, word: Word | None = None) -> None:
