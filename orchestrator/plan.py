@@ -71,6 +71,14 @@ def _check_runtime(parts: Parts) -> None:
             path="system.node.costs",
             hint=f"use costs: modelled, runtime: {RAY}, or a hosts.profile of archbench calibrate",
         )
+    loops, processes = len(parts.config.hosts.loops), parts.machines + parts.config.clients
+    if loops not in (0, 1, processes):
+        raise ConfigError(
+            f"{loops} lists for {processes} processes",
+            path="hosts.loops",
+            hint=f"give one list for all, or {processes}: {parts.machines} of machines, then"
+            " those of clients",
+        )
 
 
 def _check_warmup(parts: Parts) -> None:

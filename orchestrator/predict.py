@@ -19,9 +19,11 @@ from typing import Any, Final
 from orchestrator.analysis.comparison import Effect, of_pairs
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import RAY, SIM
+from orchestrator.core.record import RunRecord, loop_quantiles_us
 from orchestrator.plan import plan
 from orchestrator.report.model import metric
-from orchestrator.run import Runner
+from orchestrator.run import Runner, RunResult
+from orchestrator.runtimes._parts import Parts
 
 METRICS: Final = (
     "throughput_ops",
@@ -146,27 +148,35 @@ class _Both:
         for repeat in range(self.repeats):
             source = source.with_values({"seed": seed + repeat})
             real = self._run(name, source.with_values({"runtime": RAY}))
-            runs[0].append(self._run(name, source.with_values(_simulated(source, real))))
-            runs[1].append(real)
+            told = _simulated(source, real.record)
+            runs[0].append(self._run(name, source.with_values(told)).summary)
+            runs[1].append(real.summary)
         return Point(name, _effects(runs), runs)
 
-    def _run(self, name: str, source: ConfigSource) -> dict[str, Any]:
+    def _run(self, name: str, source: ConfigSource) -> RunResult:
         config = source.build()
-        summary = self.runner.run_surely(config, self.lost).summary
+        result = self.runner.run_surely(config, self.lost)
         if self.told is not None:
-            self.told(name, config.runtime, summary)
-        return summary
+            self.told(name, config.runtime, result.summary)
+        return result
 
 
-def _simulated(source: ConfigSource, real: Mapping[str, Any]) -> dict[str, Any]:
-    """What the simulation of a run is told besides: how fast cores were meanwhile, where it has a
-    profile of them that says how much that matters.
+def _simulated(source: ConfigSource, real: RunRecord) -> dict[str, Any]:
+    """What the simulation of a run is told besides: how fast its core was for each process
+    meanwhile, where it has a profile of them that says how much that matters.
     """
     values: dict[str, Any] = {"runtime": SIM}
-    loops = [host["loops_us"] for host in real["hosts"] or () if host["loops_us"]]
-    if source.build().hosts.profile is not None and loops:
-        means = [sum(each) / len(each) for each in zip(*loops, strict=True)]
-        values["hosts.loop"] = [f"{each:.3f}us" for each in means]
+    config = source.build()
+    if config.hosts.profile is None:
+        return values
+    used = [each.usage for each in real.nodes] + [each.usage for each in real.clients]
+    loops = [loop_quantiles_us([each]) for each in used]
+    if None in loops or len(loops) != Parts.of(config).machines + config.clients:
+        # Of an authority and of a cache tier nobody tells.
+        loops = [loop_quantiles_us(used)]
+    known = [each for each in loops if each is not None]
+    if known:
+        values["hosts.loops"] = [[f"{value:.3f}us" for value in each] for each in known]
     return values
 
 

@@ -196,6 +196,26 @@ def test_measured_costs_need_a_profile_in_the_simulator(profile: str) -> None:
     assert shares["leader.cpu"] == pytest.approx(usage.cpu_ns / 200e6)
 
 
+def test_each_process_may_have_a_core_as_fast_as_its_own_loop(profile: str) -> None:
+    def used(loops: list[list[str]]) -> list[int]:
+        arrival = {"name": "poisson", "rate": "2000/s"}
+        changes = {"hosts": {"profile": profile, "loops": loops}, "arrival": arrival}
+        record = simulated.run(plan(load_mapping(mapping(None, **changes))))
+        every = [each.usage for each in record.nodes] + [each.usage for each in record.clients]
+        return [each.cpu_ns for each in every if each is not None]
+
+    usual, slow = ["18us"], ["36us"]
+    alike, same, one_slow = used([usual]), used([usual] * 4), used([usual, slow, usual, usual])
+    assert alike == same
+    # Busier, it goes round less often: not quite twice as much.
+    assert [round(b / a, 1) for a, b in zip(same, one_slow, strict=True)] == [
+        pytest.approx(each, abs=0.25) for each in (1, 1.9, 1, 1)
+    ]
+    with pytest.raises(ConfigError, match="3 lists for 4 processes") as caught:
+        used([usual, slow, usual])
+    assert caught.value.path == "hosts.loops" and "3 of machines" in str(caught.value.hint)
+
+
 def test_no_part_of_an_operation_takes_less_than_nothing(profile: str) -> None:
     """Starts that are due while the client begins others, too."""
     load = {"arrival": {"name": "poisson", "rate": "6000/s"}, "warmup": "20ms"}

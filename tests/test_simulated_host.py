@@ -33,10 +33,11 @@ class Stage:
     """A host with processes, and what was called when."""
 
     def __init__(
-        self, profile: HostProfile = PROFILE, *, pinned: bool = False, loop: tuple[int, ...] = ()
+        self, profile: HostProfile = PROFILE, *, pinned: bool = False, loops: tuple[int, ...] = ()
     ) -> None:
         self.clock = VirtualClock(0)
-        self.host = SimulatedHost(profile, pinned, loop, AtWork())
+        self.host = SimulatedHost(profile, pinned, AtWork())
+        self.loops_ns = loops
         self.costs = profile.costs_of("unreplicated")
         self.calls: list[tuple[int, Any]] = []
 
@@ -44,7 +45,9 @@ class Stage:
         self, name: str, core: int = 0, served: Callable[[], None] | None = None
     ) -> SimulatedProcess:
         pool = self.host.pool(core)
-        return SimulatedProcess(self.clock, self.host, pool, self.costs, 1, name, served)
+        return SimulatedProcess(
+            self.clock, self.host, pool, self.costs, 1, name, served, self.loops_ns
+        )
 
     def note(self, what: Any) -> None:
         self.calls.append((self.clock.current_ns, what))
@@ -148,7 +151,7 @@ def test_long_sleeps_cost_more_at_first_before_and_then_in_the_tick() -> None:
 
 
 def test_cores_are_as_fast_as_the_loop_says_and_change_ten_times_a_second() -> None:
-    stage = Stage(loop=(18_000, 36_000))
+    stage = Stage(loops=(18_000, 36_000))
     process = stage.process("a")
     rounds = 400
     for number in range(rounds):

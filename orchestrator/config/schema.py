@@ -256,10 +256,11 @@ class Hosts:
         None, help="file that `archbench calibrate` wrote: what they take in sim; null: nothing"
     )
     count: int = number(1, low=1, high=1000, help="in sim with a profile; a cluster has its own")
-    loop: tuple[int, ...] = duration(
+    loops: tuple[tuple[int, ...], ...] = duration(
         (),
-        many=1,
-        help="what a fixed loop takes in sim, instead of the profile's: how fast cores are",
+        many=2,
+        help="what a fixed loop takes in sim, instead of the profile's: how fast cores are;"
+        " one list for all processes, or one each, machines first",
     )
     pin: bool = flag(
         False, help="each process keeps to one core: clients to the last ones, nodes to the others"

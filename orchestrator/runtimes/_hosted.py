@@ -199,8 +199,7 @@ class _Hosting(SimulatedCluster):
         of_nodes, of_clients = placed(hosts, parts.machines, parts.config.clients)
         self._placed = [int(host) for host in of_nodes + of_clients]
         self.hosts = [
-            SimulatedHost(profile, parts.config.hosts.pin, parts.config.hosts.loop, self._at_work)
-            for host in hosts
+            SimulatedHost(profile, parts.config.hosts.pin, self._at_work) for host in hosts
         ]
         super().__init__(parts)
 
@@ -210,10 +209,9 @@ class _Hosting(SimulatedCluster):
         host = self.hosts[placed_on]
         core = core_of(self._placed, member, parts.machines, self._profile.cores)
         cores: Cores = host.pool(core)
-        name = f"process/{member}"
-        made = SimulatedProcess(
-            self.clock, host, cores, self.costs, parts.config.seed, name, served
-        )
+        name, seed, loops = f"process/{member}", parts.config.seed, parts.config.hosts.loops
+        loops_ns = loops[member if len(loops) > 1 else 0] if loops else ()
+        made = SimulatedProcess(self.clock, host, cores, self.costs, seed, name, served, loops_ns)
         self._processes.append(made)
         return made
 

@@ -1,7 +1,7 @@
 """Ends an embedded Ray when the process that started it is killed.
 
 Ray's own helper agents outlive a driver that dies by SIGKILL for about a minute. The reaper is
-a small process in a session of its own. It reads a pipe whose other end only the driver holds,
+a small process in a group of its own. It reads a pipe whose other end only the driver holds,
 notes the driver's descendants from time to time while the driver lives, and kills those that
 are left when the pipe closes. Ray renames its processes and thereby overwrites their visible
 environment, so descent is the one mark that all of them carry.
@@ -47,7 +47,8 @@ def guard() -> Iterator[Callable[[], None]]:
             [sys.executable, "-m", __name__, str(reading), str(os.getpid())],
             pass_fds=[reading],
             stdin=subprocess.DEVNULL,
-            start_new_session=True,
+            # Not a session: the kernel may share cores out by session before it looks at policies.
+            process_group=0,
         )
         os.close(reading)
         _reaper = (writing, process)

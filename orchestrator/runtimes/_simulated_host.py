@@ -74,17 +74,10 @@ class AtWork:
 class SimulatedHost:
     """The cores of one host, which all of them share, or of which each process keeps to one."""
 
-    def __init__(
-        self,
-        profile: HostProfile,
-        pinned: bool,
-        loops_ns: Sequence[int],
-        at_work: AtWork,
-    ) -> None:
+    def __init__(self, profile: HostProfile, pinned: bool, at_work: AtWork) -> None:
         self.profile, self.at_work = profile, at_work
-        cores, usual_ns = profile.cores, median(profile.loop)
+        cores = profile.cores
         self._pools = [Cores(1) for _ in range(cores)] if pinned else [Cores(cores)]
-        self.slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
 
     def pool(self, core: int) -> Cores:
         """Where a process runs that would keep to that core."""
@@ -122,7 +115,10 @@ class Others:
 
 
 class SimulatedProcess:
-    """One single-threaded process; ``served`` is called when all that came in a tick is read."""
+    """One single-threaded process; ``served`` is called when all that came in a tick is read.
+
+    ``loops_ns``: what the fixed loop takes in it, each equally likely; empty: as in the profile.
+    """
 
     def __init__(
         self,
@@ -133,8 +129,9 @@ class SimulatedProcess:
         seed: int,
         name: str,
         served: Callable[[], None] | None = None,
+        loops_ns: Sequence[int] = (),
     ) -> None:
-        self._clock, self._host, self._cores = clock, host, cores
+        self._clock, self._cores = clock, cores
         self._served = served
         profile = host.profile
         self._costs, self._call_ns, self._timer_ns = costs, costs.call, profile.timer
@@ -156,6 +153,8 @@ class SimulatedProcess:
         self._others = Others(profile, block_stream(seed, f"{name}/host/others"))
         # How many times as long as usual everything takes, and until when.
         self._chance = block_stream(seed, f"{name}/host/speed")
+        usual_ns = median(profile.loop)
+        self._every_slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
         self._sleeps = self._ticks = self.entries = self._waits = self._reads = self._writes = 0
@@ -245,7 +244,7 @@ class SimulatedProcess:
     def _slowness_at(self, now_ns: int) -> float:
         """Drawn anew ten times a second: others use what lies below this core."""
         if now_ns >= self._slow_until_ns:
-            every = self._host.slowness
+            every = self._every_slowness
             self._slowness = every[int(self._chance.random() * len(every))]
             self._slow_until_ns = now_ns - now_ns % INTERVAL_NS + INTERVAL_NS
         return self._slowness

@@ -50,6 +50,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Four times a second Ray would look through all processes for those that use too much memory.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "2000")
+    # Every second it would ask all hosts what they have left, for an autoscaler that is not there.
+    os.environ.setdefault("RAY_gcs_pull_resource_loads_period_milliseconds", "60000")
     import ray
 
     with _lock:
