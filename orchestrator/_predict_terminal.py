@@ -59,6 +59,11 @@ def show_prediction(out: Console, data: Mapping[str, Any]) -> None:
     reasons = dict.fromkeys(each for point in data["points"] for each in point["invalid_reasons"])
     for reason in reasons:
         out.print(f"not valid: {reason}", style="bold red", markup=False)
+    for point in data["points"]:
+        if point["left_out"]:
+            reasons = dict.fromkeys(point["left_out"])
+            text = f"{point['name']}: left out what was not valid: {'; '.join(reasons)}"
+            out.print(text, style="yellow", markup=False)
 
 
 def show_calibration(out: Console, found: Sequence[tuple[Calibration, str]]) -> None:

@@ -108,7 +108,7 @@ def predict(
 ) -> Answer:
     """Run a config simulated and for real, and say how far the simulator is off.
 
-    Exit code 1: a real run was not valid.
+    A pair whose real run was not valid is made again. Exit code 1: not one was at some load.
     """
     from orchestrator import _predict_terminal as terminal
     from orchestrator.config.load import ConfigSource

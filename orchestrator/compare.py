@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator._pairs import valid_pairs
 from orchestrator.analysis.comparison import (
     THRESHOLD,
     WORSE,
@@ -111,11 +112,10 @@ def compare_configs(
 ) -> ComparisonResult:
     """Run both in turn; ``told(pair, name, summary)`` hears of each run.
 
-    Pairs of which one is not valid are left out. Raises InputError where the two do not run on the
-    same clock, and what planning and running raise.
+    Pairs of which one is not valid are left out, and others are made. Raises InputError where the
+    two do not run on the same clock, and what planning and running raise.
     """
-    sources = (("base", base), ("candidate", candidate))
-    configs = [source.build() for _, source in sources]
+    configs = [base.build(), candidate.build()]
     for config in configs:
         plan(config)
     if configs[0].runtime != configs[1].runtime:
@@ -125,23 +125,22 @@ def compare_configs(
             path="runtime",
             hint="--runtime sim or --runtime ray for both",
         )
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    invalid = 0
-    for pair in range(pairs):
-        seed = configs[0].seed + pair
-        both = []
-        for name, source in sources:
-            made = source.with_values({"seed": seed}).build()
-            # Both of a pair on the same hosts, each pair on others.
-            summary = runner.run_surely(made, lost, repeat=pair).summary
-            both.append(summary)
-            if told is not None:
-                told(pair, name, summary)
-        if all(summary["valid"] for summary in both):
-            for kept, summary in zip(found, both, strict=True):
-                kept.append(summary)
-        else:
-            invalid += sum(not summary["valid"] for summary in both)
+
+    def run(pair: int, name: str, source: ConfigSource) -> dict[str, Any]:
+        made = source.with_values({"seed": configs[0].seed + pair}).build()
+        # Both of a pair on the same hosts, each pair on others.
+        summary = runner.run_surely(made, lost, repeat=pair).summary
+        if told is not None:
+            told(pair, name, summary)
+        return summary
+
+    kept, others = valid_pairs(
+        lambda pair: (run(pair, "base", base), run(pair, "candidate", candidate)),
+        lambda both: all(summary["valid"] for summary in both),
+        pairs,
+    )
+    found = ([one for one, _ in kept], [other for _, other in kept])
+    invalid = sum(not summary["valid"] for both in others for summary in both)
     return _result(
         found, ("base", "candidate"), runner.store.results, threshold, invalid, paired=True
     )

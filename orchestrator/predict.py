@@ -6,6 +6,9 @@ profile its processes share cores and take what was measured, and costs may be m
 fast cores are changes on shared hosts from minute to minute; a fixed loop tells how fast they were
 during the real run, and that is all that the simulation learns of it.
 
+A pair whose real run is not valid says nothing of the simulator: it is made again with another
+seed, and left out where others are valid.
+
 With ``loads`` the capacity is compared first, under a closed load, and then latencies at those
 shares of the capacity that the simulator found.
 """
@@ -16,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator._pairs import Pair, valid_pairs
 from orchestrator.analysis.comparison import Effect, of_pairs
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.schema import RAY, SIM
@@ -44,12 +48,14 @@ Told = Callable[[str, str, dict[str, Any]], None]
 class Point:
     """One load in both runtimes; of each effect the base is real and the candidate simulated.
 
-    ``runs``: result objects, simulated and real, in pairs.
+    ``runs``: result objects, simulated and real, in pairs. ``left_out``: of each other pair, why
+    its real run is not valid.
     """
 
     name: str
     effects: dict[str, Effect]
     runs: tuple[list[dict[str, Any]], list[dict[str, Any]]]
+    left_out: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Its part of the object of ``predict --json``."""
@@ -69,6 +75,7 @@ class Point:
             "invalid_reasons": [
                 reason for run in self.runs[1] for reason in run["invalid_reasons"]
             ],
+            "left_out": list(self.left_out),
             "run_ids": {
                 name: [run["run_id"] for run in runs]
                 for name, runs in zip((SIM, RAY), self.runs, strict=True)
@@ -86,7 +93,7 @@ class Prediction:
 
     @property
     def good(self) -> bool:
-        """Whether every real run may be believed."""
+        """Whether every real run that counts may be believed."""
         return all(run["valid"] for point in self.points for run in point.runs[1])
 
     def as_json(self) -> dict[str, Any]:
@@ -142,16 +149,24 @@ class _Both:
 
     def point(self, name: str, values: Mapping[str, Any]) -> Point:
         """Under those values."""
-        runs: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         source = self.source.with_values(values)
         seed = source.build().seed
-        for repeat in range(self.repeats):
-            source = source.with_values({"seed": seed + repeat})
-            real = self._run(name, source.with_values({"runtime": RAY}))
-            told = _simulated(source, real.record)
-            runs[0].append(self._run(name, source.with_values(told)).summary)
-            runs[1].append(real.summary)
-        return Point(name, _effects(runs), runs)
+        kept, others = valid_pairs(
+            lambda number: self._pair(name, source.with_values({"seed": seed + number})),
+            lambda pair: bool(pair[1]["valid"]),
+            self.repeats,
+        )
+        if not kept:
+            kept, others = others, []
+        runs = ([simulated for simulated, _ in kept], [real for _, real in kept])
+        left_out = tuple("; ".join(real["invalid_reasons"]) for _, real in others)
+        return Point(name, _effects(runs), runs, left_out)
+
+    def _pair(self, name: str, source: ConfigSource) -> Pair:
+        """Simulated and real."""
+        real = self._run(name, source.with_values({"runtime": RAY}))
+        simulated = self._run(name, source.with_values(_simulated(source, real.record)))
+        return simulated.summary, real.summary
 
     def _run(self, name: str, source: ConfigSource) -> RunResult:
         config = source.build()

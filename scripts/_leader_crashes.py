@@ -16,7 +16,8 @@ from orchestrator.plan import plan
 from orchestrator.protocols._raft_election import LEADER
 from orchestrator.protocols._raft_log import Append, Appended
 from orchestrator.runtimes._parts import Parts
-from orchestrator.runtimes.simulated import SimulatedCluster, SimulatedNode
+from orchestrator.runtimes._simulated_node import SimulatedNode
+from orchestrator.runtimes.simulated import SimulatedCluster
 
 SERVERS = 5
 LIMIT_NS = 10 * NS_PER_S
@@ -150,7 +151,8 @@ class Cluster(SimulatedCluster):
         """
         self.settle()
         leader = self.machines[self._leader]
-        last: int = leader.shell.machine.log.last
+        machine: Any = leader.shell.machine
+        last: int = machine.log.last
         followers = [node for node in range(SERVERS) if node != self._leader]
         self._chance.shuffle(followers)
         self._last_entry = {node: last + more for more, node in enumerate(followers)}

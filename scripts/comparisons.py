@@ -68,6 +68,8 @@ _LAW: Final = {"name": "exponential", "mean": f"{OPERATION_US}us"}
 ONE: Final = {
     "protocol": {"name": "unreplicated"},
     "node": {"cpu": {"read": _LAW, "write": _LAW}},
+    # Long against what the host itself takes.
+    "network": {"delay": "2ms"},
 }
 RAFT: Final = {"protocol": {"name": "raft"}, "replicas": 3, "node": {"costs": "measured"}}
 POISSON: Final = {"name": "poisson", "rate": f"{600_000 / OPERATION_US:g}/s"}
@@ -118,7 +120,7 @@ chance 8.
 | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(lines)}
 
-Runs that are not valid are left out together with their partners; what is left decides.
+Runs that are not valid are left out together with their partners, and other pairs are made.
 """
 
 

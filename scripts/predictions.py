@@ -176,6 +176,8 @@ def _cells(each: Found, point: Point, names: Sequence[str]) -> tuple[list[str], 
         judged.append(abs(ratio - 1) <= allowed[name])
         around = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
         missed = "" if judged[-1] else " **missed**"
+        if not all(run["valid"] for run in point.runs[1]):
+            around += " †"
         cells.append(f"{point.effects[name].base:,.4g}: {ratio:.3f}{around}{missed}")
     return cells, judged
 
@@ -183,6 +185,14 @@ def _cells(each: Found, point: Point, names: Sequence[str]) -> tuple[list[str], 
 def _described(variant: Variant) -> str:
     kind = "measured" if variant.measured else "modelled"
     return f"{variant.name} ({kind}{'' if variant.calibrated else ', new'})"
+
+
+def _left_out(found: Sequence[Found]) -> str:
+    """How many pairs were, of how many."""
+    points = [point for each in found for point in each.points]
+    used = sum(len(point.runs[1]) for point in points)
+    out = sum(len(point.left_out) for point in points)
+    return f"{out} of {used + out} pairs"
 
 
 def correlation(found: Sequence[Found]) -> float:
@@ -206,9 +216,10 @@ relative errors). Then it ran each variant below in both runtimes, with the same
 latencies are looked at, p50 and p99 under Poisson arrivals at shares of the simulated capacity. Of
 processes with measured costs that is where no more of them run than there are cores: else who runs
 when is the kernel's choice. Those keep to one core each (`hosts.pin`). Of each real run the
-simulation was told what a fixed loop took meanwhile, since the cores of this host are up to 1.8
-times as fast at one time as at another. Real runs whose own verdict is against them, since their
-generator used more than 90 % of its core, count like all others.
+simulation was told what a fixed loop took in each process meanwhile, since the cores of this host
+are up to 1.8 times as fast at one time as at another. A pair whose real run was not valid by its
+own verdict was made again with another seed and left out ({_left_out(found)}); where none was
+valid, all count, and a dagger says so.
 
 A cell holds the real figure (operations/s, or ms; the mean of several runs) and the simulated one
 over it (the geometric mean of their ratios, and its 95 % interval). Within the bounds are {held} of

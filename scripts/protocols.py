@@ -270,7 +270,7 @@ def claim(row: Row) -> str:
     if row.level:
         return row.level
     parts = plan(config(row))
-    return ", ".join(levels.strongest(parts.system.claims(False))) or levels.NONE
+    return ", ".join(levels.strongest(parts.system.claims(parts.circumstances))) or levels.NONE
 
 
 def cells(row: Row) -> Iterator[str]:
