@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +15,7 @@ from orchestrator.core.record import LinkRecord
 from orchestrator.core.registry import Family, Slot
 from orchestrator.core.units import NS_PER_MS
 from orchestrator.plan import plan
-from orchestrator.runtimes import simulated
+from orchestrator.runtimes import _link_survey, simulated
 from orchestrator.runtimes._link_probe import PROBES, Probes, link_record, session_of
 from orchestrator.runtimes._link_survey import leads_ns
 from orchestrator.runtimes._network import Link, Sender
@@ -64,9 +64,16 @@ def test_links_are_told_together_with_the_worst() -> None:
 
 @pytest.mark.parametrize(
     ("asked_ms", "excess_ms", "as_asked"),
-    [(0, 0.4, True), (0, 0.6, False), (1, 0.6, False), (50, 4, True), (50, 6, False)],
+    [
+        (0, 0.4, True),
+        (0, 0.6, False),
+        (1, 0.6, False),
+        (50, 4, True),
+        (50, 6, False),
+        (50, -6, False),
+    ],
 )
-def test_a_link_may_take_a_tenth_longer_and_half_a_millisecond(
+def test_a_link_may_be_off_by_a_tenth_or_half_a_millisecond(
     asked_ms: float, excess_ms: float, as_asked: bool
 ) -> None:
     found: Any = figures([Record(link(5, 0), link(asked_ms, excess_ms))])  # type: ignore[list-item]
@@ -105,6 +112,45 @@ def test_what_messages_take_comes_off_both_ways() -> None:
         between("client 0", "n1", 30),
     ]
     assert leads_ns(links, parties) == {0: {1: 50, -1: 20}, 1: {0: 0, -1: 30}, -1: {0: 20, 1: 30}}
+
+
+@pytest.mark.parametrize(
+    ("itself_ns", "told_ns", "left_ns"),
+    [
+        # What each probing finds that a message takes of itself; what then comes off its delay.
+        ([200_000, 200_000], [200_000], 0),
+        ([200_000, 170_000], [200_000], -30_000),
+        # The host stood still during the first probes.
+        ([900_000, 200_000, 200_000], [900_000, 200_000], 0),
+        ([900_000, 300_000, 200_000, 200_000], [900_000, 300_000, 200_000], 0),
+        ([200_000, 900_000], [200_000], 700_000),
+        # It always does: what is left is told.
+        ([900_000, 600_000, 300_000, 0], [900_000, 600_000, 300_000], -300_000),
+    ],
+)
+def test_links_that_come_early_are_set_right_again(
+    monkeypatch: pytest.MonkeyPatch, itself_ns: list[int], told_ns: list[int], left_ns: int
+) -> None:
+    told: list[int] = []
+    turns = iter(itself_ns)
+
+    class Party:
+        def call(self, what: str, leads_ns: dict[int, int]) -> None:
+            assert what == "lead"
+            told.extend(leads_ns.values())
+
+    def probe(members: Any, names: list[str]) -> tuple[LinkRecord, ...]:
+        excess_ns = next(turns) - (told[-1] if told else 0)
+        return (LinkRecord("client 0", "n0", 1_000_000, 1_000_000 + excess_ns, excess_ns, 10),)
+
+    monkeypatch.setattr(_link_survey, "_probe", probe)
+    monkeypatch.setattr(_link_survey, "gather_all", lambda *_: None)
+    links, leads = _link_survey.probed_links([cast(Any, Party())], [cast(Any, Party())])
+    # Both ends are told, of one way each.
+    assert told[::2] == told[1::2] == told_ns
+    assert leads == {0: {-1: told_ns[-1]}, -1: {0: told_ns[-1]}}
+    assert [(link.lead_ns, link.excess_ns) for link in links] == [(told_ns[-1], left_ns)]
+    assert next(turns, None) is None
 
 
 def test_a_link_with_a_lead_delivers_early_by_it() -> None:

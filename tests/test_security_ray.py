@@ -40,7 +40,7 @@ from orchestrator.runtimes.ray_cluster import RayRuntime
 pytestmark = pytest.mark.serial
 
 MIB = 1 << 20
-HOST_REASONS = ("generator", "headroom", "lag", "rate", "cpu", "steady")
+HOST_REASONS = ("generator", "headroom", "lag", "rate", "cpu", "steady", "virtual machines")
 """Words of reasons for an invalid run that tell of the host and not of the nodes."""
 
 

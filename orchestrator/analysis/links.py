@@ -19,7 +19,7 @@ def figures(records: Sequence[RunRecord]) -> dict[str, Any] | None:
 
     Means over all links, one way. ``lead_ms``: what came off their delays, since messages take
     about that long of themselves. ``excess_p50_ms``: by how much the median probe of the median
-    link took longer than it was asked to. ``as_asked``: whether that of no link is above the
+    link took longer than it was asked to. ``as_asked``: whether no link is off by more than the
     larger of 0.5 ms and a tenth of what was asked.
     """
     probed = [link for record in records for link in record.links]
@@ -37,7 +37,7 @@ def figures(records: Sequence[RunRecord]) -> dict[str, Any] | None:
 
 
 def _as_asked(link: LinkRecord) -> bool:
-    return link.excess_ns <= max(TOLERATED_NS, TOLERATED_SHARE * link.asked_ns)
+    return abs(link.excess_ns) <= max(TOLERATED_NS, TOLERATED_SHARE * link.asked_ns)
 
 
 def _pair(link: LinkRecord) -> Mapping[str, Any]:

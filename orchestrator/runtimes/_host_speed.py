@@ -14,7 +14,7 @@ from orchestrator.core.host_profile import DEEP_NS, SHORT_NS
 
 SYNCS: Final = 50
 IDLE_S: Final = 1.0
-WATCH_S: Final = 10.0
+WATCH_S: Final = 6.0
 STALL_NS: Final = 30_000
 """What is shorter is an interrupt, and part of what everything takes."""
 WAKES: Final = 1000

@@ -124,7 +124,7 @@ _SUMMARY: Final[tuple[tuple[str, pa.DataType, str, str], ...]] = (
     ("links.lead_ms", NUMBER, "ms", "mean that came off what they were asked, as they take it"),
     ("links.excess_p50_ms", NUMBER, "ms", "median of what they took beyond what was asked"),
     *_trust.HARNESS,
-    ("links.as_asked", _FLAG, "", "whether no link took noticeably longer than asked"),
+    ("links.as_asked", _FLAG, "", "whether every link took about as long as asked"),
     ("cache.hit_ratio", NUMBER, "share", "hits of all cache accesses, all nodes"),
     ("cache.client_hit_ratio", NUMBER, "share", "hits of all look-ups in caches of clients"),
     ("cache.evictions", WHOLE, "", "entries that left caches for want of room, all nodes"),
