@@ -27,7 +27,8 @@ def told(pairs: int) -> Callable[[int, str, dict[str, Any]], None]:
         rate = quantity(summary["throughput_ops"], "ops/s")
         p99 = quantity(summary["latency_ms"]["all"]["p99"], "ms")
         doubt = "" if summary["valid"] else f", not valid: {summary['invalid_reasons'][0]}"
-        _terminal.say(f"[{pair + 1}/{pairs}] {name}: {rate}, p99 {p99}{doubt}")
+        place = f"{pair + 1}/{pairs}" if pair < pairs else f"made again, {pair + 1 - pairs}"
+        _terminal.say(f"[{place}] {name}: {rate}, p99 {p99}{doubt}")
 
     return tell
 
