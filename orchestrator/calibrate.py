@@ -29,6 +29,7 @@ from orchestrator.analysis.calibration import (
     READ,
     SLEEP,
     START,
+    SYNC,
     TICK,
     TIMER,
     WRITE,
@@ -48,6 +49,7 @@ from orchestrator.plan import plan
 from orchestrator.runtimes._host_speed import host_speed
 from orchestrator.runtimes.ray_cluster import RayRuntime, connect, disconnect
 from orchestrator.runtimes.ray_tasks import on_each_host
+from orchestrator.systems.replicated_store import FSYNC
 
 PROTOCOLS: Final = ("unreplicated", "primary_backup", "chain", "raft", "quorum")
 """Whose costs are measured unless others are asked for."""
@@ -83,8 +85,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Load:
-    """One short run: ``modelled`` has a wait for each operation, and is there for its cost; a
-    ``share`` is of the most that the protocol did before.
+    """One short run: ``modelled`` has a wait for each operation, and is there for its cost, as is
+    ``durable`` for that of syncs; a ``share`` is of the most that the protocol did before.
     """
 
     protocol: str
@@ -93,9 +95,10 @@ class _Load:
     rate: int = 0
     share: float = 0.0
     modelled: bool = False
+    durable: bool = False
 
     def __str__(self) -> str:
-        load = f"{self.sessions} sessions"
+        load = f"{self.sessions} sessions{', durable' if self.durable else ''}"
         if self.rate:
             load = f"{self.rate} a second"
         elif self.share:
@@ -110,6 +113,8 @@ class _Load:
         node: dict[str, Any] = {"costs": "measured"}
         if self.modelled:
             node = {"costs": "modelled", "cores": 64, "cpu": {"read": "1ms", "write": "1ms"}}
+        if self.durable:
+            node["storage"] = {"durability": FSYNC}
         arrival: dict[str, Any] = {"name": "closed", "sessions": self.sessions}
         if self.rate:
             arrival = {"name": "poisson", "rate": f"{self.rate}/s"}
@@ -174,7 +179,8 @@ def _loads(protocols: Sequence[str]) -> list[_Load]:
         _Load(protocol, "a", rate=rate) for rate in RATES for protocol in dict.fromkeys(protocols)
     ]
     loads += [_Load(protocol, "a", share=SHARE) for protocol in dict.fromkeys(protocols)]
-    loads += [_Load(protocols[0], "a", sessions, modelled=True) for sessions in SESSIONS[1:]]
+    for kind in ("durable", "modelled"):
+        loads += [_Load(protocols[0], "a", sessions, **{kind: True}) for sessions in SESSIONS[1:]]
     for load in loads:
         plan(load_mapping(load.of_most(1).mapping(1)))
     return loads
@@ -211,8 +217,7 @@ def _calibrated(
         protocol: fit_costs([each.at(loop_ns) for each in every])
         for protocol, every in seen.items()
     }
-    timer_ns = fitted[loads[-1].protocol].timer_ns
-    profile = _profile(facts, fitted, timer_ns, loops_ns)
+    profile = _profile(facts, fitted, fitted[loads[-1].protocol], loops_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
@@ -238,7 +243,8 @@ def _observed(record: RunRecord, closed: bool) -> list[Observation]:
             return
         calls = usage.reads + usage.writes
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
-        counts |= {TICK: usage.ticks, ENTRY: usage.entries, TIMER: usage.waits, **own}
+        counts |= {TICK: usage.ticks, ENTRY: usage.entries, TIMER: usage.waits}
+        counts |= {SYNC: usage.syncs, **own}
         found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
 
     for client in record.clients:
@@ -263,7 +269,7 @@ def _colds(usage: ProcessUsage, window_ns: int) -> float:
 def _profile(
     facts: dict[str, Any],
     fitted: Mapping[str, FittedCosts],
-    timer_ns: int,
+    with_waits: FittedCosts,
     loops_ns: Sequence[int],
 ) -> HostProfile:
     return HostProfile(
@@ -277,7 +283,8 @@ def _profile(
         loop=_quantiles_ns(numpy.array(loops_ns)),
         wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
         wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
-        timer=timer_ns,
+        timer=with_waits.timer_ns,
+        sync=with_waits.sync_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
         protocols={name: each.costs for name, each in fitted.items()},
     )

@@ -55,7 +55,8 @@ class Variant:
 
     def mapping(self) -> dict[str, Any]:
         """The config as plain data."""
-        node: dict[str, Any] = {"costs": "measured"} if self.measured else dict(self.node)
+        node: dict[str, Any] = {"costs": "measured"} if self.measured else {}
+        node |= dict(self.node)
         system: dict[str, Any] = {
             "protocol": {"name": self.protocol},
             "replicas": self.replicas,
@@ -87,6 +88,7 @@ def costs(operation_us: int, message_us: int, **node: Any) -> tuple[tuple[str, A
 
 
 _DISK: Final = {"read": {"name": EXPONENTIAL, "mean": "4ms"}, "parallel": 2}
+_DURABLE: Final = {"durability": "fsync"}
 VARIANTS: Final = (
     Variant("one node", "unreplicated", 1, node=costs(1000, 0)),
     Variant("one node of two cores", "unreplicated", 1, node=costs(2000, 0, cores=2)),
@@ -100,7 +102,8 @@ VARIANTS: Final = (
     Variant("chain of 3", "chain", 3, node=costs(800, 150)),
     Variant("quorum of 3", "quorum", 3, node=costs(800, 100)),
     Variant("one process", "unreplicated", 1, measured=True, mix="b", sessions=8),
-    Variant("one process, only reads", "unreplicated", 1, measured=True, mix="c", sessions=8),
+    Variant("one process, durable", "unreplicated", 1, measured=True, node=(("storage", _DURABLE),),
+            sessions=8),
     Variant("one process with a cache", "unreplicated", 1, measured=True, mix="b", cache=600,
             sessions=8),
     Variant("3 processes of Raft", "raft", 3, measured=True, lone=False),

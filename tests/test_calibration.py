@@ -15,6 +15,7 @@ from orchestrator.analysis.calibration import (
     MESSAGE,
     READ,
     SLEEP,
+    SYNC,
     TICK,
     TIMER,
     WRITE,
@@ -27,6 +28,7 @@ from orchestrator.config.profile import read_profile, write_profile
 from orchestrator.config.render import config_hash
 from orchestrator.core.host_profile import HostProfile, ProtocolCosts
 from orchestrator.core.randomness import block_stream
+from orchestrator.core.record import STORAGE, RunRecord
 from orchestrator.errors import ConfigError
 from orchestrator.plan import plan
 from orchestrator.runtimes import simulated
@@ -35,7 +37,7 @@ from orchestrator.runtimes._entries import entries_of
 LOOP_NS = 18_000.0
 TRUE = {
     SLEEP: 20_000, TICK: 11_000, CALL: 6_000, TIMER: 9_000, CLIENT: 8_000, READ: 5_000,
-    WRITE: 7_000, MESSAGE: 30_000,
+    WRITE: 7_000, MESSAGE: 30_000, SYNC: 120_000,
 }  # fmt: skip
 PROFILE = HostProfile(
     host="h",
@@ -61,7 +63,7 @@ def observations(noise: float, outliers: int = 0) -> list[Observation]:
     chance = block_stream(1, "observations")
     found = []
     for number in range(60):
-        own = ((CLIENT,), (READ, WRITE, MESSAGE), (READ, WRITE, MESSAGE))[number % 3]
+        own = ((CLIENT,), (READ, WRITE, MESSAGE), (READ, WRITE, MESSAGE, SYNC))[number % 3]
         names = (SLEEP, TICK, CALL, TIMER, *own)
         counts = {name: float(chance.integers(10, 10_000)) for name in names}
         exact_ns = sum(counts[name] * TRUE[name] for name in names)
@@ -78,6 +80,7 @@ def observations(noise: float, outliers: int = 0) -> list[Observation]:
 def test_exact_costs_are_found_exactly() -> None:
     found = fit_costs(observations(0.0))
     assert found.residual < 1e-3 and found.timer_ns == pytest.approx(TRUE[TIMER], rel=0.01)
+    assert found.sync_ns == pytest.approx(TRUE[SYNC], rel=0.01)
     for name, cost_ns in vars(found.costs).items():
         assert cost_ns == pytest.approx(TRUE.get(name, 0), rel=0.01), name
 
@@ -284,3 +287,24 @@ def test_a_profile_goes_with_faults_and_modelled_costs(profile: str, pin: bool) 
     ok = (record.history.outcome == 0).mean()
     assert 0.6 < ok <= 1
     assert {event.kind for event in record.events} >= {"crash", "restart"}
+
+
+def test_faults_of_disks_strike_on_simulated_hosts_too(profile: str) -> None:
+    node = {"costs": "measured", "storage": {"durability": "fsync"}}
+    system = {"protocol": {"name": "unreplicated"}, "replicas": 1, "node": node}
+
+    def record(**fault: Any) -> RunRecord:
+        faults = [fault | {"target": 0, "at": "150ms", "lasts": "100ms"}] if fault else []
+        return simulated.run(plan(load_mapping(mapping(profile, system=system, faults=faults))))
+
+    def done(found: RunRecord) -> int:
+        """While the fault lasts."""
+        returned_ns = found.history.returned_ns
+        return int(((returned_ns > 160_000_000) & (returned_ns < 250_000_000)).sum())
+
+    usual = record()
+    assert usual.nodes[0].usage is not None and usual.nodes[0].usage.syncs > 50
+    slow = record(name="slow_storage", factor=20.0)
+    assert done(slow) < 0.5 * done(usual)
+    failed = record(name="failing_storage", share=1.0)
+    assert [event.kind for event in failed.events if event.detail == "a sync failed"] == [STORAGE]

@@ -1,10 +1,10 @@
 """Costs of a host from what its processes used: a linear model, fitted to many of them.
 
 Each process of each run gives one equation: its CPU time is the sum of what it did (sleeps, system
-calls, emulated waits, operations, messages), each times its cost. Costs are at least 0 (Lawson and
-Hanson's problem of non-negative least squares); the equations count by their relative error, and
-one that is far off (somebody else was on the host) counts less, by the soft L1 loss of Huber's
-kind.
+calls, emulated waits, syncs, operations, messages), each times its cost. Costs are at least 0
+(Lawson and Hanson's problem of non-negative least squares); the equations count by their relative
+error, and one that is far off (somebody else was on the host) counts less, by the soft L1 loss of
+Huber's kind.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from orchestrator.core.host_profile import ProtocolCosts
     SLEEP, COLD, TICK, CALL, CLIENT, READ, WRITE, MESSAGE, ENTRY, START,
 ) = ProtocolCosts.__dataclass_fields__  # fmt: skip
 TIMER: Final = "timer"
+SYNC: Final = "sync"
 _SCALE: Final = 0.1
 """Relative error from which on an equation counts less than by its square."""
 
@@ -44,10 +45,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class FittedCosts:
-    """Under one protocol. ``residual``: root mean square of the equations' relative errors."""
+    """Under one protocol; waits and syncs cost the same under any, 0 where there were none.
+
+    ``residual``: root mean square of the equations' relative errors.
+    """
 
     costs: ProtocolCosts
     timer_ns: int
+    sync_ns: int
     residual: float
 
 
@@ -57,7 +62,7 @@ def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
 
     if not observations:
         raise ValueError("nothing was observed")
-    names = [*ProtocolCosts.__dataclass_fields__, TIMER]
+    names = [*ProtocolCosts.__dataclass_fields__, TIMER, SYNC]
     matrix = numpy.array(
         [[seen.counts.get(name, 0.0) / seen.cpu_ns for name in names] for seen in observations]
     )
@@ -80,5 +85,5 @@ def fit_costs(observations: Sequence[Observation]) -> FittedCosts:
     costs = numpy.where(matrix.any(axis=0), numpy.rint(found.x * scale), 0).astype(int)
     residual = float(numpy.sqrt(numpy.mean((matrix @ costs - 1.0) ** 2)))
     by_name = dict(zip(names, costs.tolist(), strict=True))
-    timer_ns = by_name.pop(TIMER)
-    return FittedCosts(ProtocolCosts(**by_name), timer_ns, residual)
+    timer_ns, sync_ns = by_name.pop(TIMER), by_name.pop(SYNC)
+    return FittedCosts(ProtocolCosts(**by_name), timer_ns, sync_ns, residual)

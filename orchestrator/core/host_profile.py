@@ -96,7 +96,8 @@ class HostProfile:
     )
     wake_deep: tuple[int, ...] = duration((), many=1, help="the same after 2 ms")
     timer: int = duration("0s", help="CPU time to end one emulated wait")
-    fsync: tuple[int, ...] = duration((), many=1, help="to make one record durable")
+    sync: int = duration("0s", help="CPU time to have another thread make records durable, once")
+    fsync: tuple[int, ...] = duration((), many=1, help="until a record is durable then")
     protocols: dict[str, ProtocolCosts] = mapping("by name; others have the medians of theirs")
 
     def __post_init__(self) -> None:

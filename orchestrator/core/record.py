@@ -45,8 +45,9 @@ class ProcessUsage:
     ``reads`` and ``writes``, system calls, those of sockets included, which moved
     ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
     wrote; ``entries``, the items of lists that messages of peers brought; ``waits``, timers that
-    rang: emulated waits, and starts of operations; ``loops_ns``, what a fixed loop took each time
-    that it was run to see how fast the core was.
+    rang: emulated waits, and starts of operations; ``syncs``, how often it had something made
+    durable; ``loops_ns``, what a fixed loop took each time that it was run to see how fast the core
+    was.
     """
 
     cpu_ns: int
@@ -54,6 +55,7 @@ class ProcessUsage:
     ticks: int
     entries: int
     waits: int
+    syncs: int
     reads: int
     writes: int
     transferred_bytes: int
@@ -67,6 +69,7 @@ class ProcessUsage:
             ticks=round(share * self.ticks),
             entries=round(share * self.entries),
             waits=round(share * self.waits),
+            syncs=round(share * self.syncs),
             reads=round(share * self.reads),
             writes=round(share * self.writes),
             transferred_bytes=round(share * self.transferred_bytes),

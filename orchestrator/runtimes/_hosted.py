@@ -132,9 +132,12 @@ class HostedNode(SimulatedNode):
     def asked(self, client: int) -> None:
         self.process.take((client, 0, self.node), 0, super().asked, client)
 
-    def sync(self, done: Callable[[], None]) -> None:
-        due_ns = self.process.now_ns() + self.process.fsync.draw_ns()
-        self._scheduler.at(due_ns, lambda _: done(), None)
+    def _draw_sync_ns(self) -> int:
+        lasts_ns: int = self.process.fsync.draw_ns()
+        return lasts_ns
+
+    def _sync_ends(self, lasts_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        self.process.sync(lasts_ns, self._heard, (callback, argument))
 
 
 class HostedFrailNode(HostedNode, FrailNode):

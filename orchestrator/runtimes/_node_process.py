@@ -18,6 +18,7 @@ from orchestrator.core.record import INTERVAL_NS, STORAGE, EventRecord, NodeReco
 from orchestrator.core.units import NS_PER_S
 from orchestrator.core.waiting import Refusal
 from orchestrator.runtimes import _administration, _parts, _peers, _wire
+from orchestrator.runtimes._blocking_calls import BlockingCalls
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._core_speed import loop_ns
 from orchestrator.runtimes._counters import counted, journal_record
@@ -93,6 +94,7 @@ class NodeProcess:
         self._decode = _peers.machine_decoder(messages_of(parts, node, self.machine))
         self._encoded: tuple[Any, bytes] = (None, b"")
         self._log: GroupedLog | None = None
+        self._disk = BlockingCalls(loop)
         self._syncs = store.node.storage.durability == FSYNC
         if store.node.storage.durability != MEMORY:
             self._log = GroupedLog(Path(spec.folder) / f"node{node}.log", self.machine.Record)
@@ -181,6 +183,7 @@ class NodeProcess:
         for each in closing:
             each.close()
         self.peer_watch.close()
+        self._disk.close()
         if self._log is not None:
             self._log.close()
         self._journal.close()
@@ -291,22 +294,21 @@ class NodeProcess:
         assert log is not None
         log.write()
         began_ns = self.clock.now_ns()
-        waiting = self._loop.run_in_executor(None, log.sync)
+        self._disk.call(log.sync, functools.partial(self._synced, began_ns, done))
 
-        def synced(future: asyncio.Future[None]) -> None:
-            future.result()
-            state = self._state
-            if state.full or (state.failing and self._chance.random() < state.failing):
-                self._end_itself("a sync failed")
-            now_ns = self.clock.now_ns()
-            longer_ns = round((now_ns - began_ns) * (state.storage_slowness - 1))
-            longer_ns += state.storage_adds_ns
-            if longer_ns:
-                self.clock.at(now_ns + longer_ns, lambda _: done(), None)
-            else:
-                done()
-
-        waiting.add_done_callback(synced)
+    def _synced(self, began_ns: int, done: Callable[[], None], error: Exception | None) -> None:
+        if error is not None:
+            raise error
+        state = self._state
+        if state.full or (state.failing and self._chance.random() < state.failing):
+            self._end_itself("a sync failed")
+        now_ns = self.clock.now_ns()
+        longer_ns = round((now_ns - began_ns) * (state.storage_slowness - 1))
+        longer_ns += state.storage_adds_ns
+        if longer_ns:
+            self.clock.at(now_ns + longer_ns, lambda _: done(), None)
+        else:
+            done()
 
     def note(self, kind: str, detail: str) -> None:
         self._journal.note(EventRecord(self.clock.now_ns(), self._spec.node, kind, detail))
@@ -363,7 +365,7 @@ class NodeProcess:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
-        usage = process_usage(self._ticks, self._entries, self.clock.rung)
+        usage = process_usage(self._ticks, self._entries, self.clock.rung, self._disk.calls)
         used = (self._loops_ns, *usage)
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)

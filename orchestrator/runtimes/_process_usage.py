@@ -11,24 +11,29 @@ from orchestrator.core.record import ProcessUsage
 
 _IO: Final = "/proc/self/io"
 
-FIELDS: Final = 8
+FIELDS: Final = 9
 
 
-def process_usage(ticks: int, entries: int, waits: int) -> tuple[int, ...]:
-    """The first FIELDS of ProcessUsage since the process began; calls are 0 where nobody counts."""
-    sleeps = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-    return (time.process_time_ns(), sleeps, ticks, entries, waits, *_calls())
+def process_usage(ticks: int, entries: int, waits: int, syncs: int = 0) -> tuple[int, ...]:
+    """The first FIELDS of ProcessUsage since the process began; calls are 0 where nobody counts.
+
+    For the thread of the event loop to call: others may sleep as they like.
+    """
+    sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    return (time.process_time_ns(), sleeps, ticks, entries, waits, syncs, *_calls())
 
 
 def between(
     before: Sequence[int], after: Sequence[int], loops_ns: Iterable[int] = ()
 ) -> ProcessUsage:
     """What was used from one time to another, in which the loop took so long each time."""
-    cpu_ns, sleeps, ticks, entries, waits, reads, writes, moved_bytes = (
+    cpu_ns, sleeps, ticks, entries, waits, syncs, reads, writes, moved_bytes = (
         int(late - early) for early, late in zip(before, after, strict=True)
     )
     loops = tuple(int(each) for each in loops_ns if each)
-    return ProcessUsage(cpu_ns, sleeps, ticks, entries, waits, reads, writes, moved_bytes, loops)
+    return ProcessUsage(
+        cpu_ns, sleeps, ticks, entries, waits, syncs, reads, writes, moved_bytes, loops
+    )
 
 
 def _calls() -> tuple[int, int, int]:

@@ -54,6 +54,9 @@ class PausableNode(SimulatedNode):
     def asked(self, client: int) -> None:
         self.pausable.ring((super().asked, client))
 
+    def _heard(self, call: tuple[Callable[[Any], None], Any]) -> None:
+        self.pausable.ring(call)
+
     def crash(self, survivors: int = 0) -> None:
         # What waited for it to go on finds it stopped.
         if self.pausable.paused:
@@ -119,13 +122,12 @@ class FrailNode(PausableNode):
             super().append(record, replaces, group)
 
     def sync(self, done: Callable[[], None]) -> None:
-        state, clock = self.state, self.cluster.clock
-        lasts_ns = round(self._sync_law.draw_ns() * state.storage_slowness)
-        due_ns = clock.current_ns + lasts_ns + state.storage_adds_ns
+        state = self.state
+        lasts_ns = round(self._draw_sync_ns() * state.storage_slowness) + state.storage_adds_ns
         if state.full or (state.failing and self._chance.random() < state.failing):
-            self._scheduler.at(due_ns, self._end_itself, "a sync failed")
+            self._sync_ends(lasts_ns, self._end_itself, "a sync failed")
         else:
-            self._scheduler.at(due_ns, lambda _: done(), None)
+            self._sync_ends(lasts_ns, lambda _: done(), None)
 
 
 class FrailCluster(SimulatedCluster):

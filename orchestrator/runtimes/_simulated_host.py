@@ -32,6 +32,8 @@ Item = tuple[int, int | None, Call, Any]
 
 TIMERS: Final = ("timers",)
 """The socket, as it were, that waits come from."""
+DISK: Final = ("disk",)
+"""The one by which the thread that syncs says that it has done so."""
 
 
 class Cores:
@@ -135,6 +137,8 @@ class SimulatedProcess:
         self._served = served
         profile = host.profile
         self._costs, self._call_ns, self._timer_ns = costs, costs.call, profile.timer
+        # To hand a sync to another thread is half of what it costs.
+        self._ask_ns, self._hear_ns = profile.sync // 2, profile.sync - profile.sync // 2
 
         def sampler(values: tuple[int, ...], what: str) -> Sampler:
             law = Empirical(EmpiricalParams(values))
@@ -157,7 +161,8 @@ class SimulatedProcess:
         self._every_slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._sleeps = self._ticks = self.entries = self._waits = self._reads = self._writes = 0
+        self._sleeps = self._ticks = self.entries = self._waits = self._syncs = 0
+        self._reads = self._writes = 0
         # What the callbacks of this moment cost besides.
         self._charged_ns = 0
         # Sockets of this tick that are still to be read.
@@ -165,7 +170,7 @@ class SimulatedProcess:
 
     def used(self) -> tuple[int, ...]:
         """The fields of ProcessUsage so far; bytes are not counted."""
-        rounds = (self._sleeps, self._ticks, self.entries, self._waits)
+        rounds = (self._sleeps, self._ticks, self.entries, self._waits, self._syncs)
         return (self._work_ns, *rounds, self._reads, self._writes, 0)
 
     # --- the clock of what runs in it -----------------------------------------------------
@@ -202,6 +207,19 @@ class SimulatedProcess:
     def charge(self, work_ns: int) -> None:
         """The callback that is running takes so long besides."""
         self._charged_ns += work_ns
+
+    def sync(self, lasts_ns: int, callback: Call, argument: Any) -> None:
+        """Another thread waits for the disk, and writes twice: what is to be durable, and that it
+        is.
+        """
+        self._syncs += 1
+        self._writes += 2
+        self.charge(self._ask_ns + 2 * self._call_ns)
+        item = (self._hear_ns, None, callback, argument)
+        self._clock.at(self._clock.current_ns + lasts_ns, self._synced, item)
+
+    def _synced(self, item: Item) -> None:
+        self._come(DISK, item)
 
     # --- what comes and goes --------------------------------------------------------------
 
@@ -297,9 +315,10 @@ class SimulatedProcess:
             self._after(cost_ns + self._call_ns, self._read)
             return
         if self._served is not None:
-            self._at_work.process = self
+            self._at_work.process, self._charged_ns = self, 0
             self._served()
             self._at_work.process = None
+            cost_ns += self._charged_ns
         if self._outbox:
             self._ticks += 1
             cost_ns += self._costs.tick

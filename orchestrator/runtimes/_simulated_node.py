@@ -145,8 +145,19 @@ class SimulatedNode:
         self.records.append((record, replaces, group))
 
     def sync(self, done: Callable[[], None]) -> None:
-        due_ns = self._clock.current_ns + self._sync_law.draw_ns()
-        self._scheduler.at(due_ns, lambda _: done(), None)
+        self._sync_ends(self._draw_sync_ns(), lambda _: done(), None)
+
+    def _draw_sync_ns(self) -> int:
+        """How long the next sync takes."""
+        return self._sync_law.draw_ns()
+
+    def _sync_ends(self, lasts_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
+        """The node hears of it after that time."""
+        clock = self._clock
+        clock.at(clock.current_ns + lasts_ns, self._heard, (callback, argument))
+
+    def _heard(self, call: tuple[Callable[[Any], None], Any]) -> None:
+        call[0](call[1])
 
     def note(self, kind: str, detail: str) -> None:
         self.cluster.event(self.node, kind, detail)
