@@ -10,6 +10,8 @@ Pair = tuple[dict[str, Any], dict[str, Any]]
 
 PAIRS_MAX: Final = 2
 """For each that is wanted."""
+FIRST: Final = 2
+"""One alone that is not valid may have met a bad moment."""
 
 
 def valid_pairs(
@@ -18,13 +20,13 @@ def valid_pairs(
     """So many valid ones of ``make(0)``, ``make(1)``, ...; and those that are not.
 
     One that is not valid says nothing, and another is made instead, up to PAIRS_MAX for each that
-    is wanted. Where not one of the first is valid none are made again: it is no bad moment of the
-    host then, but something that would be there the next time, too.
+    is wanted. Where not one of the first is valid, of two at least, none are made again: it is no
+    bad moment of the host then, but something that would be there the next time, too.
     """
     kept: list[Pair] = []
     others: list[Pair] = []
     for number in range(PAIRS_MAX * wanted):
-        if len(kept) == wanted or (number == wanted and not kept):
+        if len(kept) == wanted or (number == max(wanted, FIRST) and not kept):
             break
         pair = make(number)
         (kept if valid(pair) else others).append(pair)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
@@ -195,7 +195,7 @@ def _calibrated(
     told: Told,
 ) -> Calibration:
     seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
-    loops_ns: list[int] = []
+    used: list[ProcessUsage] = []
     most_ops = dict.fromkeys(seen, 0.0)
     runtime = RayRuntime(address, only=host)
     try:
@@ -207,17 +207,17 @@ def _calibrated(
             seen[load.protocol] += _observed(record, asked.rate == 0)
             done_ops = _done(record).sum() / (record.end_ns - record.warmup_ns) * NS_PER_S
             most_ops[load.protocol] = max(most_ops[load.protocol], float(done_ops))
-            used = [each.usage for each in record.clients] + [each.usage for each in record.nodes]
-            loops_ns += [loop_ns for each in used if each is not None for loop_ns in each.loops_ns]
+            usages = [each.usage for each in record.clients] + [node.usage for node in record.nodes]
+            used += [usage for usage in usages if usage is not None]
             told(f"{number} of {len(loads)}: {load}")
     finally:
         runtime.close()
-    loop_ns = float(numpy.median(loops_ns))
+    loop_ns = float(numpy.median([each for one in used for each in one.loops_ns]))
     fitted = {
         protocol: fit_costs([each.at(loop_ns) for each in every])
         for protocol, every in seen.items()
     }
-    profile = _profile(facts, fitted, fitted[loads[-1].protocol], loops_ns)
+    profile = _profile(facts, fitted, fitted[loads[-1].protocol], used)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
@@ -245,7 +245,8 @@ def _observed(record: RunRecord, closed: bool) -> list[Observation]:
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
         counts |= {TICK: usage.ticks, ENTRY: usage.entries, TIMER: usage.waits}
         counts |= {SYNC: usage.syncs, **own}
-        found.append(Observation(usage.cpu_ns, fmean(usage.loops_ns), counts))
+        loop_cpu_ns = usage.cpu_ns - usage.disk_cpu_ns
+        found.append(Observation(loop_cpu_ns, fmean(usage.loops_ns), counts))
 
     for client in record.clients:
         operations = float(inside.sum())
@@ -270,8 +271,9 @@ def _profile(
     facts: dict[str, Any],
     fitted: Mapping[str, FittedCosts],
     with_waits: FittedCosts,
-    loops_ns: Sequence[int],
+    used: Sequence[ProcessUsage],
 ) -> HostProfile:
+    loops_ns = numpy.array([each for one in used for each in one.loops_ns])
     return HostProfile(
         host=facts["host"],
         cpu=facts["cpu"],
@@ -280,14 +282,22 @@ def _profile(
         background=round(facts["background"], 3),
         stalls=round(facts["stalls_per_s"], 3),
         stall=_stalls_ns(facts["stall_ns"] or [0]),
-        loop=_quantiles_ns(numpy.array(loops_ns)),
+        loop=_quantiles_ns(loops_ns),
         wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
         wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
         timer=with_waits.timer_ns,
         sync=with_waits.sync_ns,
+        disk=_disk_ns(used, float(numpy.median(loops_ns))),
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
         protocols={name: each.costs for name, each in fitted.items()},
     )
+
+
+def _disk_ns(used: Iterable[ProcessUsage], loop_ns: float) -> int:
+    """What a sync costs the thread that makes it, on cores on which the loop takes so long."""
+    syncing = [each for each in used if each.syncs and each.loops_ns]
+    spent_ns = sum(each.disk_cpu_ns * loop_ns / fmean(each.loops_ns) for each in syncing)
+    return round(spent_ns / max(1, sum(each.syncs for each in syncing)))
 
 
 def _stalls_ns(ascending_ns: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._placement import Pin, core_of
+from orchestrator.runtimes._simulated_disk import SimulatedDisk
 from orchestrator.runtimes._simulated_host import AtWork, Others, SimulatedHost, SimulatedProcess
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
@@ -62,7 +63,7 @@ def test_a_sleeping_process_is_woken_and_reads_one_socket_by_one_call() -> None:
     # Woken after 40, and what was read in one call of 3 is at hand then.
     assert stage.calls == [(43, "first"), (43, "second")]
     # Asleep again after what both cost; there was nothing to say.
-    assert process.used() == (10 + 3 + 200, 1, 0, 0, 0, 0, 1, 0, 0)
+    assert process.used() == (10 + 3 + 200, 1, 0, 0, 0, 0, 0, 1, 0, 0)
 
 
 def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
@@ -72,7 +73,7 @@ def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
     stage.clock.at(60, lambda _: process.take("s", 100, stage.note, "later"), None)
     stage.clock.run()
     assert stage.calls == [(43, "first"), (143 + 3, "later")]
-    assert process.used() == (10 + 2 * 103, 1, 0, 0, 0, 0, 2, 0, 0)
+    assert process.used() == (10 + 2 * 103, 1, 0, 0, 0, 0, 0, 2, 0, 0)
 
 
 def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() -> None:
@@ -89,7 +90,7 @@ def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() ->
     written = [43 + 100 + 4 + 3, 43 + 100 + 4 + 6]
     # The first wakes the reader, who finds the other there as well: 40 to wake, and calls.
     assert stage.calls == [(written[0] + 43, "x"), (written[0] + 46, "y")]
-    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 0, 0, 1, 2, 0)
+    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 0, 0, 0, 1, 2, 0)
 
 
 def test_processes_wait_for_a_core_in_turn_unless_they_have_their_own() -> None:
@@ -217,7 +218,7 @@ def test_waits_that_end_while_others_are_seen_to_need_no_round_of_their_own() ->
     stage.clock.run()
     # Each takes 2, and the 100 that are charged; then it looks at the clock.
     assert [at_ns for at_ns, _ in stage.calls] == [1043, 1145, 1247, 5043]
-    assert process.used() == (2 * (10 + 3) + 4 * 102, 2, 0, 0, 4, 0, 2, 0, 0)
+    assert process.used() == (2 * (10 + 3) + 4 * 102, 2, 0, 0, 4, 0, 0, 2, 0, 0)
 
 
 def test_what_was_held_up_for_long_has_lost_its_time() -> None:
@@ -257,22 +258,39 @@ def test_pinned_clients_have_the_last_cores_and_machines_the_others(
     assert Pin(tuple(hosts), 0, machines).core(cores) == expected[0]
 
 
-def test_a_sync_costs_half_when_it_is_asked_for_and_half_when_it_is_heard_of() -> None:
-    stage = Stage(dataclasses.replace(PROFILE, sync=200))
-    process = stage.process("a", served=lambda: process.sync(1000, stage.note, "durable"))
+def disk_of(stage: Stage, process: SimulatedProcess) -> SimulatedDisk:
+    return SimulatedDisk(process, stage.host.profile, stage.clock)
+
+
+def test_a_sync_takes_the_core_for_its_thread_and_costs_the_process_when_asked_and_told() -> None:
+    stage = Stage(dataclasses.replace(PROFILE, sync=200, disk=30))
+    process = stage.process("a", served=lambda: disk.sync(1000, stage.note, "durable"))
+    disk = disk_of(stage, process)
     process.take("s", 50, stage.note, "asked")
     stage.clock.run(1500)
-    # Asked for at 43; the disk's thread says at 1043 that it is done, when the process sleeps.
-    assert stage.calls == [(43, "asked"), (1043 + 43, "durable")]
+    # Its thread begins at 199, when the process sleeps; it wakes at 1239, and the process is told.
+    asleep = 43 + 50 + 100 + 2 * 3
+    assert stage.calls == [(43, "asked"), (asleep + 1000 + 40 + 13, "durable")]
     # Two calls to write, one to read; the second round asks for the next sync.
     rounds = (10 + 3 + 50 + 100 + 2 * 3) + (10 + 3 + 100 + 100 + 2 * 3)
-    assert process.used() == (rounds, 2, 0, 0, 0, 2, 2, 4, 0)
+    assert process.used() == (rounds + 2 * 30, 2, 0, 0, 0, 2, 2 * 30, 2, 4, 0)
+
+
+def test_where_a_core_is_free_the_disk_is_asked_at_once() -> None:
+    stage = Stage(dataclasses.replace(PROFILE, cores=2, disk=30))
+    process = stage.process("a")
+    disk = disk_of(stage, process)
+    process.take("s", 50, lambda _: disk.sync(1000, stage.note, "durable"), None)
+    stage.clock.run()
+    assert stage.calls == [(43 + 40 + 1000 + 40 + 43, "durable")]
 
 
 def test_other_work_goes_on_while_a_disk_syncs() -> None:
     stage = Stage()
     process = stage.process("a")
-    process.take("s", 50, lambda _: process.sync(1000, stage.note, "durable"), None)
+    disk = disk_of(stage, process)
+    process.take("s", 50, lambda _: disk.sync(1000, stage.note, "durable"), None)
     stage.clock.at(500, lambda _: process.take("s", 50, stage.note, "other"), None)
     stage.clock.run()
-    assert stage.calls == [(543, "other"), (43 + 1000 + 43, "durable")]
+    asleep = 43 + 50 + 2 * 3
+    assert stage.calls == [(543, "other"), (asleep + 1000 + 40 + 13, "durable")]

@@ -97,6 +97,7 @@ class HostProfile:
     wake_deep: tuple[int, ...] = duration((), many=1, help="the same after 2 ms")
     timer: int = duration("0s", help="CPU time to end one emulated wait")
     sync: int = duration("0s", help="CPU time to have another thread make records durable, once")
+    disk: int = duration("0s", help="CPU time of that thread")
     fsync: tuple[int, ...] = duration((), many=1, help="until a record is durable then")
     protocols: dict[str, ProtocolCosts] = mapping("by name; others have the medians of theirs")
 

@@ -46,8 +46,8 @@ class ProcessUsage:
     ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
     wrote; ``entries``, the items of lists that messages of peers brought; ``waits``, timers that
     rang: emulated waits, and starts of operations; ``syncs``, how often it had something made
-    durable; ``loops_ns``, what a fixed loop took each time that it was run to see how fast the core
-    was.
+    durable, for which a thread of its own used ``disk_cpu_ns`` of all its CPU time; ``loops_ns``,
+    what a fixed loop took each time that it was run to see how fast the core was.
     """
 
     cpu_ns: int
@@ -56,6 +56,7 @@ class ProcessUsage:
     entries: int
     waits: int
     syncs: int
+    disk_cpu_ns: int
     reads: int
     writes: int
     transferred_bytes: int
@@ -70,6 +71,7 @@ class ProcessUsage:
             entries=round(share * self.entries),
             waits=round(share * self.waits),
             syncs=round(share * self.syncs),
+            disk_cpu_ns=round(share * self.disk_cpu_ns),
             reads=round(share * self.reads),
             writes=round(share * self.writes),
             transferred_bytes=round(share * self.transferred_bytes),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -26,7 +27,8 @@ class BlockingCalls:
         self._loop = loop
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.calls = 0
+        # How many it was given, and what CPU time it has used for them.
+        self.calls = self.cpu_ns = 0
 
     def call(self, function: Callable[[], None], then: Then) -> None:
         """``then`` is called in the loop when it has returned, with what failed, or None."""
@@ -45,6 +47,7 @@ class BlockingCalls:
             except Exception as error:
                 failed = error
             self._loop.call_soon_threadsafe(then, failed)
+            self.cpu_ns = time.thread_time_ns()
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -27,6 +27,7 @@ from orchestrator.runtimes._placement import core_of, placed
 from orchestrator.runtimes._process_usage import between
 from orchestrator.runtimes._session import Session
 from orchestrator.runtimes._simulated_client import Request, SimulatedClient
+from orchestrator.runtimes._simulated_disk import SimulatedDisk
 from orchestrator.runtimes._simulated_faults import FrailCluster, FrailNode
 from orchestrator.runtimes._simulated_host import (
     AtWork,
@@ -72,8 +73,10 @@ class HostedNode(SimulatedNode):
         profile = parts.profile
         assert profile is not None
         self._costs: ProtocolCosts = cluster.costs
+        self._profile = profile
         self.process = cluster.process(node, self._serve)
         self._pending: list[tuple[Any, Op]] = []
+        self._disk: SimulatedDisk | None = None
         super().__init__(cluster, node)
         # Outlets send by the process; whatever need not wait leaves with this tick.
         self._clock: Any = _Outlets(self.process)
@@ -137,7 +140,9 @@ class HostedNode(SimulatedNode):
         return lasts_ns
 
     def _sync_ends(self, lasts_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
-        self.process.sync(lasts_ns, self._heard, (callback, argument))
+        if self._disk is None:
+            self._disk = SimulatedDisk(self.process, self._profile, self.cluster.clock)
+        self._disk.sync(lasts_ns, self._heard, (callback, argument))
 
 
 class HostedFrailNode(HostedNode, FrailNode):

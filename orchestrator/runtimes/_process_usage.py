@@ -5,35 +5,36 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Final
 
 from orchestrator.core.record import ProcessUsage
 
 _IO: Final = "/proc/self/io"
 
-FIELDS: Final = 9
+_NAMES: Final = tuple(each.name for each in fields(ProcessUsage))[:-1]
+FIELDS: Final = len(_NAMES)
 
 
-def process_usage(ticks: int, entries: int, waits: int, syncs: int = 0) -> tuple[int, ...]:
+def process_usage(
+    ticks: int, entries: int, waits: int, syncs: int = 0, disk_cpu_ns: int = 0
+) -> tuple[int, ...]:
     """The first FIELDS of ProcessUsage since the process began; calls are 0 where nobody counts.
 
     For the thread of the event loop to call: others may sleep as they like.
     """
     sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    return (time.process_time_ns(), sleeps, ticks, entries, waits, syncs, *_calls())
+    rounds = (sleeps, ticks, entries, waits, syncs, disk_cpu_ns)
+    return (time.process_time_ns(), *rounds, *_calls())
 
 
 def between(
     before: Sequence[int], after: Sequence[int], loops_ns: Iterable[int] = ()
 ) -> ProcessUsage:
     """What was used from one time to another, in which the loop took so long each time."""
-    cpu_ns, sleeps, ticks, entries, waits, syncs, reads, writes, moved_bytes = (
-        int(late - early) for early, late in zip(before, after, strict=True)
-    )
+    used = [int(late - early) for early, late in zip(before, after, strict=True)]
     loops = tuple(int(each) for each in loops_ns if each)
-    return ProcessUsage(
-        cpu_ns, sleeps, ticks, entries, waits, syncs, reads, writes, moved_bytes, loops
-    )
+    return ProcessUsage(**dict(zip(_NAMES, used, strict=True)), loops_ns=loops)
 
 
 def _calls() -> tuple[int, int, int]:

@@ -32,8 +32,7 @@ Item = tuple[int, int | None, Call, Any]
 
 TIMERS: Final = ("timers",)
 """The socket, as it were, that waits come from."""
-DISK: Final = ("disk",)
-"""The one by which the thread that syncs says that it has done so."""
+_FREE: Final = ProtocolCosts()
 
 
 class Cores:
@@ -137,8 +136,6 @@ class SimulatedProcess:
         self._served = served
         profile = host.profile
         self._costs, self._call_ns, self._timer_ns = costs, costs.call, profile.timer
-        # To hand a sync to another thread is half of what it costs.
-        self._ask_ns, self._hear_ns = profile.sync // 2, profile.sync - profile.sync // 2
 
         def sampler(values: tuple[int, ...], what: str) -> Sampler:
             law = Empirical(EmpiricalParams(values))
@@ -161,8 +158,11 @@ class SimulatedProcess:
         self._every_slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._sleeps = self._ticks = self.entries = self._waits = self._syncs = 0
+        self._name, self._loops_ns = name, loops_ns
+        self._sleeps = self._ticks = self.entries = self._waits = self.syncs = 0
         self._reads = self._writes = 0
+        self._alike = (clock, host, cores, _FREE, seed)
+        self._threads: list[SimulatedProcess] = []
         # What the callbacks of this moment cost besides.
         self._charged_ns = 0
         # Sockets of this tick that are still to be read.
@@ -170,8 +170,15 @@ class SimulatedProcess:
 
     def used(self) -> tuple[int, ...]:
         """The fields of ProcessUsage so far; bytes are not counted."""
-        rounds = (self._sleeps, self._ticks, self.entries, self._waits, self._syncs)
-        return (self._work_ns, *rounds, self._reads, self._writes, 0)
+        rounds = (self._sleeps, self._ticks, self.entries, self._waits, self.syncs)
+        others_ns = sum(thread._work_ns for thread in self._threads)
+        return (self._work_ns + others_ns, *rounds, others_ns, self._reads, self._writes, 0)
+
+    def thread(self, name: str) -> SimulatedProcess:
+        """Another thread of this process, on the same cores; what it does costs what it is told."""
+        made = SimulatedProcess(*self._alike, f"{self._name}/{name}", None, self._loops_ns)
+        self._threads.append(made)
+        return made
 
     # --- the clock of what runs in it -----------------------------------------------------
 
@@ -202,24 +209,16 @@ class SimulatedProcess:
 
     def _ring(self, item: Item) -> None:
         self._waits += 1
-        self._come(TIMERS, item)
+        self.come(TIMERS, item)
 
     def charge(self, work_ns: int) -> None:
         """The callback that is running takes so long besides."""
         self._charged_ns += work_ns
 
-    def sync(self, lasts_ns: int, callback: Call, argument: Any) -> None:
-        """Another thread waits for the disk, and writes twice: what is to be durable, and that it
-        is.
-        """
-        self._syncs += 1
-        self._writes += 2
-        self.charge(self._ask_ns + 2 * self._call_ns)
-        item = (self._hear_ns, None, callback, argument)
-        self._clock.at(self._clock.current_ns + lasts_ns, self._synced, item)
-
-    def _synced(self, item: Item) -> None:
-        self._come(DISK, item)
+    def calls(self, count: int) -> None:
+        """It writes so often."""
+        self._writes += count
+        self.charge(count * self._call_ns)
 
     # --- what comes and goes --------------------------------------------------------------
 
@@ -230,11 +229,12 @@ class SimulatedProcess:
         item = (cost_ns, None, callback, argument)
         sender = self._at_work.process
         if sender is None or sender is self:
-            self._come(socket, item)
+            self.come(socket, item)
         else:
             sender._outbox.setdefault(socket, []).append((self, item))
 
-    def _come(self, socket: Hashable, item: Item) -> None:
+    def come(self, socket: Hashable, item: Item) -> None:
+        """Something has come for this process, whoever is at work."""
         self._inbox.setdefault(socket, []).append(item)
         if not self._awake:
             self._awake = True
@@ -354,5 +354,5 @@ class SimulatedProcess:
     def _written(self, _: None) -> None:
         socket = next(iter(self._outbox))
         for process, item in self._outbox.pop(socket):
-            process._come(socket, item)
+            process.come(socket, item)
         self._write(None)
