@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy
 import pytest
 
-from orchestrator._pairs import PAIRS_MAX
+from orchestrator._pairs import PAIRS_MAX, Pair, valid_pairs
 from orchestrator.config.load import ConfigSource
 from orchestrator.config.profile import write_profile
 from orchestrator.config.schema import RAY, Config
@@ -80,6 +80,13 @@ def test_a_pair_whose_real_run_is_not_valid_is_made_again_and_left_out() -> None
     assert point["run_ids"]["ray"] == ["ray-7", "ray-9", "ray-10"]
     assert point["ray"]["throughput_ops"] == pytest.approx(numpy.mean([7, 9, 10]))
     assert point["good"] and point["left_out"] == [LATE] and point["invalid_reasons"] == []
+
+
+def test_one_pair_alone_that_is_not_valid_is_made_again_once() -> None:
+    made: list[Pair] = [({"seed": number}, {"seed": number}) for number in range(5)]
+    for valid, kept, others in ((0, made[:1], []), (1, made[1:2], made[:1]), (2, [], made[:2])):
+        found = valid_pairs(made.__getitem__, lambda pair, seed=valid: pair[0]["seed"] == seed, 1)
+        assert found == (kept, others)
 
 
 def test_where_no_real_run_is_valid_all_count_and_it_is_said() -> None:
