@@ -212,12 +212,14 @@ def _calibrated(
             told(f"{number} of {len(loads)}: {load}")
     finally:
         runtime.close()
-    loop_ns = float(numpy.median([each for one in used for each in one.loops_ns]))
+    loops_ns = numpy.array([each for one in used for each in one.loops_ns])
+    loop_ns = float(numpy.median(loops_ns))
     fitted = {
         protocol: fit_costs([each.at(loop_ns) for each in every])
         for protocol, every in seen.items()
     }
-    profile = _profile(facts, fitted, fitted[loads[-1].protocol], used)
+    disk_ns = _disk_ns(used, loop_ns)
+    profile = _profile(facts, fitted, disk_ns, loops_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())
@@ -245,8 +247,7 @@ def _observed(record: RunRecord, closed: bool) -> list[Observation]:
         counts = {SLEEP: usage.sleeps, COLD: _colds(usage, window_ns), CALL: calls}
         counts |= {TICK: usage.ticks, ENTRY: usage.entries, TIMER: usage.waits}
         counts |= {SYNC: usage.syncs, **own}
-        loop_cpu_ns = usage.cpu_ns - usage.disk_cpu_ns
-        found.append(Observation(loop_cpu_ns, fmean(usage.loops_ns), counts))
+        found.append(Observation(usage.loop_cpu_ns, fmean(usage.loops_ns), counts))
 
     for client in record.clients:
         operations = float(inside.sum())
@@ -263,17 +264,18 @@ def _observed(record: RunRecord, closed: bool) -> list[Observation]:
 
 def _colds(usage: ProcessUsage, window_ns: int) -> float:
     """How cold all its sleeps were, together."""
-    slept_ns = max(0, window_ns - usage.cpu_ns) / max(1, usage.sleeps)
+    slept_ns = max(0, window_ns - usage.loop_cpu_ns) / max(1, usage.sleeps)
     return _MEAN_COLD * usage.sleeps * coldness(slept_ns)
 
 
 def _profile(
     facts: dict[str, Any],
     fitted: Mapping[str, FittedCosts],
-    with_waits: FittedCosts,
-    used: Sequence[ProcessUsage],
+    disk_ns: int,
+    loops_ns: NDArray[numpy.int64],
 ) -> HostProfile:
-    loops_ns = numpy.array([each for one in used for each in one.loops_ns])
+    # Emulated waits and syncs were loads of the first protocol alone.
+    first = next(iter(fitted.values()))
     return HostProfile(
         host=facts["host"],
         cpu=facts["cpu"],
@@ -285,9 +287,9 @@ def _profile(
         loop=_quantiles_ns(loops_ns),
         wake=_quantiles_ns(numpy.array(facts["wake_ns"])),
         wake_deep=_quantiles_ns(numpy.array(facts["wake_deep_ns"])),
-        timer=with_waits.timer_ns,
-        sync=with_waits.sync_ns,
-        disk=_disk_ns(used, float(numpy.median(loops_ns))),
+        timer=first.timer_ns,
+        sync=first.sync_ns,
+        disk=disk_ns,
         fsync=_quantiles_ns(numpy.array(facts["fsync_ns"])),
         protocols={name: each.costs for name, each in fitted.items()},
     )

@@ -90,7 +90,9 @@ def row(trial: Trial, runner: Runner) -> str:
         invalid += done.invalid
         verdicts.append(done.verdict)
         print(f"{trial.name}, {comparison + 1}: {_said(done)}", file=sys.stderr, flush=True)
-    kind = "itself" if trial.slower == 1 else f"one that takes {trial.slower - 1:.0%} longer"
+    kind = (
+        "itself" if trial.slower == 1 else f"one that takes {100 * (trial.slower - 1):.0f} % longer"
+    )
     different = sum(verdict in (BETTER, WORSE) for verdict in verdicts)
     cells = (trial.name, kind, f"{trial.seconds:g} s", len(verdicts), different)
     return "| " + " | ".join(map(str, (*cells, verdicts.count(WORSE), invalid))) + " |"
@@ -112,7 +114,7 @@ def page(lines: list[str]) -> str:
 `python scripts/comparisons.py` compared real systems on Ray with themselves on
 {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, and with one that is slower, as `archbench compare`
 does: {PAIRS} pairs of runs, base and candidate in turn, with Holm's correction for the figures that
-are looked at, a level of {LEVEL:.0%} and a practical threshold of {THRESHOLD:.0%}. A system that is
+are looked at, a level of {100 * LEVEL:.0f} % and a practical threshold of {100 * THRESHOLD:.0f} %. A system that is
 called better or worse than itself is a mistake: at a level of 5 % there may be 5 in 100, and by
 chance 8.
 

@@ -62,6 +62,11 @@ class ProcessUsage:
     transferred_bytes: int
     loops_ns: tuple[int, ...] = ()
 
+    @property
+    def loop_cpu_ns(self) -> int:
+        """CPU time without that of the thread that syncs."""
+        return self.cpu_ns - self.disk_cpu_ns
+
     def times(self, share: float) -> ProcessUsage:
         """That share of it."""
         return ProcessUsage(

@@ -366,8 +366,7 @@ class NodeProcess:
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
         disk = self._disk
-        waits = self.clock.rung
-        usage = process_usage(self._ticks, self._entries, waits, disk.calls, disk.cpu_ns)
+        usage = process_usage(self._ticks, self._entries, self.clock.rung, disk.calls, disk.cpu_ns)
         used = (self._loops_ns, *usage)
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
         self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)

@@ -33,7 +33,7 @@ class SimulatedDisk:
         process = self._process
         process.syncs += 1
         # The records; and the thread's word, which has no callback of its own here.
-        process.calls(2)
+        process.write(2)
         process.charge(self._ask_ns)
         heard = (self._hear_ns, None, callback, argument)
         self._thread.come(_DISK, (self._disk_ns, None, self._begin, (lasts_ns, heard)))

@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ Item = tuple[int, int | None, Call, Any]
 TIMERS: Final = ("timers",)
 """The socket, as it were, that waits come from."""
 _FREE: Final = ProtocolCosts()
+"""What another thread than the loop's does costs what it is told, and nothing else."""
 
 
 class Cores:
@@ -158,10 +160,12 @@ class SimulatedProcess:
         self._every_slowness = tuple(each / usual_ns for each in loops_ns or profile.loop)
         self._slowness, self._slow_until_ns = 1.0, 0
         self._work_ns = 0
-        self._name, self._loops_ns = name, loops_ns
         self._sleeps = self._ticks = self.entries = self._waits = self.syncs = 0
         self._reads = self._writes = 0
-        self._alike = (clock, host, cores, _FREE, seed)
+        self._another = partial(
+            SimulatedProcess, clock, host, cores, _FREE, seed, loops_ns=loops_ns
+        )
+        self._name = name
         self._threads: list[SimulatedProcess] = []
         # What the callbacks of this moment cost besides.
         self._charged_ns = 0
@@ -176,7 +180,7 @@ class SimulatedProcess:
 
     def thread(self, name: str) -> SimulatedProcess:
         """Another thread of this process, on the same cores; what it does costs what it is told."""
-        made = SimulatedProcess(*self._alike, f"{self._name}/{name}", None, self._loops_ns)
+        made = self._another(name=f"{self._name}/{name}")
         self._threads.append(made)
         return made
 
@@ -215,8 +219,8 @@ class SimulatedProcess:
         """The callback that is running takes so long besides."""
         self._charged_ns += work_ns
 
-    def calls(self, count: int) -> None:
-        """It writes so often."""
+    def write(self, count: int) -> None:
+        """The callback that is running makes so many system calls to write."""
         self._writes += count
         self.charge(count * self._call_ns)
 
