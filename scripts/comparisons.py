@@ -114,8 +114,8 @@ def page(lines: list[str]) -> str:
 `python scripts/comparisons.py` compared real systems on Ray with themselves on
 {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, and with one that is slower, as `archbench compare`
 does: {PAIRS} pairs of runs, base and candidate in turn, with Holm's correction for the figures that
-are looked at, a level of {100 * LEVEL:.0f} % and a practical threshold of {100 * THRESHOLD:.0f} %. A system that is
-called better or worse than itself is a mistake: at a level of 5 % there may be 5 in 100, and by
+are looked at, a level of {100 * LEVEL:.0f} % and a practical threshold of {100 * THRESHOLD:.0f} %.
+A system that is called better or worse than itself is a mistake: at a level of 5 % there may be 5 in 100, and by
 chance 8.
 
 | base | candidate | a run lasts | comparisons | called different | called worse | invalid runs |
