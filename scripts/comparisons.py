@@ -90,9 +90,8 @@ def row(trial: Trial, runner: Runner) -> str:
         invalid += done.invalid
         verdicts.append(done.verdict)
         print(f"{trial.name}, {comparison + 1}: {_said(done)}", file=sys.stderr, flush=True)
-    kind = (
-        "itself" if trial.slower == 1 else f"one that takes {100 * (trial.slower - 1):.0f} % longer"
-    )
+    longer = f"{100 * (trial.slower - 1):.0f} %"
+    kind = "itself" if trial.slower == 1 else f"one that takes {longer} longer"
     different = sum(verdict in (BETTER, WORSE) for verdict in verdicts)
     cells = (trial.name, kind, f"{trial.seconds:g} s", len(verdicts), different)
     return "| " + " | ".join(map(str, (*cells, verdicts.count(WORSE), invalid))) + " |"
@@ -115,8 +114,8 @@ def page(lines: list[str]) -> str:
 {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, and with one that is slower, as `archbench compare`
 does: {PAIRS} pairs of runs, base and candidate in turn, with Holm's correction for the figures that
 are looked at, a level of {100 * LEVEL:.0f} % and a practical threshold of {100 * THRESHOLD:.0f} %.
-A system that is called better or worse than itself is a mistake: at a level of 5 % there may be 5 in 100, and by
-chance 8.
+A system that is called better or worse than itself is a mistake: at a level of 5 % there may be 5
+in 100, and by chance 8.
 
 | base | candidate | a run lasts | comparisons | called different | called worse | invalid runs |
 | --- | --- | --- | --- | --- | --- | --- |
