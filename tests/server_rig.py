@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shell_rig import Clock
+
 from orchestrator.core.machine import OK, WRITE, Op, Redirect, Reply
 from orchestrator.core.waiting import Tie
 from orchestrator.runtimes import _server, _wire
@@ -74,9 +76,16 @@ class Node:
         self.copies: list[tuple[Op, Tie]] = []
         self.proxied: list[Redirect] = []
         self._dirty: list[PlainLine] = []
+        self.clock: Any = Clock()
 
     def wake(self) -> None:
         pass
+
+    serve_arrived = wake
+
+    def arrived(self, request: tuple[Any, Op]) -> None:
+        self.pending_handles.append(request[0])
+        self.pending_ops.append(request[1])
 
     def flush_later(self, connection: PlainLine) -> None:
         self._dirty.append(connection)

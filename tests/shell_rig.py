@@ -38,6 +38,9 @@ FREE: dict[str, Any] = {"cpu": {"read": "0s", "write": "0s", "message": "0s"}}
 class Clock:
     """Virtual time in a few lines, so that these tests do not rest on the simulator."""
 
+    origin_ns = 0
+    late_ns = 0
+
     def __init__(self) -> None:
         self.time_ns = 0
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
@@ -50,6 +53,8 @@ class Clock:
 
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
         heapq.heappush(self._heap, (when_ns, next(self._order), callback, argument))
+
+    arrive = at
 
     def run(self, until_ns: int) -> None:
         while self._heap and self._heap[0][0] <= until_ns:

@@ -92,7 +92,7 @@ def test_what_is_no_part_of_a_link_is_left_out() -> None:
     probes = Probes(clock, wait_ns=4)
 
     def one(number: int) -> int:
-        probes.back(number, 7)
+        probes.back(number, 7, clock.now_ns())
         return 0
 
     asyncio.run(probes.send(one))
@@ -178,9 +178,9 @@ def test_answers_that_nothing_asked_for_are_no_samples() -> None:
     probes = Probes(clock)
 
     def one(number: int) -> int:
-        probes.back(number, 7)
-        probes.back(number + 1000, 7)
-        probes.back(-1, 7)
+        probes.back(number, 7, clock.now_ns())
+        probes.back(number + 1000, 7, 0)
+        probes.back(-1, 7, 0)
         return 0
 
     asyncio.run(probes.send(one))
@@ -214,7 +214,9 @@ def test_links_of_processes_take_what_was_asked_and_load_is_not_held_up(
         assert each.probes == PROBES
         # A busy machine takes longer. What all probes took comes off, so some are a little early.
         assert -NS_PER_MS < each.excess_ns < 20 * NS_PER_MS, (source, target)
-        assert 0 < each.lead_ns < 5 * NS_PER_MS
+        assert 0 <= each.lead_ns < 5 * NS_PER_MS
+        # What carries a message from node to node has the whole delay for it.
+        assert source.startswith("client") or each.lead_ns < NS_PER_MS
     # There and back, and twice more where the first node asked was not the leader.
     took_ms = (record.history.returned_ns - record.history.intended_ns) / NS_PER_MS
     assert took_ms.min() >= 11

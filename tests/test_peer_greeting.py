@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 import uvloop
+from shell_rig import Clock
 
 from orchestrator.config.load import load_mapping
 from orchestrator.plan import plan
@@ -61,6 +62,7 @@ class Node:
         self.node = node
         self.credentials = Credentials(secret)
         self.peer_watch = Watch()
+        self.clock: Any = Clock()
         self.flushing = False
         self.heard: list[tuple[int, int, Any]] = []
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import uvloop
+from shell_rig import Clock
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.machine import REPLICATE
@@ -31,6 +32,7 @@ class Node:
         self.node = node
         self.credentials = CREDENTIALS
         self.peer_watch = Watch()
+        self.clock: Any = Clock()
         self.flushing = False
         self.heard: list[bytes] = []
         self.incoming: list[Cut] = []

@@ -48,7 +48,7 @@ class Runs:
             "valid": valid,
             "invalid_reasons": [] if valid else [LATE],
         }
-        used = [ProcessUsage(1, 1, 1, 0, 0, 0, 0, 1, 1, 1, each) for each in self.loops_ns]
+        used = [ProcessUsage(1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, each) for each in self.loops_ns]
         nodes = [SimpleNamespace(usage=each) for each in used[:-1]]
         record = SimpleNamespace(nodes=nodes, clients=[SimpleNamespace(usage=used[-1])])
         return SimpleNamespace(summary=summary, record=record)

@@ -13,6 +13,7 @@ from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts,
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
+from orchestrator.runtimes._clock import MADE_UP_NS
 from orchestrator.runtimes._placement import Pin, core_of
 from orchestrator.runtimes._simulated_disk import SimulatedDisk
 from orchestrator.runtimes._simulated_host import AtWork, Others, SimulatedHost, SimulatedProcess
@@ -63,7 +64,7 @@ def test_a_sleeping_process_is_woken_and_reads_one_socket_by_one_call() -> None:
     # Woken after 40, and what was read in one call of 3 is at hand then.
     assert stage.calls == [(43, "first"), (43, "second")]
     # Asleep again after what both cost; there was nothing to say.
-    assert process.used() == (10 + 3 + 200, 1, 0, 0, 0, 0, 0, 1, 0, 0)
+    assert process.used() == (10 + 3 + 200, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0)
 
 
 def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
@@ -73,7 +74,7 @@ def test_what_comes_during_a_tick_is_for_the_next_and_wakes_nobody() -> None:
     stage.clock.at(60, lambda _: process.take("s", 100, stage.note, "later"), None)
     stage.clock.run()
     assert stage.calls == [(43, "first"), (143 + 3, "later")]
-    assert process.used() == (10 + 2 * 103, 1, 0, 0, 0, 0, 0, 2, 0, 0)
+    assert process.used() == (10 + 2 * 103, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0)
 
 
 def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() -> None:
@@ -90,7 +91,7 @@ def test_what_a_process_says_leaves_at_the_end_of_its_tick_socket_by_socket() ->
     written = [43 + 100 + 4 + 3, 43 + 100 + 4 + 6]
     # The first wakes the reader, who finds the other there as well: 40 to wake, and calls.
     assert stage.calls == [(written[0] + 43, "x"), (written[0] + 46, "y")]
-    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 0, 0, 0, 1, 2, 0)
+    assert sender.used() == (10 + 3 + 100 + 4 + 6, 1, 1, 0, 0, 0, 0, 0, 1, 2, 0)
 
 
 def test_processes_wait_for_a_core_in_turn_unless_they_have_their_own() -> None:
@@ -218,14 +219,44 @@ def test_waits_that_end_while_others_are_seen_to_need_no_round_of_their_own() ->
     stage.clock.run()
     # Each takes 2, and the 100 that are charged; then it looks at the clock.
     assert [at_ns for at_ns, _ in stage.calls] == [1043, 1145, 1247, 5043]
-    assert process.used() == (2 * (10 + 3) + 4 * 102, 2, 0, 0, 4, 0, 0, 2, 0, 0)
+    assert process.used() == (2 * (10 + 3) + 4 * 102, 2, 0, 0, 4, 0, 0, 0, 2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("delay_ns", "waits"),
+    [
+        # By the time that it is read it should have come; or not.
+        (20, 0),
+        (500, 1),
+    ],
+)
+def test_what_is_stamped_waits_in_the_process_that_receives_it(delay_ns: int, waits: int) -> None:
+    stage = Stage(dataclasses.replace(PROFILE, cores=2))
+    sender, receiver = stage.process("a"), stage.process("b")
+    seen: list[tuple[int, int]] = []
+
+    def note(_: Any) -> None:
+        seen.append((receiver.now_ns(), receiver.moment_ns()))
+
+    def send(_: Any) -> None:
+        sender.stamp(sender.moment_ns() + delay_ns, deliver, None)
+
+    def deliver(_: Any) -> None:
+        receiver.take(("a", "b"), 7, note, None)
+
+    sender.take("s", 0, send, None)
+    stage.clock.run()
+    # Sent when it has been woken, and read what it reads.
+    ((now_ns, moment_ns),) = seen
+    assert moment_ns == 43 + delay_ns < now_ns
+    assert (sender.used()[4], receiver.used()[4]) == (0, waits)
 
 
 def test_what_was_held_up_for_long_has_lost_its_time() -> None:
     stage = Stage()
     process = stage.process("a")
     moments: list[int] = []
-    process.take("s", 5_000_000, stage.note, "long")
+    process.take("s", 2 * MADE_UP_NS, stage.note, "long")
     process.at(60, lambda _: moments.append(process.moment_ns() - process.now_ns()), None)
     stage.clock.run()
     assert moments == [0]
@@ -273,7 +304,7 @@ def test_a_sync_takes_the_core_for_its_thread_and_costs_the_process_when_asked_a
     assert stage.calls == [(43, "asked"), (asleep + 1000 + 40 + 13, "durable")]
     # Two calls to write, one to read; the second round asks for the next sync.
     rounds = (10 + 3 + 50 + 100 + 2 * 3) + (10 + 3 + 100 + 100 + 2 * 3)
-    assert process.used() == (rounds + 2 * 30, 2, 0, 0, 0, 2, 2 * 30, 2, 4, 0)
+    assert process.used() == (rounds + 2 * 30, 2, 0, 0, 0, 0, 2, 2 * 30, 2, 4, 0)
 
 
 def test_where_a_core_is_free_the_disk_is_asked_at_once() -> None:

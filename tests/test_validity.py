@@ -20,7 +20,7 @@ from orchestrator.analysis.latency import (
 )
 from orchestrator.config.schema import Config, LatencyBounds, Prices, Slo, TenantBounds
 from orchestrator.core.machine import FAIL, OK, READ, WRITE
-from orchestrator.core.record import INTERVAL_NS, HostRecord, LinkRecord, RunRecord
+from orchestrator.core.record import INTERVAL_NS, HostRecord, LinkRecord, ProcessUsage, RunRecord
 from orchestrator.core.units import NS_PER_MS, NS_PER_S
 from orchestrator.core.verdict import INVALID, UNDECIDED, VALID
 from orchestrator.systems.replicated_store import MEASURED, MODELLED
@@ -113,6 +113,11 @@ def test_a_good_run_is_valid() -> None:
     assert validity.invalid_reasons(window, config(), None) == []
 
 
+def late(total_s: float) -> ProcessUsage:
+    """Its waits ended so much late, all in all."""
+    return ProcessUsage(0, 0, 0, 0, 0, round(total_s * NS_PER_S), 0, 0, 0, 0, 0)
+
+
 LATE = numpy.full(1000, 2 * NS_PER_MS)
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -122,6 +127,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "generator": ({"clients": (generator(), generator(process_cpu_ns=76 * 10**8))}, "95%"),
     "lost": ({"lost_parts": ("client 1", "node 2")}, "2 measuring parts.*client 1, node 2"),
     "few": ({"history": steady(100, 10 * NS_PER_S), "offered_ops": None}, "only 80 operations"),
+    "lateness": (
+        {"clients": (generator(usage=late(0.3)), generator(usage=late(0.6)))},
+        "late by 0.113 ms an operation, 11% of the median",
+    ),
     "emulation": ({"host_loads": (HostRecord("h", busy=0.97),)}, "97% busy; above 95%"),
 }
 
@@ -139,6 +148,13 @@ def test_a_claim_that_is_not_valid_makes_the_run_invalid(verdict: str) -> None:
     assert reasons(record(), verdict=verdict) == [
         f"consistency linearizable must be valid and is {verdict} over 9000 operations: So."
     ]
+
+
+def test_waits_may_end_a_little_late_and_measured_costs_have_none() -> None:
+    little, much = (record(clients=(generator(usage=late(total_s)),)) for total_s in (0.7, 0.9))
+    assert reasons(little) == []
+    assert reasons(much, config(MEASURED)) == []
+    assert len(reasons(much)) == 1
 
 
 def test_lag_is_measured_against_the_latency() -> None:
@@ -242,14 +258,15 @@ def test_the_floor_is_a_hop_of_the_client_and_one_of_the_node_that_replicates() 
     alone, both = record(links=(client,)), record(links=(client, peer))
     assert harness.floor_ns([alone], 0.5) == 40_000
     assert harness.floor_ns([both], 0.5) == 50_000
-    assert harness.harness([both], 2.0) == {
+    assert harness.harness([both], 100, 2.0) == {
         "floor_ms": pytest.approx(0.05),
         "floor_p99_ms": pytest.approx(0.13),
         "share": pytest.approx(0.025),
+        "late_ms": 0,
     }
     # What is too early is off, too.
     assert harness.floor_ns([record(links=(probed("client 0", -30),))], 0.5) == 60_000
-    assert harness.harness([record()], 2.0) is None
+    assert harness.harness([record()], 100, 2.0) is None
 
 
 @pytest.mark.parametrize(

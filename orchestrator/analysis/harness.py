@@ -50,10 +50,21 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return float(numpy.quantile(values, share, method="inverted_cdf"))
 
 
-def harness(records: Sequence[RunRecord], median_ms: float | None) -> dict[str, Any] | None:
+def late_ns(records: Sequence[RunRecord], operations: int) -> float:
+    """By how much emulated waits ended late in the mean of an operation, under load, where nothing
+    made up for it: those of all nodes, and those at whose end clients had their answers.
+    """
+    used = [node.usage for record in records for node in record.counted]
+    used += [client.usage for record in records for client in record.clients]
+    return math.fsum(each.late_ns for each in used if each) / max(1, operations)
+
+
+def harness(
+    records: Sequence[RunRecord], operations: int, median_ms: float | None
+) -> dict[str, Any] | None:
     """The ``harness`` of the result object; None where nothing was probed.
 
-    ``share``: of the median latency, what the floor is.
+    ``share``: of the median latency, what the floor is. ``late_ms``: as :func:`late_ns`.
     """
     floor = floor_ns(records, 0.5)
     worst = floor_ns(records, 0.99)
@@ -63,4 +74,5 @@ def harness(records: Sequence[RunRecord], median_ms: float | None) -> dict[str, 
         "floor_ms": floor / NS_PER_MS,
         "floor_p99_ms": worst / NS_PER_MS,
         "share": floor / NS_PER_MS / median_ms if median_ms else None,
+        "late_ms": late_ns(records, operations) / NS_PER_MS,
     }

@@ -182,7 +182,7 @@ def _figures(
             "compare_and_set": compared(windows),
             "shards": shard_figures(windows, config),
             "generator": _generator(windows, config),
-            "harness": harness(records, found["latency_ms"][ALL]["p50"]),
+            "harness": harness(records, sum(map(len, windows)), found["latency_ms"][ALL]["p50"]),
             "hosts": pooled_hosts(records),
             "links": links.figures(records),
             "slo": slo.judge(

@@ -13,7 +13,7 @@ from typing import Final
 import numpy
 from numpy.typing import NDArray
 
-from orchestrator.analysis.harness import SHARE_MAX, floor_ns
+from orchestrator.analysis.harness import SHARE_MAX, floor_ns, late_ns
 from orchestrator.analysis.latency import Window, quantile_ns
 from orchestrator.analysis.resources import costs
 from orchestrator.analysis.rules.arrival import arrival_reasons
@@ -68,7 +68,7 @@ def invalid_reasons(window: Window, config: Config, claims: ClaimsVerdict | None
         *arrival_reasons(window, config),
         *littles_law_reasons(window, config.client.timeout),
         *_generator_cpu(record),
-        *_late_emulation(record, config),
+        *_late_emulation(window, config),
         *_harness_floor(window, config),
         *host_reasons(record, config),
         *clock_reasons(record, median_ns),
@@ -144,16 +144,25 @@ def _generator_cpu(record: RunRecord) -> list[str]:
     ]
 
 
-def _late_emulation(record: RunRecord, config: Config) -> list[str]:
-    busy = record.host_busy
+def _late_emulation(window: Window, config: Config) -> list[str]:
+    record, busy = window.record, window.record.host_busy
     if costs(config) == MEASURED or record.clock != "real":
         return []
-    if busy is None or busy <= EMULATION_HOST_BUSY_MAX:
-        return []
-    return [
-        f"a host was {busy:.0%} busy; above {EMULATION_HOST_BUSY_MAX:.0%} modelled waits "
-        "end late (use a lower rate, more hosts, or runtime sim)"
-    ]
+    advice = "(use a lower rate, more hosts, or runtime sim)"
+    reasons = []
+    if busy is not None and busy > EMULATION_HOST_BUSY_MAX:
+        reasons.append(
+            f"a host was {busy:.0%} busy; above {EMULATION_HOST_BUSY_MAX:.0%} modelled waits end"
+            f" late {advice}"
+        )
+    late, median_ns = late_ns([record], len(window)), quantile_ns(window.latency_ns, 500)
+    if median_ns and late > SHARE_MAX * median_ns:
+        reasons.append(
+            f"emulated waits ended late by {late / NS_PER_MS:.3f} ms an operation,"
+            f" {late / median_ns:.0%} of the median latency, where {SHARE_MAX:.0%} are allowed"
+            f" {advice}"
+        )
+    return reasons
 
 
 def _harness_floor(window: Window, config: Config) -> list[str]:

@@ -45,7 +45,8 @@ class ProcessUsage:
     ``reads`` and ``writes``, system calls, those of sockets included, which moved
     ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
     wrote; ``entries``, the items of lists that messages of peers brought; ``waits``, timers that
-    rang: emulated waits, and starts of operations; ``syncs``, how often it had something made
+    rang: emulated waits, and starts of operations; ``late_ns``, by how much they ended late, all in
+    all, where nothing made up for it; ``syncs``, how often it had something made
     durable, for which a thread of its own used ``disk_cpu_ns`` of all its CPU time; ``loops_ns``,
     what a fixed loop took each time that it was run to see how fast the core was.
     """
@@ -55,6 +56,7 @@ class ProcessUsage:
     ticks: int
     entries: int
     waits: int
+    late_ns: int
     syncs: int
     disk_cpu_ns: int
     reads: int
@@ -75,6 +77,7 @@ class ProcessUsage:
             ticks=round(share * self.ticks),
             entries=round(share * self.entries),
             waits=round(share * self.waits),
+            late_ns=round(share * self.late_ns),
             syncs=round(share * self.syncs),
             disk_cpu_ns=round(share * self.disk_cpu_ns),
             reads=round(share * self.reads),

@@ -359,7 +359,9 @@ def harness(summary: Mapping[str, Any] | None) -> str:
         return NONE
     found = summary["harness"]
     share = "" if found["share"] is None else f", {percent(found['share'])} of the median latency"
-    return f"a null operation is off by {quantity(found['floor_ms'], 'ms')}{share}"
+    null = f"a null operation is off by {quantity(found['floor_ms'], 'ms')}{share}"
+    late_ms = found.get("late_ms")
+    return null if late_ms is None else f"{null}; under load {quantity(late_ms, 'ms')} late"
 
 
 def links(summary: Mapping[str, Any] | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
+from orchestrator.core.load import Word
 from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
 from orchestrator.core.units import NS_PER_US
 from orchestrator.core.waiting import Tie
@@ -57,6 +59,8 @@ class Connection(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=_error)
         self._transport: asyncio.WriteTransport | None = None
         self._out: list[bytes] = []
+        # When the answers that follow arrive, by the run's clock; None: now.
+        self._due_ns: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -70,18 +74,21 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self.link is not None:
+            # A bound method is a cycle, and nobody collects those here.
+            self.link.wait = None
         self._client.disconnected(self)
 
     def submit(self, session: Session) -> None:
         """Send the session's operation."""
-        self.send(self.encode(session))
+        self.send(self.encode(session), session.due_ns)
 
     def encode_attempt(self, session: Session, tie: Tie | None, leg: Leg | None) -> bytes:
         """The command for an attempt that leaves now, as one of several, one of two copies, or of a
         sampled operation.
         """
         if leg is not None:
-            leg.sent_ns = self._client.clock.now_ns()
+            leg.sent_ns = self._sent_ns(session.due_ns)
             return _wire.encode_sampled(session.op, tie, leg.number)
         return self.encode(session) if tie is None else _wire.encode_tied(session.op, tie)
 
@@ -94,14 +101,27 @@ class Connection(asyncio.Protocol):
             session = client.sessions[(identity & _NUMBER_MASK) - 1]
             spans.heard(session, sequence, stay, now_ns)
 
-    def send(self, data: bytes) -> None:
-        """Send, after the emulated delay of the link."""
+    def send(self, data: bytes, wanted_ns: int) -> None:
+        """Send what was not wanted earlier; after the emulated delay of the link."""
         link = self.link
         if link is None or link.instant:
             self.write(data)
         else:
             clock = self._client.clock
-            link.carry(clock.at, clock.moment_ns(), REQUEST, len(data), self.write, data)
+            link.carry(clock.at, self._sent_ns(wanted_ns), REQUEST, len(data), self.write, data)
+
+    def _sent_ns(self, wanted_ns: int) -> int:
+        """When what is sent now has left: where its delay is emulated, a timer's lateness is made
+        up, but nothing leaves before it was wanted.
+        """
+        link, clock = self.link, self._client.clock
+        if link is None or link.instant:
+            return clock.now_ns()
+        return max(clock.moment_ns(), wanted_ns)
+
+    def stamp(self, due_ns: int, write: Callable[[bytes], None], commands: bytes) -> None:
+        """Let it wait at the node, which reads the same clock."""
+        write(_wire.encode_stamp(due_ns + self._client.clock.origin_ns) + commands)
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""
@@ -136,60 +156,61 @@ class TaggedConnection(Connection):
         return _wire.encode_request(session.op)
 
     def data_received(self, data: bytes) -> None:
-        reader, client = self._reader, self._client
+        reader, client, take = self._reader, self._client, self._take
         reader.feed(data)
-        driver, sessions, node = client.driver, client.sessions, self.node
         now_ns = client.clock.now_ns()
-        unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
         while (answer := reader.gets()) is not False:
-            identity, sequence, version, outcome = unpack(answer[0])
-            session = sessions[(identity & _NUMBER_MASK) - 1]
-            context = b""
-            if len(answer) > 2:
-                context = answer[2] or b""
-                if len(answer) > 3:
-                    self._stay(identity, sequence, answer[3], now_ns)
-            if outcome == redirected:
-                driver.redirected(session, sequence, version, now_ns, None, node)
-            elif outcome == _wire.REFUSED:
-                driver.refused(session, sequence, version, now_ns, None, node)
+            if type(answer) is int:
+                self._due_ns = answer - client.clock.origin_ns
+            elif self._due_ns is None:
+                take(answer, now_ns)
             else:
-                driver.returned(
-                    session, sequence, outcome, answer[1], version, now_ns, context, None, node
-                )
+                client.clock.arrive(self._due_ns, self._arrived, answer)
         client.tick()
+
+    def _arrived(self, answer: list[Any]) -> None:
+        """A stamped answer is here, unless its connection was lost before."""
+        client, link = self._client, self.link
+        if self._transport is None or link is None:
+            return
+        clock = client.clock
+        now_ns = clock.now_ns()
+        # Both ways were shortened by what a client is usually late by.
+        clock.late_ns += now_ns - clock.moment_ns() - 2 * link.lead_ns
+        self._take(answer, now_ns)
+        client.tick()
+
+    def _take(self, answer: list[Any], now_ns: int, word: Word | None = None) -> None:
+        client, node = self._client, self.node
+        identity, sequence, version, outcome = _wire.unpack_response(answer[0])
+        session = client.sessions[(identity & _NUMBER_MASK) - 1]
+        context = b""
+        if len(answer) > 2:
+            context = answer[2] or b""
+            if len(answer) > 3:
+                self._stay(identity, sequence, answer[3], now_ns)
+        driver = client.driver
+        if outcome == _wire.REDIRECTED:
+            driver.redirected(session, sequence, version, now_ns, word, node)
+        elif outcome == _wire.REFUSED:
+            driver.refused(session, sequence, version, now_ns, word, node)
+        else:
+            driver.returned(
+                session, sequence, outcome, answer[1], version, now_ns, context, word, node
+            )
 
 
 class ToldConnection(TaggedConnection):
     """To an emulated node that tells of its load, with its answers or when it is asked."""
 
-    def data_received(self, data: bytes) -> None:
-        reader, client, node = self._reader, self._client, self.node
-        reader.feed(data)
-        driver, sessions = client.driver, client.sessions
-        now_ns = client.clock.now_ns()
-        while (answer := reader.gets()) is not False:
-            word = None
-            if type(answer[-1]) is int:
-                *answer, in_flight, latency_us = answer
-                word = (in_flight, latency_us * NS_PER_US)
-                if not answer:
-                    driver.router.balancer.hear(node, *word, now_ns)
-                    continue
-            identity, sequence, version, outcome = _wire.unpack_response(answer[0])
-            session = sessions[(identity & _NUMBER_MASK) - 1]
-            if len(answer) > 3:
-                self._stay(identity, sequence, answer[3], now_ns)
-            if outcome == _wire.REDIRECTED:
-                driver.redirected(session, sequence, version, now_ns, word, node)
-            elif outcome == _wire.REFUSED:
-                driver.refused(session, sequence, version, now_ns, word, node)
-            else:
-                context = (answer[2] if len(answer) > 2 else None) or b""
-                driver.returned(
-                    session, sequence, outcome, answer[1], version, now_ns, context, word, node
-                )
-        client.tick()
+    def _take(self, answer: list[Any], now_ns: int, word: Word | None = None) -> None:
+        if type(answer[-1]) is int:
+            *answer, in_flight, latency_us = answer
+            word = (in_flight, latency_us * NS_PER_US)
+        if answer:
+            super()._take(answer, now_ns, word)
+        elif word is not None:
+            self._client.driver.router.balancer.hear(self.node, *word, now_ns)
 
 
 class PlainConnection(Connection):

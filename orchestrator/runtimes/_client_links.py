@@ -15,13 +15,16 @@ from orchestrator.runtimes._session import SESSION_BITS
 
 
 class ClientLinks:
-    """Those of one node; ``sender``: the draws of what it answers."""
+    """Those of one node; ``sender``: the draws of what it answers; ``beside``: parties that read
+    its clock.
+    """
 
-    def __init__(self, sender: Sender, parts: Parts, node: int) -> None:
+    def __init__(self, sender: Sender, parts: Parts, node: int, beside: frozenset[int]) -> None:
         self._sender = sender
         self._meter = LinkMeter(sender)
         self._parts = parts
         self._node = node
+        self._beside = beside
         # By the party that each client is.
         self._links: dict[int, list[Link]] = {}
         self._disturbed: Mapping[int, LinkState] = {}
@@ -38,6 +41,8 @@ class ClientLinks:
         if own:
             party = client_party(client)
             link.lead_ns = self._leads_ns.get(party, 0)
+            if party in self._beside:
+                link.wait = handle[0].stamp
             self._links.setdefault(party, []).append(link)
             if party in self._disturbed:
                 link.disturb(self._disturbed[party])

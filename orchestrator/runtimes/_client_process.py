@@ -31,7 +31,7 @@ from orchestrator.runtimes._greeting import connect_greeted, greeting_for
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._host_load import HostSample, host_record, host_sample
 from orchestrator.runtimes._link_probe import WAIT_NS, ClientProbes, Samples
-from orchestrator.runtimes._network import Link, Sender
+from orchestrator.runtimes._links_to_nodes import LinksToNodes
 from orchestrator.runtimes._parts import Parts
 from orchestrator.runtimes._placement import Pin
 from orchestrator.runtimes._port import Leg
@@ -58,6 +58,8 @@ class ClientSpec:
     origin_ns: int
     credentials: Credentials
     pin: Pin | None = None
+    beside: frozenset[int] = frozenset()
+    """Nodes that read the same clock."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,7 @@ class ClientProcess:
         tagged = ToldConnection if parts.told else TaggedConnection
         self._connection_type = tagged if parts.system.emulated else PlainConnection
         self._greeting = greeting_for(parts.system.emulated, loop, spec.credentials)
-        self._sender: Sender | None = None
-        if parts.system.emulated:
-            name = f"client/{spec.client}/network"
-            self._sender = Sender(parts.store.network, parts.config.seed, name)
+        self._links = LinksToNodes(parts, spec.client, spec.beside)
         self.clock = RealClock(loop, spec.origin_ns)
         self._connections: list[list[Connection | None]] = []
         self._addresses: list[tuple[str, int]] = []
@@ -97,7 +96,6 @@ class ClientProcess:
         self._closing = False
         self._crashed = False
         self._disturbed: Mapping[int, LinkState] = {}
-        self._leads_ns: Mapping[int, int] = {}
         # Nodes whose machines are silent: the kernel would tell of their end what no network does.
         self._vanished: set[int] = set()
         # At the start and at the end of the measured window.
@@ -132,7 +130,8 @@ class ClientProcess:
         found: dict[int, Samples] = {}
 
         async def one(node: int) -> None:
-            probes = ClientProbes(self.clock, self._link_to(node), session, emulated, wait_ns)
+            probes = ClientProbes(self.clock, self._links.to(node), session, emulated, wait_ns)
+            self._links.join(node, probes)
             with suppress(OSError):
                 at = self._addresses[node]
                 await connect_greeted(self._loop, at, lambda: self._greeting(node), probes)
@@ -141,27 +140,20 @@ class ClientProcess:
         await asyncio.gather(*(one(node) for node in range(len(self._addresses))))
         return found
 
-    def _link_to(self, node: int) -> Link | None:
-        if self._sender is None:
-            return None
-        parts, client = self._spec.parts, self._spec.client
-        link = Link(self._sender, parts.client_distance_ns(client, node))
-        link.lead_ns = self._leads_ns.get(node, 0)
-        return link
-
     def lead(self, leads_ns: Mapping[int, int]) -> None:
         """What these nodes are sent takes so long of itself, which is taken off its delays."""
-        self._leads_ns = leads_ns
+        self._links.lead(leads_ns)
         for node, connections in enumerate(self._connections):
             for connection in connections:
                 if connection is not None and connection.link is not None:
                     connection.link.lead_ns = leads_ns.get(node, 0)
 
     async def _open(self, node: int, number: int, patience_s: float = 0.0) -> None:
-        link = self._link_to(node)
+        link = self._links.to(node)
         if link is not None and node in self._disturbed:
             link.disturb(self._disturbed[node])
         connection = self._connection_type(self, node, number, link)
+        self._links.join(node, connection)
         await connect_greeted(
             self._loop, self._addresses[node], lambda: self._greeting(node), connection, patience_s
         )
@@ -266,14 +258,14 @@ class ClientProcess:
         if connection is None:
             return False
         commands = [connection.encode_attempt(each, tie, leg) for each, _, tie, leg in attempts]
-        connection.send(b"".join(commands))
+        connection.send(b"".join(commands), max(each.due_ns for each, *_ in attempts))
         return True
 
     def ask(self, node: int) -> None:
         connection = self._connections[node][0]
         if connection is not None and node not in self._vanished:
             session = (self._spec.client + 1) << SESSION_BITS
-            connection.send(_wire.encode_load_request(session))
+            connection.send(_wire.encode_load_request(session), self.clock.now_ns())
 
     def wake_at(self, when_ns: int) -> None:
         self.clock.at(when_ns, self._poll, None)
@@ -311,7 +303,7 @@ class ClientProcess:
         self._started = True
 
     def _note_cpu(self, which: int) -> None:
-        self._used[which] = process_usage(self._ticks, 0, self.clock.rung)
+        self._used[which] = process_usage(self._ticks, 0, self.clock.rung, self.clock.late_ns)
         self._wall_ns[which] = self.clock.now_ns()
         self._host_samples[which] = host_sample()
 

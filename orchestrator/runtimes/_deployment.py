@@ -33,7 +33,7 @@ from orchestrator.runtimes._host_clock import (
     clock_tracks,
     read_clocks,
 )
-from orchestrator.runtimes._link_survey import probed_links
+from orchestrator.runtimes._link_survey import beside, probed_links
 from orchestrator.runtimes._member import CALL_S, Member, gather, gather_all
 from orchestrator.runtimes._node_process import NodeSpec
 from orchestrator.runtimes._parts import Parts, offered_ops
@@ -75,6 +75,7 @@ class Deployment:
         self.client_pids: list[int] = []
         where = [member.host_id for member in (*nodes, *clients)]
         self._pins = pins(parts.config.hosts.pin, where, len(nodes))
+        self._beside = beside(nodes, clients)
         self._origin_ns = 0
         self._began_s = time.monotonic()
         self._conductor: Conductor | None = None
@@ -105,6 +106,7 @@ class Deployment:
                 self.credentials,
                 client_port=first_port + node if first_port else 0,
                 pin=self._pins[node],
+                beside=self._beside[node],
             )
             for node, member in enumerate(self._nodes)
         ]
@@ -127,21 +129,15 @@ class Deployment:
 
     def _connect(self, now_ns: int) -> None:
         """All connections of clients, and of nodes to each other."""
-        parts, client_addresses = self._parts, self.client_addresses
+        known, nodes = (now_ns, self.credentials), len(self._nodes)
+        where = zip(self._pins[nodes:], self._beside[nodes:], strict=True)
+        specs = [
+            ClientSpec(self._parts, client, member.host, *known, *place)
+            for client, (member, place) in enumerate(zip(self._clients, where, strict=True))
+        ]
         connecting = [
-            member.call(
-                "client",
-                ClientSpec(
-                    parts,
-                    c,
-                    member.host,
-                    now_ns,
-                    self.credentials,
-                    self._pins[len(self._nodes) + c],
-                ),
-                client_addresses,
-            )
-            for c, member in enumerate(self._clients)
+            member.call("client", spec, self.client_addresses)
+            for member, spec in zip(self._clients, specs, strict=True)
         ]
         self._all_nodes("connect", lambda node: (self.peer_addresses,), "connecting nodes")
         gather_all(self._clients, connecting, CONNECT_S, "connecting clients")

@@ -2,8 +2,9 @@
 
 The machines, shells, links and drivers are those of every simulation. Here what arrives comes into
 a process, which carries it out when it has a core, and what is said leaves at the end of its tick.
-Emulated delays are waits of the process that sends, as in real ones, and are set right by what a
-message takes of itself.
+Emulated delays are waits as in real ones: of the process that receives where both are on one host,
+which has one clock, else of the one that sends. They are set right by what a message takes of
+itself.
 """
 
 from __future__ import annotations
@@ -45,17 +46,34 @@ def _lead(links: Iterable[Link], profile: HostProfile) -> None:
     nobody's message, so it costs what it does under the protocol that makes it cheapest.
     """
     for link in links:
-        link.lead_ns = round(
-            min(_hop_ns(link, profile, each) for each in profile.protocols.values())
-        )
+        costs = profile.protocols.values()
+        link.lead_ns = round(min(_hop_ns(link, profile, each) for each in costs))
+
+
+def _share_clock(
+    links: Iterable[Link], profile: HostProfile, sender: SimulatedProcess, client: bool
+) -> None:
+    """Links to whoever reads the sender's clock. A client has its answers when it has woken up for
+    them, and half of that comes off each way; what a node is late by is made up.
+    """
+    for link in links:
+        link.wait, link.lead_ns = sender.stamp, 0
+        if client:
+            costs = profile.protocols.values()
+            link.lead_ns = round(min(_woken_ns(link, profile, each) for each in costs) / 2)
+
+
+def _woken_ns(link: Link, profile: HostProfile, costs: ProtocolCosts) -> float:
+    """By how much whoever waits for the end of a delay is late."""
+    spacing_ns = round(SPACING_S * NS_PER_S)
+    delay_ns = link.arrival_ns(0, REQUEST, 0) if link.plain else spacing_ns
+    return _awake_ns(profile, costs, min(delay_ns, spacing_ns)) + profile.timer + costs.call
 
 
 def _hop_ns(link: Link, profile: HostProfile, costs: ProtocolCosts) -> float:
     """The sender is woken when the delay is over, and writes; the receiver is woken, and reads."""
-    spacing_ns = round(SPACING_S * NS_PER_S)
-    delay_ns = link.arrival_ns(0, REQUEST, 0) if link.plain else spacing_ns
-    sent_ns = _awake_ns(profile, costs, min(delay_ns, spacing_ns)) + profile.timer + costs.tick
-    return sent_ns + 3 * costs.call + _awake_ns(profile, costs, spacing_ns)
+    sent_ns = _woken_ns(link, profile, costs) + costs.tick + costs.call
+    return sent_ns + costs.call + _awake_ns(profile, costs, round(SPACING_S * NS_PER_S))
 
 
 def _awake_ns(profile: HostProfile, costs: ProtocolCosts, slept_ns: int) -> float:
@@ -81,9 +99,11 @@ class HostedNode(SimulatedNode):
         # Outlets send by the process; whatever need not wait leaves with this tick.
         self._clock: Any = _Outlets(self.process)
         self._response_ns = None
-        _lead(self.links.values(), profile)
-        to_clients = (link for links in self.client_links for link in links)
-        _lead(to_clients, profile)
+        machines, process = parts.machines, self.process
+        for peer, link in self.links.items():
+            cluster.set_right([link], process, node, peer)
+        for client, links in enumerate(self.client_links):
+            cluster.set_right(links, process, node, machines + client)
 
     def _base_clock(self) -> Any:
         return self.process
@@ -166,7 +186,7 @@ class _Outlets:
 class HostedClient(SimulatedClient):
     """A client in a process."""
 
-    def __init__(self, cluster: Any, client: int, profile: HostProfile) -> None:
+    def __init__(self, cluster: Any, client: int) -> None:
         self.process = cluster.process(cluster.parts.machines + client, None)
         super().__init__(cluster, client)
         self.clock = self._clock = _Outlets(self.process)  # type: ignore[assignment]
@@ -177,7 +197,9 @@ class HostedClient(SimulatedClient):
         self.end_ns = costs.client - self._begin_ns
         if not cluster.parts.arrival.closed:
             self._begin_ns += costs.start
-        _lead((link for links in self.links for link in links), profile)
+        member = cluster.parts.machines + client
+        for node, links in enumerate(self.links):
+            cluster.set_right(links, self.process, member, node)
 
     def submit(self, session: Session, node: int) -> bool:
         self.process.charge(self._begin_ns)
@@ -223,6 +245,16 @@ class _Hosting(SimulatedCluster):
         self._processes.append(made)
         return made
 
+    def set_right(
+        self, links: Iterable[Link], sender: SimulatedProcess, member: int, other: int
+    ) -> None:
+        """Links of a member to another one take what was asked, as far as that is known."""
+        if self._placed[member] == self._placed[other]:
+            with_client = max(member, other) >= self.parts.machines
+            _share_clock(links, self._profile, sender, with_client)
+        else:
+            _lead(links, self._profile)
+
     # --- what they use --------------------------------------------------------------------
 
     def start(self) -> None:
@@ -252,7 +284,7 @@ class _Hosting(SimulatedCluster):
         )
 
     def _client(self, client: int) -> SimulatedClient:
-        return HostedClient(self, client, self._profile)
+        return HostedClient(self, client)
 
     # --- answers, in the process of the node and then in that of the client ----------------
 

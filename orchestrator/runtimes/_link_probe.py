@@ -62,7 +62,8 @@ def carry(
     due_ns = link.arrival_ns(now_ns, kind, PROBE_BYTES)
     if due_ns == LOST:
         return 0
-    clock.at(due_ns - link.lead_ns, deliver, made(due_ns - now_ns))
+    wait = link.wait or clock.at
+    wait(due_ns - link.lead_ns, deliver, made(due_ns - now_ns))
     return due_ns - now_ns
 
 
@@ -103,10 +104,10 @@ class Probes:
         while len(self.samples) < PROBES and asyncio.get_running_loop().time() < deadline_s:
             await asyncio.sleep(SPACING_S)
 
-    def back(self, number: int, asked_ns: int) -> None:
+    def back(self, number: int, asked_ns: int, now_ns: int) -> None:
         """One is back."""
         if 0 <= number < len(self._sent_ns):
-            trip_ns = self._clock.now_ns() - self._sent_ns[number]
+            trip_ns = now_ns - self._sent_ns[number]
             self.samples.append((trip_ns - self._wait_ns, asked_ns - self._wait_ns))
 
 
@@ -156,16 +157,19 @@ class NodeProbes:
         if kind == _peers.PROBE:
             self._carry(peer, _peers.PROBED, probe.number, probe.asked_ns)
         elif peer in self._probes:
-            self._probes[peer].back(probe.number, probe.asked_ns)
+            # As a message that a machine takes up: what it is late by is made up after it.
+            self._probes[peer].back(probe.number, probe.asked_ns, self._clock.moment_ns())
 
     def _carry(self, peer: int, kind: int, number: int, so_far_ns: int) -> int:
         link = self._links.get(peer) or self._links.setdefault(peer, self._link_to(peer))
         way = REPLICATE if kind == _peers.PROBE else ACKNOWLEDGE
+        outgoing = self._peers[peer]
+        link.wait = outgoing.link.wait
         return carry(
             self._clock,
             link,
             way,
-            self._peers[peer].write,
+            outgoing.write,
             lambda asked_ns: _peers.frame(kind, _encode(Probe(number, so_far_ns + asked_ns))),
         )
 
@@ -207,19 +211,24 @@ class ClientProbes(asyncio.Protocol):
         self, clock: RealClock, link: Link | None, session: int, emulated: bool, wait_ns: int
     ) -> None:
         self._clock = clock
-        self._link = link
+        self.link = link
         self._session = session
         self._emulated = emulated
         self._reader = hiredis.Reader()
         self._transport: Any = None
         self._probes = Probes(clock, wait_ns)
         self._asked_ns: list[int] = []
+        # When the answers that follow arrive, by the run's clock; None: now.
+        self._due_ns: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self.link is not None:
+            # A bound method is a cycle, and nobody collects those here.
+            self.link.wait = None
 
     async def send(self) -> Samples:
         """Samples; fewer, or none, where probes or the connection were lost."""
@@ -231,7 +240,7 @@ class ClientProbes(asyncio.Protocol):
     def _one(self, number: int) -> int:
         delay_ns = carry(
             self._clock,
-            self._link,
+            self.link,
             REQUEST,
             self._write,
             lambda asked_ns: self._command(number, asked_ns),
@@ -249,11 +258,22 @@ class ClientProbes(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def stamp(self, due_ns: int, write: Callable[[bytes], None], command: bytes) -> None:
+        """Let it wait at the node, which reads the same clock."""
+        write(_wire.encode_stamp(due_ns + self._clock.origin_ns) + command)
+
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
+        now_ns = self._clock.now_ns()
         while (said := self._reader.gets()) is not False:
             if not self._emulated:
                 number = len(self._probes.samples)
-                self._probes.back(number, self._asked_ns[number])
+                self._probes.back(number, self._asked_ns[number], now_ns)
+            elif type(said) is int:
+                self._due_ns = said - self._clock.origin_ns
             elif type(said) is bytes and len(said) == _ANSWER.size:
-                self._probes.back(*_ANSWER.unpack(said))
+                due_ns = now_ns if self._due_ns is None else self._due_ns
+                self._clock.arrive(due_ns, self._back, _ANSWER.unpack(said))
+
+    def _back(self, answer: tuple[int, int]) -> None:
+        self._probes.back(*answer, self._clock.now_ns())

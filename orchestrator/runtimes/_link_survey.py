@@ -57,6 +57,16 @@ def probed_links(
     return links, leads
 
 
+def beside(nodes: Sequence[Member], clients: Sequence[Member]) -> list[frozenset[int]]:
+    """The parties that read the same clock, of each node and then of each client."""
+    parties = [*range(len(nodes)), *map(client_party, range(len(clients)))]
+    clocks = [member.clock for member in (*nodes, *clients)]
+    return [
+        frozenset(party for party, other in zip(parties, clocks, strict=True) if other == clock)
+        for clock in clocks
+    ]
+
+
 def _probe(members: Sequence[Member], names: Sequence[str]) -> tuple[LinkRecord, ...]:
     probing = [member.call("probe", turn * TURN_S) for turn, member in enumerate(members)]
     limit_s = PROBE_S + len(members) * TURN_S

@@ -20,6 +20,8 @@ from orchestrator.core.registry import Slot
 from orchestrator.core.units import NS_PER_S
 from orchestrator.systems.replicated_store import Network
 
+Wait = Callable[[int, Callable[[Any], None], Any], None]
+"""Calls back with an argument at a time (ns)."""
 LOST = -(2**63)
 BEFORE_ALL_NS = -(2**62)
 QUEUE_NS = NS_PER_S // 2
@@ -70,7 +72,10 @@ class Link:
     """One direction between two parties. ``state``: what faults make of it.
 
     ``lead_ns``: by how much a message leaves an emulated delay early, since what carries it
-    really takes about that long.
+    really takes about that long. ``wait``: how messages on it wait for their time, where not as
+    whoever sends them does. Where both ends read one clock a message leaves at once with a stamp
+    of when it arrives, and whoever receives it waits for that: then what carries it takes nothing
+    of itself as long as it takes less than the delay.
     """
 
     __slots__ = (
@@ -86,6 +91,7 @@ class Link:
         "instant",
         "lead_ns",
         "state",
+        "wait",
     )  # fmt: skip
 
     def __init__(self, sender: Sender, distance_ns: int = 0) -> None:
@@ -93,6 +99,7 @@ class Link:
         self._plain = sender.plain
         self.state = CLEAR
         self.lead_ns = 0
+        self.wait: Wait | None = None
         self._disturbed = False
         self._cap_free_ns = BEFORE_ALL_NS
         self._distance_ns = distance_ns
@@ -151,17 +158,19 @@ class Link:
 
     def carry(
         self,
-        at: Callable[[int, Callable[[Any], None], Any], None],
+        at: Wait,
         now_ns: int,
         kind: str,
         size_bytes: int,
         deliver: Callable[[Any], None],
         argument: Any,
     ) -> bool:
-        """Let a message that is sent now arrive: never, once or, with a fault, twice.
+        """Let a message that is sent now arrive: never, once or, with a fault, twice; it waits
+        ``at``, unless the link has a ``wait`` of its own.
 
         Returns whether it does.
         """
+        at = self.wait or at
         if not self._disturbed:
             due_ns = self.arrival_ns(now_ns, kind, size_bytes)
             if due_ns != LOST:

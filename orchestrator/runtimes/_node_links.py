@@ -19,11 +19,16 @@ from orchestrator.systems.replicated_store import MODELLED
 
 class NodeLinks:
     """Those of one node. ``outgoing``: by peer; ``leads_ns``: what messages to parties take of
-    themselves, which comes off their delays.
+    themselves, which comes off their delays; ``beside``: parties that read this node's clock.
     """
 
     def __init__(
-        self, parts: Parts, node: int, clock: RealClock, leads_ns: Mapping[int, int]
+        self,
+        parts: Parts,
+        node: int,
+        clock: RealClock,
+        leads_ns: Mapping[int, int],
+        beside: frozenset[int],
     ) -> None:
         self._parts, self._node, self._clock = parts, node, clock
         network, seed = parts.store.network, parts.config.seed
@@ -31,11 +36,11 @@ class NodeLinks:
         responses = Sender(network, seed, f"node/{node}/responses")
         at_once = responses.instant and not parts.store.zones.apart
         self.answers_at_once: Final = at_once and not parts.config.faults
-        self.to_clients = ClientLinks(responses, parts, node)
+        self.to_clients = ClientLinks(responses, parts, node, beside)
         self.to_clients.lead(leads_ns)
         self.outgoing: dict[int, _peers.Outgoing] = {}
         self.probes = NodeProbes(clock, self.outgoing, self._to_peer)
-        self._leads_ns = leads_ns
+        self._leads_ns, self._beside = leads_ns, beside
         self._disturbed: Mapping[int, LinkState] = {}
 
     def connect(
@@ -49,9 +54,10 @@ class NodeLinks:
             if peer != self._node:
                 link = self._to_peer(peer)
                 link.disturb(self._disturbed.get(peer, CLEAR))
-                self.outgoing[peer] = _peers.Outgoing(
-                    service, loop, self._clock, link, peer, address
-                )
+                outgoing = _peers.Outgoing(service, loop, self._clock, link, peer, address)
+                if peer in self._beside:
+                    link.wait = outgoing.stamp
+                self.outgoing[peer] = outgoing
 
     def _to_peer(self, peer: int) -> Link:
         link = Link(self._sender, self._parts.node_distance_ns(self._node, peer))

@@ -63,6 +63,8 @@ class NodeSpec:
     restarted: bool = False
     leads_ns: Mapping[int, int] = field(default_factory=dict)
     pin: Pin | None = None
+    beside: frozenset[int] = frozenset()
+    """Parties that read the same clock."""
 
 
 class NodeProcess:
@@ -79,7 +81,7 @@ class NodeProcess:
         self.shell = _parts.make_shell(parts, node, self.machine, cache, self.clock, self)
         self._received = receiver(parts, node, self.shell)
         seed = parts.config.seed
-        links = self._links = NodeLinks(parts, node, self.clock, spec.leads_ns)
+        links = self._links = NodeLinks(parts, node, self.clock, spec.leads_ns, spec.beside)
         self.lead, self.disturb, self.probed = links.lead, links.disturb, links.answer_probe
         self.probe = links.probes.send
         self._answers_at_once, self._client_links = links.answers_at_once, links.to_clients
@@ -147,7 +149,7 @@ class NodeProcess:
         clock, link = self.clock, connection.link or self._client_links.to((connection, session))
         in_flight, latency_ns = self._load.word(clock.now_ns())
         data = _wire.encode_load_response((in_flight + len(self.pending_ops), latency_ns))
-        link.carry(clock.at, clock.now_ns(), RESPONSE, len(data), connection.write, data)
+        link.carry(clock.at, clock.moment_ns(), RESPONSE, len(data), connection.write, data)
 
     def start(self, origin_ns: int) -> None:
         """Start the machine; time 0 is ``origin_ns`` of this host's monotonic clock."""
@@ -194,6 +196,15 @@ class NodeProcess:
         if not self._awake:
             self._awake = True
             self._loop.call_soon(self._serve)
+
+    def arrived(self, request: tuple[Any, Op]) -> None:
+        self.pending_handles.append(request[0])
+        self.pending_ops.append(request[1])
+        self.serve_arrived()
+
+    def serve_arrived(self) -> None:
+        # With modelled costs each comes for itself, at its own time.
+        (self._serve if self.shell.modelled else self.wake)()
 
     def _serve(self) -> None:
         self._awake = False
@@ -365,11 +376,12 @@ class NodeProcess:
         busy_ns = self._client_links.busy_ns(self._peers.values(), self.clock.now_ns())
         # The loops add up like everything else that is counted.
         self._loops_ns += loop_ns()
-        disk = self._disk
-        usage = process_usage(self._ticks, self._entries, self.clock.rung, disk.calls, disk.cpu_ns)
+        clock, disk = self.clock, self._disk
+        rounds = (self._ticks, self._entries, clock.rung, clock.late_ns)
+        usage = process_usage(*rounds, disk.calls, disk.cpu_ns)
         used = (self._loops_ns, *usage)
         self._journal.sample(number, (*counted(self.shell), busy_ns, *used))
-        self.clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
+        clock.at((number + 1) * INTERVAL_NS, self._sample, number + 1)
 
     def digest(self) -> str:
         """Fingerprint of the written state."""

@@ -3,7 +3,8 @@
 Each node opens one connection to every other node and sends on it; it receives on those that
 the others opened. A frame is ``length | kind | payload``. Besides the machine's messages,
 nodes carry operations of plain Redis clients for each other (``PROXY``) and the answers, and tell
-each other which copies of operations may be dropped (``CANCEL``).
+each other which copies of operations may be dropped (``CANCEL``). Between nodes that read one clock
+what is on its way waits where it arrives: a ``STAMP`` before a frame says until when.
 
 Whoever accepts a connection sends a ``CHALLENGE``; the node that opened it says ``HELLO`` with
 its number and its proof, and sends nothing else before it was told ``WELCOME`` with the proof
@@ -28,7 +29,7 @@ from orchestrator.runtimes._handshake import GREETING_S, NONCE_BYTES, PROOF_BYTE
 from orchestrator.runtimes._network import Link
 from orchestrator.runtimes._watch import Watch, Watched
 
-MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME, PROBE, PROBED, CANCEL = range(9)
+MACHINE, HELLO, PROXY, PROXIED, CHALLENGE, WELCOME, PROBE, PROBED, CANCEL, STAMP = range(10)
 PROBES: Final = (PROBE, PROBED)
 FOR_SHELL: Final = (MACHINE, CANCEL)
 FRAME_MAX_BYTES: Final = 64 << 20
@@ -39,6 +40,8 @@ MALFORMED: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionEr
 """What decoding raises for bytes that are no message."""
 
 _HEADER = struct.Struct("<IB")
+_STAMPED = struct.Struct("<IBq")
+_STAMP = struct.Struct("<q")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -81,6 +84,7 @@ class Service(Protocol):
     flushing: bool
     """Whether :meth:`flush` comes at the end of what is being done."""
     node: int
+    clock: RealClock
     machines: int
     """How many nodes the run has."""
     credentials: Credentials
@@ -217,6 +221,10 @@ class Outgoing(asyncio.Protocol):
         else:
             link.carry(clock.at, clock.moment_ns(), kind, len(data), self.write, data)
 
+    def stamp(self, due_ns: int, write: Callable[[bytes], None], data: bytes) -> None:
+        """Let a frame wait at the peer, which reads the same clock."""
+        write(_STAMPED.pack(_STAMP.size, STAMP, due_ns + self._clock.origin_ns) + data)
+
     def write(self, data: bytes) -> None:
         """Queue a frame for the end of this tick."""
         if not self._pending:
@@ -246,6 +254,8 @@ class Incoming(Watched, asyncio.Protocol):
         # The beginning of a frame, and how much must be here before it is looked at again.
         self._buffer = bytearray()
         self._wanted_bytes = 0
+        # When the next frame is to be taken up, by this host's clock; None: now.
+        self._due_ns: int | None = None
         self._frame_max_bytes = GREETING_MAX_BYTES
         self._transport: asyncio.WriteTransport | None = None
 
@@ -307,12 +317,29 @@ class Incoming(Watched, asyncio.Protocol):
         service = self._service
         if not self.proven:
             return kind == HELLO and self._greeted(payload)
+        if kind == STAMP:
+            return self._stamped(payload)
         try:
             message = service.decode(kind, payload)
         except MALFORMED:
             return False
-        service.received(self._peer, kind, message)
+        due_ns = self._due_ns
+        if due_ns is None:
+            service.received(self._peer, kind, message)
+        else:
+            self._due_ns = None
+            clock, frame = service.clock, (kind, message)
+            clock.arrive(due_ns - clock.origin_ns, self._arrived, frame)
         return True
+
+    def _stamped(self, payload: memoryview) -> bool:
+        if len(payload) != _STAMP.size or self._due_ns is not None:
+            return False
+        (self._due_ns,) = _STAMP.unpack(payload)
+        return True
+
+    def _arrived(self, frame: tuple[int, Any]) -> None:
+        self._service.received(self._peer, *frame)
 
     def _greeted(self, payload: memoryview) -> bool:
         service = self._service

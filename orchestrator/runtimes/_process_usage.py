@@ -17,14 +17,14 @@ FIELDS: Final = len(_NAMES)
 
 
 def process_usage(
-    ticks: int, entries: int, waits: int, syncs: int = 0, disk_cpu_ns: int = 0
+    ticks: int, entries: int, waits: int, late_ns: int, syncs: int = 0, disk_cpu_ns: int = 0
 ) -> tuple[int, ...]:
     """The first FIELDS of ProcessUsage since the process began; calls are 0 where nobody counts.
 
     For the thread of the event loop to call: others may sleep as they like.
     """
     sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    rounds = (sleeps, ticks, entries, waits, syncs, disk_cpu_ns)
+    rounds = (sleeps, ticks, entries, waits, late_ns, syncs, disk_cpu_ns)
     return (time.process_time_ns(), *rounds, *_calls())
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from orchestrator.core.load import Word
@@ -22,6 +23,7 @@ from orchestrator.core.machine import READ, WRITE, Op, Redirect, Reply
 from orchestrator.core.waiting import Refusal, Tie
 from orchestrator.runtimes import _administration, _wire
 from orchestrator.runtimes._administration import RESP2, Failure, encode
+from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._gate import NO_PROOF, TOO_MANY, Gate
 from orchestrator.runtimes._handshake import Credentials
 from orchestrator.runtimes._network import Link
@@ -55,6 +57,15 @@ class Service(LineService, Protocol):
     node: int
     credentials: Credentials
     watch: Watch
+    clock: RealClock
+
+    @abstractmethod
+    def arrived(self, request: tuple[Any, Op]) -> None:
+        """A stamped operation arrives now."""
+
+    @abstractmethod
+    def serve_arrived(self) -> None:
+        """Serve pending operations that were stamped and have arrived."""
 
     @abstractmethod
     def wake(self) -> None:
@@ -94,6 +105,8 @@ class Connection(PlainLine, asyncio.Protocol):
         # What it has sent before it has proven itself.
         self._stranger_bytes = 0
         self.link: Link | None = None
+        # When what follows arrives, by this host's clock; None: now.
+        self._due_ns: int | None = None
         # What plain clients may ask for.
         self.name = b""
         self.number = next(self._numbers)
@@ -128,6 +141,8 @@ class Connection(PlainLine, asyncio.Protocol):
         self._service.watch.leave(self)
         # A bound method is a cycle, and nobody collects those here.
         self.take = nobody_asks
+        if self.link is not None:
+            self.link.wait = None
         self.forget()
 
     # --- commands in ----------------------------------------------------------------------
@@ -156,9 +171,7 @@ class Connection(PlainLine, asyncio.Protocol):
             else:
                 self.commands(data)
         except ERRORS as error:
-            text = str(error).removeprefix("Protocol error, ") or type(error).__name__
-            self.say(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
-            self.end()
+            self._protest(error)
         service = self._service
         if service.pending_ops:
             service.wake()
@@ -166,6 +179,12 @@ class Connection(PlainLine, asyncio.Protocol):
             self._asked_bytes += len(data)
             if len(self._slots) > OUTSTANDING_MAX or self._asked_bytes > ASKED_MAX_BYTES:
                 self._read_no_more()
+
+    def _protest(self, error: Exception) -> None:
+        """What came is no command."""
+        text = str(error).removeprefix("Protocol error, ") or type(error).__name__
+        self.say(encode(Failure(f"ERR Protocol error: {text}"), RESP2))
+        self.end()
 
     def _strange(self, size_bytes: int) -> None:
         """So much has come of who has proven nothing yet."""
@@ -189,14 +208,46 @@ class Connection(PlainLine, asyncio.Protocol):
                 continue
             if self._own and command[0] == _wire.COMMAND:
                 op = _wire.decode_request(command)
-                handles.append((self, op.session, op.sequence))
-                ops.append(op)
+                handle = (self, op.session, op.sequence)
+                if self._due_ns is None:
+                    handles.append(handle)
+                    ops.append(op)
+                else:
+                    self._await(service.arrived, (handle, op))
+            elif self._own and command[0] == _wire.STAMP:
+                self._due_ns = _wire.decode_stamp(command)
+            elif self._due_ns is not None:
+                self._await(self._arrived, command)
             else:
                 self.take(command)
                 if self.ending:
                     return
         if not took or reader.has_data() or self._begun_bytes:
             self.unfinished(took, data)
+
+    # --- what is on its way ---------------------------------------------------------------
+
+    def _await(self, callback: Callable[[Any], None], argument: Any) -> None:
+        """Let what has been stamped wait for its time."""
+        assert self._due_ns is not None
+        clock = self._service.clock
+        clock.arrive(self._due_ns - clock.origin_ns, callback, argument)
+
+    def _arrived(self, command: list[bytes]) -> None:
+        """A rare command that was stamped."""
+        if self._transport is None:
+            return
+        try:
+            self.take(command)
+        except ERRORS as error:
+            self._protest(error)
+        if self._service.pending_ops:
+            self._service.serve_arrived()
+
+    def stamp(self, due_ns: int, deliver: Callable[[Any], None], answer: Any) -> None:
+        """Let an answer wait at its client, which reads the same clock."""
+        self.write(b":%d\r\n" % (due_ns + self._service.clock.origin_ns))
+        deliver(answer)
 
     # --- answers --------------------------------------------------------------------------
 

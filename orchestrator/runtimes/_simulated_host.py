@@ -68,10 +68,13 @@ class Cores:
 
 @dataclass
 class AtWork:
-    """Which process of a cluster does something in this event, and for which time it was asked."""
+    """Which process of a cluster does something in this event, and for which time it was asked;
+    when what it sends now arrives, where that is said on it.
+    """
 
     process: SimulatedProcess | None = None
     due_ns: int | None = None
+    arrives_ns: int | None = None
 
 
 class SimulatedHost:
@@ -173,8 +176,8 @@ class SimulatedProcess:
         self._tick: deque[tuple[Hashable, list[Item]]] = deque()
 
     def used(self) -> tuple[int, ...]:
-        """The fields of ProcessUsage so far; bytes are not counted."""
-        rounds = (self._sleeps, self._ticks, self.entries, self._waits, self.syncs)
+        """The fields of ProcessUsage so far; neither bytes nor lateness are counted."""
+        rounds = (self._sleeps, self._ticks, self.entries, self._waits, 0, self.syncs)
         others_ns = sum(thread._work_ns for thread in self._threads)
         return (self._work_ns + others_ns, *rounds, others_ns, self._reads, self._writes, 0)
 
@@ -211,6 +214,24 @@ class SimulatedProcess:
         else:
             self.at(when_ns, callback, argument)
 
+    def stamp(self, when_ns: int, deliver: Call, argument: Any) -> None:
+        """Send what arrives at ``when_ns``: whoever takes it waits for that."""
+        at_work = self._at_work
+        if when_ns > self.moment_ns():
+            at_work.arrives_ns = when_ns
+        deliver(argument)
+        at_work.arrives_ns = None
+
+    def _arrive(self, arrival: tuple[int, Call, Any]) -> None:
+        """Something that was stamped has been read."""
+        when_ns, callback, argument = arrival
+        if when_ns > self._clock.current_ns:
+            self.at(when_ns, callback, argument)
+            return
+        before_ns, self._at_work.due_ns = self._at_work.due_ns, when_ns
+        callback(argument)
+        self._at_work.due_ns = before_ns
+
     def _ring(self, item: Item) -> None:
         self._waits += 1
         self.come(TIMERS, item)
@@ -230,8 +251,10 @@ class SimulatedProcess:
         """Something for this process: from whoever is at work now, by that socket, at the end of
         its tick; at once where nobody is.
         """
+        arrives_ns, sender = self._at_work.arrives_ns, self._at_work.process
+        if arrives_ns is not None:
+            callback, argument = self._arrive, (arrives_ns, callback, argument)
         item = (cost_ns, None, callback, argument)
-        sender = self._at_work.process
         if sender is None or sender is self:
             self.come(socket, item)
         else:

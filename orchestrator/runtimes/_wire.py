@@ -8,9 +8,10 @@ the last two alone. ``ABTIED tie header key context`` asks for one of two copies
 sampled operation (``_spans``) an attempt is ``ABSPAN number tie header key context [value]``, where
 an empty tie is none, and its answer is ``[header, value, context, stay]``, or with the node's word
 ``[header, value, context, stay, in flight, latency in us]``: durations at the node, and no times,
-since clocks differ. Before all that, client and node prove to each other by ``ABHELLO`` and
-``ABPROOF`` that they are of the same run (``_handshake``). Plain Redis clients send GET and SET and
-get their answers in order.
+since clocks differ. Between a client and a node that read one clock, what is on its way waits where
+it arrives: ``ABSTAMP`` before commands, and an integer before answers, say until when. Before all
+that, client and node prove to each other by ``ABHELLO`` and ``ABPROOF`` that they are of the same
+run (``_handshake``). Plain Redis clients send GET and SET and get their answers in order.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ TIED: Final = b"ABTIED"
 """One of two copies of a read, with the node that gets the other and the number of the pair."""
 SPAN: Final = b"ABSPAN"
 """An attempt of a sampled operation, of which the answer tells where its time at the node went."""
-PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD, TIED, SPAN)
+STAMP: Final = b"ABSTAMP"
+"""With the time by the host's clock at which what follows arrives."""
+PRIVATE: Final = (COMMAND, HELLO, PROOF, PROBE, LOAD, TIED, SPAN, STAMP)
 _NO_VALUE: Final = type(None)
 REDIRECTED: Final = UNMATCHED + 1
 """Outcome code of a reply whose version is the node to ask instead (-1: not known)."""
@@ -59,6 +62,7 @@ _KINDS: Final = len(KIND_NAMES)
 _REQUEST: Final = struct.Struct("<qqqIIBB")
 _RESPONSE: Final = struct.Struct("<qqqB")
 _SESSION: Final = struct.Struct("<q")
+_TIME: Final = struct.Struct("<q")
 _TIE: Final = struct.Struct("<iI")
 _NUMBER: Final = struct.Struct("<I")
 _STAY: Final = struct.Struct("<Iqqqq")
@@ -214,6 +218,18 @@ def encode_response(
     if type(value) is list:
         value = _encode(value)
     return b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (_RESPONSE_SIZE, header, len(value), value)
+
+
+def encode_stamp(at_ns: int) -> bytes:
+    """When the commands after it arrive, by the host's clock."""
+    return b"*2\r\n$7\r\nABSTAMP\r\n$8\r\n%b\r\n" % _TIME.pack(at_ns)
+
+
+def decode_stamp(command: list[bytes]) -> int:
+    """The time of a parsed stamp; ValueError where it is malformed."""
+    if len(command) != 2 or len(command[1]) != _TIME.size:
+        raise ValueError("malformed ABSTAMP command")
+    return int(_TIME.unpack(command[1])[0])
 
 
 def encode_load_request(session: int) -> bytes:

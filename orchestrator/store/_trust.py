@@ -42,6 +42,7 @@ HARNESS: Final = (
     ),
     ("harness.floor_p99_ms", _NUMBER, "ms", "its 99th percentile"),
     ("harness.share", _NUMBER, "share", "of the median latency, what that median is"),
+    ("harness.late_ms", _NUMBER, "ms", "by how much waits ended late in the mean of an operation"),
 )
 PRECISION: Final = (
     ("precision.asked", _NUMBER, "share", "half of the 95 % interval over its figure, at most"),
