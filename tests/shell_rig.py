@@ -56,6 +56,9 @@ class Clock:
 
     arrive = at
 
+    def not_made_up(self, usual_ns: int) -> None:
+        self.late_ns -= usual_ns
+
     def run(self, until_ns: int) -> None:
         while self._heap and self._heap[0][0] <= until_ns:
             when_ns, _, callback, argument = heapq.heappop(self._heap)

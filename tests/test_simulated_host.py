@@ -11,9 +11,8 @@ import pytest
 
 from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts, coldness, depth
 from orchestrator.core.randomness import block_stream
-from orchestrator.core.record import INTERVAL_NS
+from orchestrator.core.record import INTERVAL_NS, MADE_UP_NS
 from orchestrator.core.units import NS_PER_S
-from orchestrator.runtimes._clock import MADE_UP_NS
 from orchestrator.runtimes._placement import Pin, core_of
 from orchestrator.runtimes._simulated_disk import SimulatedDisk
 from orchestrator.runtimes._simulated_host import AtWork, Others, SimulatedHost, SimulatedProcess
@@ -48,7 +47,7 @@ class Stage:
     ) -> SimulatedProcess:
         pool = self.host.pool(core)
         return SimulatedProcess(
-            self.clock, self.host, pool, self.costs, 1, name, served, self.loops_ns
+            self.clock, self.host, pool, self.costs, 1, name, served, self.loops_ns, MADE_UP_NS
         )
 
     def note(self, what: Any) -> None:

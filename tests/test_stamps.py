@@ -17,10 +17,11 @@ from test_peer_greeting import accept, greet, message
 from orchestrator.config.load import load_mapping
 from orchestrator.core.faults import LinkState
 from orchestrator.core.machine import OK, READ, REQUEST, Op, Reply
+from orchestrator.core.record import MADE_UP_NS
 from orchestrator.plan import plan
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client_connection import TaggedConnection
-from orchestrator.runtimes._clock import MADE_UP_NS, RealClock
+from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._link_survey import beside
 from orchestrator.runtimes._network import Link, Sender
 from orchestrator.runtimes._peers import HELLO, MACHINE, STAMP, Outgoing, frame
@@ -42,9 +43,9 @@ def stamp(at_ns: int) -> bytes:
 # --- the clock ----------------------------------------------------------------------------
 
 
-def on_a_clock(act: Any) -> None:
+def on_a_clock(act: Any, made_up_ns: int = MADE_UP_NS) -> None:
     async def run() -> None:
-        clock = RealClock(asyncio.get_running_loop(), time.monotonic_ns())
+        clock = RealClock(asyncio.get_running_loop(), time.monotonic_ns(), made_up_ns)
         try:
             async with asyncio.timeout(10):
                 await act(clock)
@@ -92,6 +93,25 @@ def test_what_was_held_up_for_long_counts_as_late() -> None:
         assert clock.late_ns >= 2 * once_ns
 
     on_a_clock(act)
+
+
+def test_nothing_makes_up_for_a_host_whose_costs_are_measured() -> None:
+    async def act(clock: RealClock) -> None:
+        late_ns: list[int] = []
+
+        def note(due_ns: int) -> None:
+            clock.not_made_up(0)
+            late_ns.append(clock.moment_ns() - due_ns)
+
+        due_ns = clock.now_ns() - 1000
+        clock.arrive(due_ns, note, due_ns)
+        clock.at(due_ns, note, due_ns)
+        while len(late_ns) < 2:
+            await asyncio.sleep(0.001)
+        assert min(late_ns) >= 1000
+        assert clock.late_ns == 0
+
+    on_a_clock(act, made_up_ns=0)
 
 
 # --- between nodes ------------------------------------------------------------------------

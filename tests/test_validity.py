@@ -162,6 +162,30 @@ def test_lag_is_measured_against_the_latency() -> None:
     assert reasons(record(slow, clients=(generator(lag_ns=LATE),))) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "costs", "broken"),
+    [
+        ({}, MODELLED, False),
+        # It is not there in time: nothing waits for it, or somewhere else, or not all does.
+        ({"asked_ns": 0}, MODELLED, True),
+        ({"stamped": False}, MODELLED, True),
+        ({"source": "n1"}, MODELLED, True),
+        ({}, MEASURED, True),
+    ],
+)
+def test_lag_is_made_up_where_operations_wait_at_their_nodes(
+    changes: dict[str, Any], costs: str, broken: bool
+) -> None:
+    link = dataclasses.replace(probed("client 0", 0), asked_ns=NS_PER_MS, stamped=True)
+    other = dataclasses.replace(link, **changes)
+    links = (other,) if changes.get("source") else (link, other, probed("n0", 0))
+    run = record(clients=(generator(lag_ns=LATE),), links=links)
+    found = [each for each in reasons(run, config(costs)) if "sent late" in each]
+    assert bool(found) is broken
+    much = record(clients=(generator(lag_ns=3 * LATE),), links=links)
+    assert any("sent late" in each for each in reasons(much, config(costs)))
+
+
 def test_a_short_poisson_run_is_not_blamed_for_chance() -> None:
     assert reasons(record(steady(1100, 10 * NS_PER_S), offered_ops=100.0)) == []
 

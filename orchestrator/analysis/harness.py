@@ -42,6 +42,14 @@ def floor_ns(records: Sequence[RunRecord], share: float) -> float | None:
     return math.fsum(trips) if trips else None
 
 
+def waits_at_nodes(record: RunRecord) -> bool:
+    """Whether all that clients send has an emulated delay, and waits for its end where it arrives:
+    then what they send late is there in time all the same.
+    """
+    links = [link for link in record.links if link.source.startswith(_CLIENT)]
+    return bool(links) and all(link.stamped and link.asked_ns > 0 for link in links)
+
+
 def _round_trips(links: Iterable[LinkRecord]) -> list[float]:
     return [2 * abs(each) for link in links for each in link.excesses_ns]
 

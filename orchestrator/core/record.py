@@ -20,6 +20,8 @@ from orchestrator.core.units import NS_PER_US
 
 INTERVAL_NS: Final = 100_000_000
 """Length of the intervals in which nodes count."""
+MADE_UP_NS: Final = 5_000_000
+"""With modelled costs a host's lateness up to this is made up for; with measured ones, none is."""
 NO_COPY: Final = "no copy"
 """Digest of a node that holds no copy of the data."""
 GROUP_MARK: Final = ":"
@@ -266,7 +268,8 @@ class LinkRecord:
     are means of what the emulated link was asked to take, and of what a probe took;
     ``excess_ns`` is the median of ``excesses_ns``, what each took beyond its own delay.
     ``lead_ns``: by how much messages leave their emulated delay early, so that what carries them
-    does not come on top.
+    does not come on top. ``stamped``: whether both ends read one clock, so that messages wait where
+    they arrive.
     """
 
     source: str
@@ -277,6 +280,7 @@ class LinkRecord:
     probes: int
     excesses_ns: tuple[float, ...] = ()
     lead_ns: int = 0
+    stamped: bool = False
 
 
 @dataclass(frozen=True)

@@ -360,8 +360,8 @@ def harness(summary: Mapping[str, Any] | None) -> str:
     found = summary["harness"]
     share = "" if found["share"] is None else f", {percent(found['share'])} of the median latency"
     null = f"a null operation is off by {quantity(found['floor_ms'], 'ms')}{share}"
-    late_ms = found.get("late_ms")
-    return null if late_ms is None else f"{null}; under load {quantity(late_ms, 'ms')} late"
+    late_ms = found.get("late_ms") or 0
+    return f"{null}; waits ended {quantity(late_ms, 'ms')} late" if late_ms > 0 else null
 
 
 def links(summary: Mapping[str, Any] | None) -> str:

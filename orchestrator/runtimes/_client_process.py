@@ -87,7 +87,7 @@ class ClientProcess:
         self._connection_type = tagged if parts.system.emulated else PlainConnection
         self._greeting = greeting_for(parts.system.emulated, loop, spec.credentials)
         self._links = LinksToNodes(parts, spec.client, spec.beside)
-        self.clock = RealClock(loop, spec.origin_ns)
+        self.clock = RealClock(loop, spec.origin_ns, parts.made_up_ns)
         self._connections: list[list[Connection | None]] = []
         self._addresses: list[tuple[str, int]] = []
         self._flushing: list[Connection] = []

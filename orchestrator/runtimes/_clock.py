@@ -4,9 +4,10 @@ An event loop's own timers are too coarse for emulated waits of 200 microseconds
 fire almost a millisecond late, uvloop's round to whole milliseconds). A timerfd wakes the
 loop some tens of microseconds after the time.
 
-That lateness need not add up over the waits of an operation: what a callback makes wait next is
-counted from the time for which the callback was asked (:meth:`RealClock.moment_ns`).
-So as long as a host is behind by less than is made up, what it emulates keeps time.
+Where costs are modelled that lateness need not add up over the waits of an operation: what a
+callback makes wait next is counted from the time for which the callback was asked
+(:meth:`RealClock.moment_ns`). So as long as a host is behind by less than is made up, what it
+emulates keeps time. Measured costs are what the host takes, lateness and all.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ _NONBLOCK: Final = 0o4000
 _CLOSE_ON_EXEC: Final = 0o2000000
 _ABSOLUTE: Final = 1
 _FAR_NS: Final = 2**62
-MADE_UP_NS: Final = 5_000_000
-"""Lateness up to this is that of a timer; what is later was held up, and has lost its time."""
 
 
 class _Timespec(ctypes.Structure):
@@ -40,11 +39,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RealClock:
-    """Nanoseconds since ``origin_ns`` of CLOCK_MONOTONIC, and callbacks at such times."""
+    """Nanoseconds since ``origin_ns`` of CLOCK_MONOTONIC, and callbacks at such times.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, origin_ns: int) -> None:
+    ``made_up_ns``: what is later by no more is made up for.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, origin_ns: int, made_up_ns: int = 0
+    ) -> None:
         self._loop = loop
         self.origin_ns = origin_ns
+        self._made_up_ns = made_up_ns
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._order = 0
         self._armed_ns = _FAR_NS
@@ -53,7 +58,7 @@ class RealClock:
         self.rung = 0
         """How many callbacks there were."""
         self.late_ns = 0
-        """By how much waits ended late, all in all, where that is not made up."""
+        """By how much waits ended late, all in all, where lateness is made up but was too much."""
         self._setting = _Itimerspec()
         self._file = _libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK | _CLOSE_ON_EXEC)
         if self._file < 0:
@@ -67,7 +72,7 @@ class RealClock:
         """What time it should be: in a callback that is no later than timers are, its own."""
         now_ns = time.monotonic_ns() - self.origin_ns
         due_ns = self._due_ns
-        return now_ns if due_ns is None or now_ns - due_ns > MADE_UP_NS else due_ns
+        return now_ns if due_ns is None or now_ns - due_ns > self._made_up_ns else due_ns
 
     def at(self, when_ns: int, callback: Callable[[Any], None], argument: Any) -> None:
         """Call back at ``when_ns``; in order of time, ties in order of asking."""
@@ -84,11 +89,16 @@ class RealClock:
         if when_ns > now_ns or (heap and heap[0][0] <= when_ns):
             self.at(when_ns, callback, argument)
             return
-        if now_ns - when_ns > MADE_UP_NS:
+        if now_ns - when_ns > self._made_up_ns > 0:
             self.late_ns += now_ns - when_ns
         before_ns, self._due_ns = self._due_ns, when_ns
         callback(argument)
         self._due_ns = before_ns
+
+    def not_made_up(self, usual_ns: int) -> None:
+        """Whoever waited for this callback goes by its real time, usually so much later."""
+        if self._made_up_ns:
+            self.late_ns += self.now_ns() - self.moment_ns() - usual_ns
 
     def _arm(self, when_ns: int) -> None:
         self._armed_ns = when_ns
@@ -108,7 +118,7 @@ class RealClock:
         now_ns = self.now_ns()
         while heap and heap[0][0] <= now_ns:
             self._due_ns, _, callback, argument = heapq.heappop(heap)
-            if now_ns - self._due_ns > MADE_UP_NS:
+            if now_ns - self._due_ns > self._made_up_ns > 0:
                 self.late_ns += now_ns - self._due_ns
             callback(argument)
             self.rung += 1

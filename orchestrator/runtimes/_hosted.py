@@ -241,7 +241,9 @@ class _Hosting(SimulatedCluster):
         cores: Cores = host.pool(core)
         name, seed, loops = f"process/{member}", parts.config.seed, parts.config.hosts.loops
         loops_ns = loops[member if len(loops) > 1 else 0] if loops else ()
-        made = SimulatedProcess(self.clock, host, cores, self.costs, seed, name, served, loops_ns)
+        made = SimulatedProcess(
+            self.clock, host, cores, self.costs, seed, name, served, loops_ns, parts.made_up_ns
+        )
         self._processes.append(made)
         return made
 

@@ -71,9 +71,10 @@ def _probe(members: Sequence[Member], names: Sequence[str]) -> tuple[LinkRecord,
     probing = [member.call("probe", turn * TURN_S) for turn, member in enumerate(members)]
     limit_s = PROBE_S + len(members) * TURN_S
     found = gather_all(members, probing, limit_s, "probing links")
+    clocks = [member.clock for member in members]
     return tuple(
-        link_record(name, names[target], samples)
-        for name, by_target in zip(names, found, strict=True)
+        replace(link_record(name, names[target], samples), stamped=clocks[target] == clock)
+        for name, clock, by_target in zip(names, clocks, found, strict=True)
         for target, samples in sorted(by_target.items())
         if samples
     )

@@ -74,7 +74,7 @@ class NodeProcess:
         self._spec, self._loop = spec, loop
         parts, node, store = spec.parts, spec.node, spec.parts.store
         self.node, self.machines, self.credentials = node, parts.machines, spec.credentials
-        self.clock = RealClock(loop, spec.origin_ns)
+        self.clock = RealClock(loop, spec.origin_ns, parts.made_up_ns)
         self.machine = _parts.make_machine(parts, node)
         warm_up(parts, node, self.machine, restarted=spec.restarted)
         cache = _parts.make_cache(parts, node, restarted=spec.restarted)

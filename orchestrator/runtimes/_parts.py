@@ -26,7 +26,7 @@ from orchestrator.core.load import (
 from orchestrator.core.machine import Entry, Machine, MachineContext
 from orchestrator.core.parameters import AUTO
 from orchestrator.core.randomness import scalar_stream
-from orchestrator.core.record import GROUP_MARK, NO_COPY
+from orchestrator.core.record import GROUP_MARK, MADE_UP_NS, NO_COPY
 from orchestrator.core.system import Circumstances, System
 from orchestrator.core.units import NS_PER_S
 from orchestrator.runtimes._costs import Costs
@@ -115,6 +115,11 @@ class Parts:
     def durability(self) -> str:
         """What a node's log survives; a real server sees to that itself."""
         return self.store.node.storage.durability if self.system.emulated else FSYNC
+
+    @property
+    def made_up_ns(self) -> int:
+        """What waits end late by, and is made up for by what comes next."""
+        return MADE_UP_NS if self.costs == MODELLED else 0
 
     @property
     def costs(self) -> str:

@@ -24,7 +24,6 @@ from orchestrator.core.host_profile import SLICE_NS, HostProfile, ProtocolCosts,
 from orchestrator.core.randomness import block_stream
 from orchestrator.core.record import INTERVAL_NS
 from orchestrator.core.units import NS_PER_S
-from orchestrator.runtimes._clock import MADE_UP_NS
 from orchestrator.runtimes._virtual_clock import VirtualClock
 
 Call = Callable[[Any], None]
@@ -124,6 +123,7 @@ class SimulatedProcess:
     """One single-threaded process; ``served`` is called when all that came in a tick is read.
 
     ``loops_ns``: what the fixed loop takes in it, each equally likely; empty: as in the profile.
+    ``made_up_ns``: waits that end late by no more are made up for.
     """
 
     def __init__(
@@ -136,6 +136,7 @@ class SimulatedProcess:
         name: str,
         served: Callable[[], None] | None = None,
         loops_ns: Sequence[int] = (),
+        made_up_ns: int = 0,
     ) -> None:
         self._clock, self._cores = clock, cores
         self._served = served
@@ -149,7 +150,7 @@ class SimulatedProcess:
         self._wake = sampler(profile.wake, "wake")
         self._wake_deep = sampler(profile.wake_deep, "wake_deep")
         self.fsync = sampler(profile.fsync, "fsync")
-        self._at_work = host.at_work
+        self._at_work, self._made_up_ns = host.at_work, made_up_ns
         # What has come, by socket; and what is to be said, by socket.
         self._inbox: dict[Hashable, list[Item]] = {}
         self._outbox: dict[Hashable, list[tuple[SimulatedProcess, Item]]] = {}
@@ -200,7 +201,7 @@ class SimulatedProcess:
     def moment_ns(self) -> int:
         """What time it should be: in a wait that ended a little late, that of its end."""
         now_ns, due_ns = self._clock.current_ns, self._at_work.due_ns
-        return now_ns if due_ns is None or now_ns - due_ns > MADE_UP_NS else due_ns
+        return now_ns if due_ns is None or now_ns - due_ns > self._made_up_ns else due_ns
 
     def at(self, when_ns: int, callback: Call, argument: Any) -> None:
         """An emulated wait."""
