@@ -46,7 +46,7 @@ from orchestrator.core.registry import Family, plugin
 from orchestrator.core.units import NS_PER_S
 from orchestrator.errors import EnvironmentFailure
 from orchestrator.plan import plan
-from orchestrator.runtimes._host_speed import host_speed
+from orchestrator.runtimes._host_speed import WATCH_S, host_speed, host_stalls_ns
 from orchestrator.runtimes.ray_cluster import RayRuntime, connect, disconnect
 from orchestrator.runtimes.ray_tasks import on_each_host
 from orchestrator.systems.replicated_store import FSYNC
@@ -66,6 +66,8 @@ REPLICAS: Final = 3
 USED_MIN: Final = 0.01
 """What used less of its time than that says little of what its work costs."""
 QUANTILES: Final = 100
+WATCHES: Final = 10
+"""Moments, spread over all runs, at which a host is watched for whoever else runs on it."""
 
 Told = Callable[[str], None]
 
@@ -156,14 +158,22 @@ def calibrate(
     connect(address)
     try:
         found = []
-        for said in on_each_host(host_speed):
-            if said.error is not None:
-                raise EnvironmentFailure(f"host {said.address}: {said.error}")
-            told(f"{said.address}: timers, disk and cores measured; {len(loads)} runs follow")
-            found.append(_calibrated(said.address, said.answer, loads, address, seconds, told))
+        for host, facts in _asked(host_speed).items():
+            told(f"{host}: timers, disk and cores measured; {len(loads)} runs follow")
+            found.append(_calibrated(host, facts, loads, address, seconds, told))
         return found
     finally:
         disconnect()
+
+
+def _asked(function: Callable[[], Any]) -> dict[str, Any]:
+    """What every host says, by address."""
+    found = {}
+    for said in on_each_host(function):
+        if said.error is not None:
+            raise EnvironmentFailure(f"host {said.address}: {said.error}")
+        found[said.address] = said.answer
+    return found
 
 
 def _loads(protocols: Sequence[str]) -> list[_Load]:
@@ -196,10 +206,14 @@ def _calibrated(
 ) -> Calibration:
     seen: dict[str, list[Observation]] = {load.protocol: [] for load in loads}
     used: list[ProcessUsage] = []
+    stalls_ns: list[int] = []
+    watches = 0
     most_ops = dict.fromkeys(seen, 0.0)
     runtime = RayRuntime(address, only=host)
     try:
         for number, load in enumerate(loads, start=1):
+            if watches * len(loads) < number * WATCHES:
+                watches, stalls_ns = watches + 1, stalls_ns + _asked(host_stalls_ns)[host]
             asked = load.of_most(most_ops[load.protocol])
             record = runtime.run(plan(load_mapping(asked.mapping(seconds))))
             if record.lost_parts:
@@ -219,6 +233,8 @@ def _calibrated(
         for protocol, every in seen.items()
     }
     disk_ns = _disk_ns(used, loop_ns)
+    per_s = len(stalls_ns) / (watches * WATCH_S * facts["cores"])
+    facts |= {"stalls_per_s": per_s, "stall_ns": sorted(stalls_ns)}
     profile = _profile(facts, fitted, disk_ns, loops_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())

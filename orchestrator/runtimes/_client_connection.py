@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from orchestrator.core.load import Word
 from orchestrator.core.machine import FAIL, OK, REQUEST, WRITE
 from orchestrator.core.units import NS_PER_US
 from orchestrator.core.waiting import Tie
@@ -156,59 +155,95 @@ class TaggedConnection(Connection):
         return _wire.encode_request(session.op)
 
     def data_received(self, data: bytes) -> None:
-        reader, client, take = self._reader, self._client, self._take
+        reader, client = self._reader, self._client
         reader.feed(data)
-        now_ns = client.clock.now_ns()
-        while (answer := reader.gets()) is not False:
-            if type(answer) is int:
-                self._due_ns = answer - client.clock.origin_ns
-            elif self._due_ns is None:
-                take(answer, now_ns)
-            else:
-                client.clock.arrive(self._due_ns, self._arrived, answer)
+        answers = iter(reader.gets, False)
+        if self._due_ns is None:
+            self._take(answers, client.clock.now_ns())
+        else:
+            self._await(answers)
         client.tick()
 
-    def _arrived(self, answer: list[Any]) -> None:
+    def _await(self, answers: Iterator[Any]) -> None:
+        """Let stamped answers wait for their time."""
+        clock = self._client.clock
+        for answer in answers:
+            if type(answer) is int:
+                self._due_ns = answer - clock.origin_ns
+            elif self._due_ns is not None:
+                clock.arrive(self._due_ns, self._arrived, answer)
+
+    def _arrived(self, answer: Any) -> None:
         """A stamped answer is here, unless its connection was lost before."""
         client, link = self._client, self.link
         if self._transport is None or link is None:
             return
         # Both ways were shortened by half of what a client is usually late by.
         client.clock.not_made_up(2 * link.lead_ns)
-        self._take(answer, client.clock.now_ns())
+        self._take(iter((answer,)), client.clock.now_ns())
         client.tick()
 
-    def _take(self, answer: list[Any], now_ns: int, word: Word | None = None) -> None:
+    def _stamped(self, stamp_ns: int, answers: Iterator[Any]) -> None:
+        """The first stamp has come, and more answers behind it."""
+        self._due_ns = stamp_ns - self._client.clock.origin_ns
+        self._await(answers)
+
+    def _take(self, answers: Iterator[Any], now_ns: int) -> None:
+        """Answers that are here, one by one."""
         client, node = self._client, self.node
-        identity, sequence, version, outcome = _wire.unpack_response(answer[0])
-        session = client.sessions[(identity & _NUMBER_MASK) - 1]
-        context = b""
-        if len(answer) > 2:
-            context = answer[2] or b""
-            if len(answer) > 3:
-                self._stay(identity, sequence, answer[3], now_ns)
-        driver = client.driver
-        if outcome == _wire.REDIRECTED:
-            driver.redirected(session, sequence, version, now_ns, word, node)
-        elif outcome == _wire.REFUSED:
-            driver.refused(session, sequence, version, now_ns, word, node)
-        else:
-            driver.returned(
-                session, sequence, outcome, answer[1], version, now_ns, context, word, node
-            )
+        driver, sessions = client.driver, client.sessions
+        unpack, redirected = _wire.unpack_response, _wire.REDIRECTED
+        for answer in answers:
+            if type(answer) is int:
+                self._stamped(answer, answers)
+                break
+            identity, sequence, version, outcome = unpack(answer[0])
+            session = sessions[(identity & _NUMBER_MASK) - 1]
+            context = b""
+            if len(answer) > 2:
+                context = answer[2] or b""
+                if len(answer) > 3:
+                    self._stay(identity, sequence, answer[3], now_ns)
+            if outcome == redirected:
+                driver.redirected(session, sequence, version, now_ns, None, node)
+            elif outcome == _wire.REFUSED:
+                driver.refused(session, sequence, version, now_ns, None, node)
+            else:
+                driver.returned(
+                    session, sequence, outcome, answer[1], version, now_ns, context, None, node
+                )
 
 
 class ToldConnection(TaggedConnection):
     """To an emulated node that tells of its load, with its answers or when it is asked."""
 
-    def _take(self, answer: list[Any], now_ns: int, word: Word | None = None) -> None:
-        if type(answer[-1]) is int:
-            *answer, in_flight, latency_us = answer
-            word = (in_flight, latency_us * NS_PER_US)
-        if answer:
-            super()._take(answer, now_ns, word)
-        elif word is not None:
-            self._client.driver.router.balancer.hear(self.node, *word, now_ns)
+    def _take(self, answers: Iterator[Any], now_ns: int) -> None:
+        client, node = self._client, self.node
+        driver, sessions = client.driver, client.sessions
+        for said in answers:
+            if type(said) is int:
+                self._stamped(said, answers)
+                break
+            answer, word = said, None
+            if type(said[-1]) is int:
+                *answer, in_flight, latency_us = said
+                word = (in_flight, latency_us * NS_PER_US)
+                if not answer:
+                    driver.router.balancer.hear(node, *word, now_ns)
+                    continue
+            identity, sequence, version, outcome = _wire.unpack_response(answer[0])
+            session = sessions[(identity & _NUMBER_MASK) - 1]
+            if len(answer) > 3:
+                self._stay(identity, sequence, answer[3], now_ns)
+            if outcome == _wire.REDIRECTED:
+                driver.redirected(session, sequence, version, now_ns, word, node)
+            elif outcome == _wire.REFUSED:
+                driver.refused(session, sequence, version, now_ns, word, node)
+            else:
+                context = (answer[2] if len(answer) > 2 else None) or b""
+                driver.returned(
+                    session, sequence, outcome, answer[1], version, now_ns, context, word, node
+                )
 
 
 class PlainConnection(Connection):

@@ -1,4 +1,7 @@
-"""How one host does, measured on it: its cores and who else wants them, its timers, its disk."""
+"""How one host does, measured on it: its cores and who else wants them, its timers, its disk.
+
+Who else wants its cores changes by the second: :func:`host_stalls_ns` is for many moments.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ SYNCS_S: Final = 3.0
 APART_NS: Final = 200_000
 """A node at work syncs about so often; a disk that is never left alone answers sooner."""
 IDLE_S: Final = 1.0
-WATCH_S: Final = 6.0
+WATCH_S: Final = 2.0
 STALL_NS: Final = 30_000
 """What is shorter is an interrupt, and part of what everything takes."""
 WAKES: Final = 1000
@@ -59,14 +62,11 @@ def host_speed() -> dict[str, Any]:
 
     cores = len(os.sched_getaffinity(0))
     background = _background()
-    stalls_per_s, stall_ns = _stalls(cores)
     return {
         "host": socket.gethostname(),
         "cpu": cpu_model(),
         "cores": cores,
         "background": background,
-        "stalls_per_s": stalls_per_s,
-        "stall_ns": stall_ns,
         "wake_ns": _wakes_ns(SHORT_NS),
         "wake_deep_ns": _wakes_ns(DEEP_NS),
         "fsync_ns": _syncs_ns(),
@@ -88,13 +88,13 @@ def _outputs(command: list[str], count: int) -> list[bytes]:
     return [each.communicate(timeout=60)[0] for each in running]
 
 
-def _stalls(cores: int) -> tuple[float, list[int]]:
-    """How often a second, and for how long, a process that never sleeps does not run while all
-    cores have one.
+def host_stalls_ns() -> list[int]:
+    """For how long each time a process that never sleeps did not run, over WATCH_S on every core of
+    this host, while all cores had one.
     """
+    cores = len(os.sched_getaffinity(0))
     said = _outputs([sys.executable, "-c", _WATCH, str(WATCH_S), str(STALL_NS)], cores)
-    found = sorted(int(word) for each in said for word in each.split())
-    return len(found) / (WATCH_S * cores), found
+    return [int(word) for each in said for word in each.split()]
 
 
 def _wakes_ns(asleep_ns: int) -> list[int]:
