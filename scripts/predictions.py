@@ -100,7 +100,7 @@ VARIANTS: Final = (
     Variant("Raft of 5", "raft", 5, mix="b", node=costs(1000, 100)),
     Variant("primary and 2 backups", "primary_backup", 3, node=costs(600, 100)),
     Variant("chain of 3", "chain", 3, node=costs(800, 150)),
-    # An operation is twelve messages: at half the cost two cores could not emulate them in time.
+    # Of many messages an operation: at half the cost two cores cannot emulate them in time.
     Variant("quorum of 3", "quorum", 3, node=costs(1600, 200)),
     Variant("one process", "unreplicated", 1, measured=True, mix="b", sessions=8),
     Variant("one process, durable", "unreplicated", 1, measured=True, node=(("storage", _DURABLE),),
