@@ -49,6 +49,7 @@ def test_a_host_is_calibrated_and_a_run_of_measured_costs_predicted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(calibration, "SESSIONS", (1, 16))
+    monkeypatch.setattr(calibration, "WATCHES", 2)
     results = ["--results", str(tmp_path / "results")]
     command = ["calibrate", "--protocol", "unreplicated", "--seconds", "0.3", *results]
     code, found, _ = shown(command, capsys)
