@@ -234,8 +234,8 @@ def _calibrated(
     }
     disk_ns = _disk_ns(used, loop_ns)
     per_s = len(stalls_ns) / (watches * WATCH_S * facts["cores"])
-    facts |= {"stalls_per_s": per_s, "stall_ns": sorted(stalls_ns)}
-    profile = _profile(facts, fitted, disk_ns, loops_ns)
+    watched = {"stalls_per_s": per_s, "stall_ns": sorted(stalls_ns)}
+    profile = _profile(facts | watched, fitted, disk_ns, loops_ns)
     counts = {protocol: len(each) for protocol, each in seen.items()}
     total = sum(counts.values())
     squares = sum(counts[protocol] * each.residual**2 for protocol, each in fitted.items())

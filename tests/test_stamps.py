@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,28 +15,27 @@ from test_peer_greeting import accept, greet, message
 
 from orchestrator.config.load import load_mapping
 from orchestrator.core.faults import LinkState
-from orchestrator.core.machine import OK, READ, REQUEST, Op, Reply
+from orchestrator.core.machine import OK, READ, REPLICATE, REQUEST, Op, Reply
 from orchestrator.core.record import MADE_UP_NS
 from orchestrator.plan import plan
 from orchestrator.runtimes import _wire
 from orchestrator.runtimes._client_connection import TaggedConnection
 from orchestrator.runtimes._clock import RealClock
 from orchestrator.runtimes._link_survey import beside
+from orchestrator.runtimes._links_to_nodes import LinksToNodes
 from orchestrator.runtimes._network import Link, Sender
-from orchestrator.runtimes._peers import HELLO, MACHINE, STAMP, Outgoing, frame
+from orchestrator.runtimes._node_links import NodeLinks
+from orchestrator.runtimes._parts import Parts
+from orchestrator.runtimes._peers import HELLO, MACHINE, STAMP, frame, stamp
 from orchestrator.runtimes._session import SESSION_BITS
 
 DELAY_NS = 300_000
 ORIGIN_NS = 5_000_000
+DELAYED: dict[str, Any] = {"system": {"network": {"delay": "300us"}}}
 
 
 def link() -> Link:
-    delayed = {"system": {"network": {"delay": "300us"}}}
-    return Link(Sender(plan(load_mapping(delayed)).store.network, 1, "a"))
-
-
-def stamp(at_ns: int) -> bytes:
-    return frame(STAMP, struct.pack("<q", at_ns))
+    return Link(Sender(plan(load_mapping(DELAYED)).store.network, 1, "a"))
 
 
 # --- the clock ----------------------------------------------------------------------------
@@ -153,27 +151,18 @@ def test_a_stranger_has_no_stamps() -> None:
     assert refused.closed
 
 
-def test_a_sender_stamps_when_its_frame_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def act(_: RealClock) -> None:
-        clock = Clock()
-        written: list[bytes] = []
-        clock.origin_ns = ORIGIN_NS
-        way = link()
-        here: Any = SimpleNamespace(flush_link_later=lambda _: None)
-        loop = asyncio.get_running_loop()
-        out = Outgoing(here, loop, cast("RealClock", clock), way, 1, ("127.0.0.1", 1))
-        monkeypatch.setattr(out, "write", written.append)
-        try:
-            data = message(1)
-            out.send(data, REQUEST)
-            clock.run(DELAY_NS)
-            way.wait = out.stamp
-            out.send(data, REQUEST)
-        finally:
-            out.close()
-        assert written == [data, stamp(ORIGIN_NS + 2 * DELAY_NS) + data]
-
-    on_a_clock(act)
+def test_a_node_stamps_what_is_for_peers_of_its_clock() -> None:
+    clock: Any = Clock()
+    clock.origin_ns = ORIGIN_NS
+    parts = Parts.of(load_mapping(DELAYED | {"system": {"replicas": 3, **DELAYED["system"]}}))
+    links = NodeLinks(parts, 0, clock, {}, frozenset({0, 1}))
+    written: list[bytes] = []
+    beside, apart = links._to_peer(1), links._to_peer(2)
+    for way in (beside, apart):
+        way.carry(clock.at, 0, REPLICATE, 1, written.append, b"frame")
+    assert written == [stamp(ORIGIN_NS + DELAY_NS) + b"frame"]
+    clock.run(DELAY_NS)
+    assert written[1:] == [b"frame"]
 
 
 # --- between clients and nodes ------------------------------------------------------------
@@ -288,7 +277,6 @@ def test_stamped_answers_wait_at_their_client() -> None:
     connection.connection_lost(None)
     client.clock.run(90)
     assert len(client.returned_ns) == 1
-    assert way.wait is None
 
 
 class Transport:
@@ -298,9 +286,10 @@ class Transport:
 
 def test_a_client_stamps_what_its_node_is_to_wait_with(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client()
-    way = link()
-    connection = TaggedConnection(cast("Any", client), 5, 0, way)
-    way.wait = connection.stamp
+    ways = LinksToNodes(Parts.of(load_mapping(DELAYED)), 0, client.clock, frozenset({5}))
+    beside, apart = ways.to(5), ways.to(6)
+    assert beside is not None and apart is not None and apart.wait is None
+    connection = TaggedConnection(cast("Any", client), 5, 0, beside)
     written: list[bytes] = []
     monkeypatch.setattr(connection, "write", written.append)
     connection.send(b"asked", 0)

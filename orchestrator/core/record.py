@@ -48,9 +48,9 @@ class ProcessUsage:
     ``transferred_bytes`` in all. As it counts itself: ``ticks``, rounds of its loop in which it
     wrote; ``entries``, the items of lists that messages of peers brought; ``waits``, timers that
     rang: emulated waits, and starts of operations; ``late_ns``, by how much they ended late, all in
-    all, where nothing made up for it; ``syncs``, how often it had something made
-    durable, for which a thread of its own used ``disk_cpu_ns`` of all its CPU time; ``loops_ns``,
-    what a fixed loop took each time that it was run to see how fast the core was.
+    all, where nothing made up for it; ``syncs``, how often it had something made durable, for which
+    a thread of its own used ``disk_cpu_ns`` of all its CPU time; ``loops_ns``, what a fixed loop
+    took each time that it was run to see how fast the core was.
     """
 
     cpu_ns: int

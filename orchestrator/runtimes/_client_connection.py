@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -73,9 +73,6 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self.link is not None:
-            # A bound method is a cycle, and nobody collects those here.
-            self.link.wait = None
         self._client.disconnected(self)
 
     def submit(self, session: Session) -> None:
@@ -117,10 +114,6 @@ class Connection(asyncio.Protocol):
         if link is None or link.instant:
             return clock.now_ns()
         return max(clock.moment_ns(), wanted_ns)
-
-    def stamp(self, due_ns: int, write: Callable[[bytes], None], commands: bytes) -> None:
-        """Let it wait at the node, which reads the same clock."""
-        write(_wire.encode_stamp(due_ns + self._client.clock.origin_ns) + commands)
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the end of this tick."""

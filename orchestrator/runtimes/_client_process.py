@@ -86,8 +86,8 @@ class ClientProcess:
         tagged = ToldConnection if parts.told else TaggedConnection
         self._connection_type = tagged if parts.system.emulated else PlainConnection
         self._greeting = greeting_for(parts.system.emulated, loop, spec.credentials)
-        self._links = LinksToNodes(parts, spec.client, spec.beside)
         self.clock = RealClock(loop, spec.origin_ns, parts.made_up_ns)
+        self._links = LinksToNodes(parts, spec.client, self.clock, spec.beside)
         self._connections: list[list[Connection | None]] = []
         self._addresses: list[tuple[str, int]] = []
         self._flushing: list[Connection] = []
@@ -131,7 +131,6 @@ class ClientProcess:
 
         async def one(node: int) -> None:
             probes = ClientProbes(self.clock, self._links.to(node), session, emulated, wait_ns)
-            self._links.join(node, probes)
             with suppress(OSError):
                 at = self._addresses[node]
                 await connect_greeted(self._loop, at, lambda: self._greeting(node), probes)
@@ -153,7 +152,6 @@ class ClientProcess:
         if link is not None and node in self._disturbed:
             link.disturb(self._disturbed[node])
         connection = self._connection_type(self, node, number, link)
-        self._links.join(node, connection)
         await connect_greeted(
             self._loop, self._addresses[node], lambda: self._greeting(node), connection, patience_s
         )

@@ -69,7 +69,7 @@ class RealClock:
         return time.monotonic_ns() - self.origin_ns
 
     def moment_ns(self) -> int:
-        """What time it should be: in a callback that is no later than timers are, its own."""
+        """What time it should be: in a callback that is no later than is made up, its own."""
         now_ns = time.monotonic_ns() - self.origin_ns
         due_ns = self._due_ns
         return now_ns if due_ns is None or now_ns - due_ns > self._made_up_ns else due_ns

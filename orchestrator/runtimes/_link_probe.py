@@ -163,13 +163,11 @@ class NodeProbes:
     def _carry(self, peer: int, kind: int, number: int, so_far_ns: int) -> int:
         link = self._links.get(peer) or self._links.setdefault(peer, self._link_to(peer))
         way = REPLICATE if kind == _peers.PROBE else ACKNOWLEDGE
-        outgoing = self._peers[peer]
-        link.wait = outgoing.link.wait
         return carry(
             self._clock,
             link,
             way,
-            outgoing.write,
+            self._peers[peer].write,
             lambda asked_ns: _peers.frame(kind, _encode(Probe(number, so_far_ns + asked_ns))),
         )
 
@@ -211,7 +209,7 @@ class ClientProbes(asyncio.Protocol):
         self, clock: RealClock, link: Link | None, session: int, emulated: bool, wait_ns: int
     ) -> None:
         self._clock = clock
-        self.link = link
+        self._link = link
         self._session = session
         self._emulated = emulated
         self._reader = hiredis.Reader()
@@ -226,9 +224,6 @@ class ClientProbes(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self.link is not None:
-            # A bound method is a cycle, and nobody collects those here.
-            self.link.wait = None
 
     async def send(self) -> Samples:
         """Samples; fewer, or none, where probes or the connection were lost."""
@@ -240,7 +235,7 @@ class ClientProbes(asyncio.Protocol):
     def _one(self, number: int) -> int:
         delay_ns = carry(
             self._clock,
-            self.link,
+            self._link,
             REQUEST,
             self._write,
             lambda asked_ns: self._command(number, asked_ns),
@@ -257,10 +252,6 @@ class ClientProbes(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
-
-    def stamp(self, due_ns: int, write: Callable[[bytes], None], command: bytes) -> None:
-        """Let it wait at the node, which reads the same clock."""
-        write(_wire.encode_stamp(due_ns + self._clock.origin_ns) + command)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)

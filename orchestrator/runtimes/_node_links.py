@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from orchestrator.core.faults import CLEAR, LinkState
@@ -54,15 +54,20 @@ class NodeLinks:
             if peer != self._node:
                 link = self._to_peer(peer)
                 link.disturb(self._disturbed.get(peer, CLEAR))
-                outgoing = _peers.Outgoing(service, loop, self._clock, link, peer, address)
-                if peer in self._beside:
-                    link.wait = outgoing.stamp
-                self.outgoing[peer] = outgoing
+                self.outgoing[peer] = _peers.Outgoing(
+                    service, loop, self._clock, link, peer, address
+                )
 
     def _to_peer(self, peer: int) -> Link:
         link = Link(self._sender, self._parts.node_distance_ns(self._node, peer))
         link.lead_ns = self._leads_ns.get(peer, 0)
+        if peer in self._beside:
+            link.wait = self._stamp
         return link
+
+    def _stamp(self, due_ns: int, write: Callable[[bytes], None], frame: bytes) -> None:
+        """Let a frame wait at its peer, which reads the same clock."""
+        write(_peers.stamp(due_ns + self._clock.origin_ns) + frame)
 
     @property
     def connected(self) -> bool:

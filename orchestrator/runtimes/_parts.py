@@ -118,7 +118,7 @@ class Parts:
 
     @property
     def made_up_ns(self) -> int:
-        """What waits end late by, and is made up for by what comes next."""
+        """By how much a wait may end late and be made up for by what comes next (ns)."""
         return MADE_UP_NS if self.costs == MODELLED else 0
 
     @property

@@ -61,6 +61,11 @@ def frame(kind: int, payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), kind) + payload
 
 
+def stamp(at_ns: int) -> bytes:
+    """When the frame after it is to be taken up, by the host's clock."""
+    return _STAMPED.pack(_STAMP.size, STAMP, at_ns)
+
+
 def framed(kind: int, message: Any) -> bytes:
     """A message as a frame.
 
@@ -220,10 +225,6 @@ class Outgoing(asyncio.Protocol):
             self.write(data)
         else:
             link.carry(clock.at, clock.moment_ns(), kind, len(data), self.write, data)
-
-    def stamp(self, due_ns: int, write: Callable[[bytes], None], data: bytes) -> None:
-        """Let a frame wait at the peer, which reads the same clock."""
-        write(_STAMPED.pack(_STAMP.size, STAMP, due_ns + self._clock.origin_ns) + data)
 
     def write(self, data: bytes) -> None:
         """Queue a frame for the end of this tick."""
